@@ -1,0 +1,238 @@
+"""A segmentation dataset in ADE20K's folder layout: one mask for each image, under the same name."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data.pairs import find_pairs, size_problems
+from encoding_ext.errors import InputError
+from encoding_ext.progress import is_rank_zero
+from encoding_ext.transforms import TrainTransform, ValTransform, image_to_tensor, mask_to_tensor
+
+MODES = ("train", "val", "testval", "test")
+MEAN = STD = (0.5, 0.5, 0.5)  # what the ViT backbones were trained with
+PROBLEMS_SHOWN = 10
+
+# What Pillow's decoders raise for a damaged file, depending on its kind and on where the damage is.
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, zlib.error, Image.DecompressionBombError)
+
+
+class UnreadableInputError(InputError):
+    """One picture is missing or damaged: the only kind of error that ``on_bad_image="skip"`` passes over."""
+
+
+class FolderSegmentationDataset(Dataset):
+    """Images and masks in folders; a dataset of ours states its name, folders, labels and sizes in a subclass.
+
+    ``dataset[i]`` gives, by ``mode``:
+
+    - ``train``: (image, mask) of one random crop, both ``crop_size`` square;
+    - ``val``: (image, mask) of the centre crop, both ``crop_size`` square;
+    - ``testval``: (image, mask) in the original size;
+    - ``test``: (image, file name) in the original size, no mask needed.
+
+    Images are float32 (3, h, w), by default ``(rgb / 255 - 0.5) / 0.5``; masks int64 (h, w) with -1 for unlabelled.
+    """
+
+    name: ClassVar[str]
+    splits: ClassVar[dict[str, tuple[str, str | None]]]  # split -> folders of images and masks below the root
+    mask_values: ClassVar[int]  # masks hold 0 (unlabelled) and 1..mask_values
+    fetch_command: ClassVar[str]  # what makes or fetches it, with {root}
+    archives: ClassVar[tuple[str, ...]] = ()  # downloads that become the folders once unpacked
+    official_sizes: ClassVar[dict[str, int]] = {}  # images of a split, where figures are published for all of them
+    base_size: int = 520
+    crop_size: int = 480
+
+    def __init__(
+        self,
+        root: Path,
+        split: str = "train",
+        mode: str | None = None,
+        transform: Callable[[Image.Image], Tensor] | None = None,
+        base_size: int | None = None,
+        crop_size: int | None = None,
+        label_src: str | None = None,
+        on_bad_image: str = "stop",
+        seed: int | None = None,
+    ) -> None:
+        """See :func:`data.get_dataset`, which makes it. Lists the folders; opens no picture."""
+        self.root, self.split, self.mode = Path(root), split, mode or split
+        self.base_size = base_size or type(self).base_size
+        self.crop_size = crop_size or type(self).crop_size
+        self.on_bad_image, self.seed = on_bad_image, seed
+        self._check_choices()
+        self.labels = self.read_labels(label_src or self.default_label_src(split, self.mode), self.root)
+        self.transform = transform or image_to_tensor(MEAN, STD)
+        self._train_transform = TrainTransform(self.base_size, self.crop_size)
+        self._val_transform = ValTransform(self.crop_size)
+        pairs, problems = self._pairs(self.root, split, masks=self.mode != "test")
+        if problems:
+            raise InputError("\n".join(problems))
+        self.images, self.masks = (list(paths) for paths in zip(*pairs))
+        official = self.official_sizes.get(split, len(self))
+        if len(self) != official and is_rank_zero():
+            text = f"{self.name}, split {split}: {len(self):,} images here, {official:,} officially"
+            warnings.warn(f"{text}; figures do not compare with published ones", stacklevel=2)
+
+    @classmethod
+    def read_labels(cls, label_src: str, root: Path) -> list[str]:
+        """The labels that ``label_src`` stands for, at most ``mask_values``: mask value v is label v - 1.
+
+        Values beyond the last label become unlabelled.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def default_label_src(cls, split: str, mode: str) -> str:
+        """The ``label_src`` that is used where none is given."""
+        return "default"
+
+    @property
+    def num_class(self) -> int:
+        """How many labels there are."""
+        return len(self.labels)
+
+    @property
+    def groups(self) -> dict[str, list[int]]:
+        """Named subsets of the labels (as indices) whose mIoU is reported too."""
+        return {}
+
+    @classmethod
+    def problems(cls, root: Path, splits: Sequence[str]) -> list[str]:
+        """Everything wrong with these splits that needs no decoding: missing parts, and sizes from the headers."""
+        texts = []
+        for split in splits:
+            pairs, problems = cls._pairs(Path(root), split)
+            sizes = size_problems(pairs, f"checking {cls.name} {split}")
+            texts += problems + [f"{cls.name}, split {split}: {text}; fetch it again" for text in sizes]
+        return texts
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor | str]:
+        """Sample ``index``; with ``on_bad_image="skip"`` the next readable one, and a warning.
+
+        A train sample is drawn anew each time, from torch's generator (which a ``DataLoader`` seeds for each of its
+        workers); with an integer ``seed`` it is always the same one. Training uses ``data.loading`` instead, where
+        it depends on the epoch but not on the workers.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} samples")  # ends a plain ``for item in dataset``
+        index %= len(self)
+        entropy = (self.seed, index) if self.seed is not None else int(torch.randint(2**62, ()))
+        _, item, skipped = sample_or_next(self, index, np.random.default_rng(entropy), self.on_bad_image)
+        if skipped:
+            warnings.warn(skipped, stacklevel=2)
+        return item
+
+    def sample(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | str]:
+        """Sample ``index`` with all randomness from ``rng``; ``InputError`` naming the file if it cannot be used."""
+        image = read_image(self.images[index])
+        if self.mode == "test":
+            return self.transform(image), self.images[index].name
+        mask = self._read_mask(index, image.size)
+        if self.mode == "train":
+            image, mask = self._train_transform(image, mask, rng)
+        elif self.mode == "val":
+            image, mask = self._val_transform(image, mask)
+        target = mask_to_tensor(mask)
+        target[target >= self.num_class] = -1
+        return self.transform(image), target
+
+    def name_of(self, index: int) -> str:
+        """The path of image ``index``."""
+        return str(self.images[index])
+
+    @classmethod
+    def _pairs(cls, root: Path, split: str, masks: bool = True) -> tuple[list[tuple[Path, Path | None]], list[str]]:
+        if split not in cls.splits:
+            raise InputError(f"{cls.name} has no split {split!r}; choose one of {', '.join(cls.splits)}")
+        image_folder, mask_folder = cls.splits[split]
+        pairs, problems = find_pairs(root / image_folder, root / mask_folder if mask_folder and masks else None)
+        archives = [root / sub / archive for archive in cls.archives for sub in ("", "downloads")]
+        packed = [str(path) for path in archives if path.is_file()] if problems else []
+        remedy = f"{', '.join(packed)} is there but not (wholly) unpacked; " if packed else ""
+        remedy += f"run `{cls.fetch_command.format(root=root)}`, or name another folder with --data_path"
+        return pairs, [f"{cls.name}, split {split}: {'; '.join(problems)}. To mend it: {remedy}"] if problems else []
+
+    def _check_choices(self) -> None:
+        problems = []
+        if self.split not in self.splits:
+            problems.append(f"{self.name} has no split {self.split!r}; choose one of {', '.join(self.splits)}")
+        elif self.splits[self.split][1] is None and self.mode != "test":
+            problems.append(f"split {self.split!r} of {self.name} has no masks; use mode='test'")
+        if self.mode not in MODES:
+            problems.append(f"unknown mode {self.mode!r}; choose one of {', '.join(MODES)}")
+        if self.on_bad_image not in ("stop", "skip"):
+            problems.append(f"on_bad_image is {self.on_bad_image!r}; choose 'stop' or 'skip'")
+        elif self.on_bad_image == "skip" and self.mode in ("testval", "test"):
+            problems.append("a test may not leave out images; use on_bad_image='stop'")
+        if self.base_size < 1 or self.crop_size < 1:
+            problems.append(f"base_size {self.base_size} and crop_size {self.crop_size} must be positive")
+        if problems:
+            raise InputError("\n".join(problems))
+
+    def _read_mask(self, index: int, size: tuple[int, int]) -> Image.Image:
+        path = self.masks[index]
+        with _open(path) as picture:
+            values = np.asarray(picture)
+        if values.ndim != 2 or values.dtype.kind == "f":
+            raise InputError(f"{path} is a picture of mode {picture.mode}; a mask has one whole number per pixel")
+        if picture.size != size:
+            image = f"its image {self.images[index]} is {size[0]}x{size[1]}"
+            raise InputError(f"{path} is {picture.width}x{picture.height}, but {image}; fetch the dataset again")
+        if values.max() > self.mask_values or values.min() < 0:
+            found = np.unique(values)
+            outside = found[(found < 0) | (found > self.mask_values)].tolist()
+            shown = ", ".join(map(str, outside[:PROBLEMS_SHOWN])) + (", ..." if len(outside) > PROBLEMS_SHOWN else "")
+            raise InputError(
+                f"{path} holds the values {shown}; masks of {self.name} hold 0 (unlabelled) and 1..{self.mask_values}"
+            )
+        return Image.fromarray(values.astype(np.uint8))
+
+
+def read_image(path: Path) -> Image.Image:
+    """The picture as RGB, whatever it is stored as; ``UnreadableInputError`` if it is damaged or cut off."""
+    with _open(path) as picture:
+        return picture.convert("RGB")
+
+
+def sample_or_next(
+    dataset: Any, index: int, rng: np.random.Generator, on_bad_image: str
+) -> tuple[int, tuple[Tensor, Any], str]:
+    """``dataset.sample(index, rng)``, or of the next readable index if ``on_bad_image`` is "skip".
+
+    Returns ``(index used, item, why others were passed over or "")``. A damaged picture fails before anything is
+    drawn from ``rng``, so what it would have got goes to the next one.
+    """
+    skipped: list[str] = []
+    for candidate in chain(range(index, len(dataset)), range(index)):
+        try:
+            return candidate, dataset.sample(candidate, rng), "; ".join(skipped)
+        except UnreadableInputError as error:
+            if on_bad_image != "skip":
+                raise
+            skipped.append(str(error))
+    raise InputError(f"none of the {len(dataset)} images can be read; the first: {skipped[0]}")
+
+
+def _open(path: Path) -> Image.Image:
+    """The decoded picture; decoding here, not at first use, keeps the file's name and the error together."""
+    try:
+        picture = Image.open(path)
+        picture.load()
+    except DECODING_ERRORS as error:
+        raise UnreadableInputError(f"{path} cannot be read ({error}); fetch it again") from error
+    return picture

@@ -1,0 +1,88 @@
+"""Label files: which names the values of a mask stand for, in mask order."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from encoding_ext.errors import InputError
+
+LABEL_FILES = Path(__file__).resolve().parent / "label_files"
+
+# CLIP reads at most 75 word pieces, and a line much longer than any of them could fill is not a label file at all.
+LONGEST_LABEL = 300
+
+
+def read_label_file(path: str | Path) -> tuple[list[str], list[str]]:
+    """Read the labels of ``path`` and what is doubtful about them.
+
+    Two formats: one label a line (blank lines do not count), or the official ``objectInfo150.txt`` of ADE20K, a
+    table whose last column holds ``;``-separated names of which the piece before the first ``;`` is taken, as the
+    official code does.
+
+    Returns ``(labels, doubts)``: the stripped labels in file order, and a sentence per label that occurs twice.
+    Raises ``InputError`` for a file that is missing, not text, empty, or has lines over 300 characters.
+    """
+    path = Path(path)
+    lines = _text_lines(path)
+    if lines and lines[0].replace(" ", "").lower().startswith("idx,"):
+        labels = [row[-1].split(";")[0].strip() for row in csv.reader(lines[1:]) if row]
+    else:
+        labels = [line.strip() for line in lines]
+    labels = [label for label in labels if label]
+    if not labels:
+        raise InputError(f"{path} holds no label; write one label a line, in the order of the mask's values")
+    too_long = [f"label {number}" for number, label in enumerate(labels, 1) if len(label) > LONGEST_LABEL]
+    if too_long:
+        raise InputError(
+            f"{path}: over {LONGEST_LABEL} characters in {', '.join(too_long[:5])}; "
+            f"a label file has one short label a line"
+        )
+    return labels, _duplicates(path, labels)
+
+
+def resolve_labels(dataset: str, label_src: str, sources: Mapping[str, Path], count: int) -> list[str]:
+    """The labels of ``dataset`` that ``label_src`` stands for: a key of ``sources``, or a file of ``count`` labels.
+
+    Doubts about a user's own file are shown as warnings; the faults of the named lists are known and documented.
+    Raises ``InputError`` for an unknown source and for a file with another number of labels.
+    """
+    known = label_src in sources
+    path = sources[label_src] if known else Path(label_src)
+    if not known and not path.is_file():
+        raise InputError(
+            f"label_src {label_src!r} is neither one of {', '.join(sources)} nor a file; "
+            f"give one of these or a file with the {count} labels of {dataset}, one a line"
+        )
+    labels, doubts = read_label_file(path)
+    if len(labels) != count:
+        raise InputError(
+            f"{path} holds {len(labels)} labels, but the masks of {dataset} have {count} values; "
+            f"the file needs exactly {count} lines, in the order of the values"
+        )
+    if not known:
+        for doubt in doubts:
+            warnings.warn(doubt, stacklevel=2)
+    return labels
+
+
+def _text_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()  # -sig: Windows editors put a mark in front
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a UTF-8 text file ({error.reason}); save the labels as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"cannot read the label file {path}: {error.strerror}; check its name and rights") from error
+
+
+def _duplicates(path: Path, labels: list[str]) -> list[str]:
+    places: dict[str, list[int]] = {}
+    for number, label in enumerate(labels, 1):
+        places.setdefault(label, []).append(number)
+    return [
+        f"{path}: {label!r} is label {' and '.join(map(str, numbers))}; only the first of them can ever be predicted"
+        for label, numbers in places.items()
+        if len(numbers) > 1
+    ]

@@ -1,0 +1,123 @@
+"""Loading in an order, and with augmentation, that depend on nothing but the seed and the epoch.
+
+Neither the number of workers, nor the batch size, nor the number of processes, nor where a run was resumed changes
+what sample ``index`` looks like in a given epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.base import sample_or_next
+
+# First words of the seeds, so that the order of an epoch and its augmentations never share random numbers.
+_ORDER, _AUGMENTATION = 1, 2
+
+
+class EpochSampler(Sampler):
+    """Yields ``(epoch, index)`` for this process's share of ``length`` samples.
+
+    Shuffled: the order is a function of ``(seed, epoch)``; every process gets equally many, for which samples from
+    the front of the order are repeated or, with ``drop_last``, those at its end are left out.
+    Not shuffled (a test): every sample exactly once over all processes, in order; shares may differ by one.
+
+    rank, world: this process and how many there are; None: asked from ``torch.distributed`` when iterating.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        seed: int,
+        shuffle: bool,
+        rank: int | None = None,
+        world: int | None = None,
+        drop_last: bool = False,
+    ) -> None:
+        self.length, self.seed, self.shuffle, self.drop_last = length, seed, shuffle, drop_last
+        self.rank, self.world = rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration (Lightning calls this)."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((self.epoch, index) for index in self._share().tolist())
+
+    def __len__(self) -> int:
+        return len(self._share())
+
+    def _share(self) -> np.ndarray:
+        rank, world = self._place()
+        if not self.shuffle:
+            return np.arange(self.length)[rank::world]
+        order = np.random.default_rng((_ORDER, self.seed, self.epoch)).permutation(self.length)
+        each = self.length // world if self.drop_last else -(-self.length // world)
+        return np.resize(order, each * world)[rank::world]
+
+    def _place(self) -> tuple[int, int]:
+        in_group = dist.is_available() and dist.is_initialized()
+        rank = self.rank if self.rank is not None else (dist.get_rank() if in_group else 0)
+        world = self.world if self.world is not None else (dist.get_world_size() if in_group else 1)
+        return rank, world
+
+
+class SeededDataset(Dataset):
+    """Takes the ``(epoch, index)`` of an :class:`EpochSampler` and draws the augmentation from them and ``seed``.
+
+    An item is a dict: ``image``; ``mask`` (in mode ``test`` ``name``, the file name); ``index``, that of the image
+    used; ``skipped``, why others were passed over before it, or "". ``on_bad_image`` None: the dataset's own.
+    """
+
+    def __init__(self, dataset: Any, seed: int, on_bad_image: str | None = None) -> None:
+        self.dataset, self.seed = dataset, seed
+        self.on_bad_image = on_bad_image or dataset.on_bad_image
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = place
+        rng = np.random.default_rng((_AUGMENTATION, self.seed, epoch, index))
+        used, (image, other), skipped = sample_or_next(self.dataset, index, rng, self.on_bad_image)
+        key = "name" if isinstance(other, str) else "mask"
+        return {"image": image, key: other, "index": used, "skipped": skipped}
+
+
+def make_loader(
+    dataset: Any,
+    batch_size: int,
+    seed: int,
+    shuffle: bool,
+    num_workers: int = 0,
+    drop_last: bool = False,
+    on_bad_image: str | None = None,
+    rank: int | None = None,
+    world: int | None = None,
+) -> DataLoader:
+    """A loader of dict batches (see :class:`SeededDataset`; ``index`` int64 (B,), ``skipped`` a list of B texts).
+
+    ``drop_last`` leaves out the incomplete last batch, unless that is all there is (a few images to try it on). Call
+    ``loader.sampler.set_epoch`` before each epoch; Lightning does, if told ``use_distributed_sampler=False``.
+    """
+    sampler = EpochSampler(len(dataset), seed, shuffle, rank, world, drop_last)
+    if len(sampler) < batch_size:
+        sampler.drop_last = drop_last = False
+    return DataLoader(
+        SeededDataset(dataset, seed, on_bad_image),
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        drop_last=drop_last,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+        # Its own generator: the loader would else draw from torch's global one at each start of an epoch, and a
+        # resumed run would go on with other random numbers than an undisturbed one.
+        generator=torch.Generator().manual_seed(seed),
+    )

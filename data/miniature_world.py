@@ -1,0 +1,119 @@
+"""Composes the miniature world and writes it in ADE20K's layout: `images/`, `annotations/`, label files, `world.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.miniature_drawing import Placement, draw_scene, random_angle
+from data.miniature_names import LABELS, SEEN, TEXTURES, UNSEEN, with_synonyms
+from encoding_ext.errors import InputError
+from encoding_ext.progress import progress_bar
+
+FOLDER = "miniature"
+SIZE = 64
+VERSION = 1  # raise it when the same seed gives other pictures, so that old worlds are made again
+TRAINING_IMAGES, VALIDATION_IMAGES = 3000, 400
+RADII = (8.0, 13.0)
+PLACING_TRIES = 60
+
+
+def world_settings(seed: int, training: int = TRAINING_IMAGES, validation: int = VALIDATION_IMAGES) -> dict:
+    """All that a world depends on; ``world.json`` holds it."""
+    return {"version": VERSION, "seed": seed, "num_seen": len(SEEN), "size": SIZE,
+            "counts": {"training": training, "validation": validation}}
+
+
+def make_world(root: str | Path, seed: int, training: int = TRAINING_IMAGES,
+               validation: int = VALIDATION_IMAGES) -> tuple[Path, bool]:
+    """Write the world of ``seed`` into ``<root>/miniature``, unless exactly this world is there already.
+
+    Training images show seen compositions only, validation images all of them. An older world with other settings
+    is replaced as a whole, with its CLIP, since what was learned from it does not belong to the new one.
+
+    Returns the folder and whether it was made now. Raises ``InputError`` where the folder is somebody else's or
+    cannot be written.
+    """
+    folder = Path(root) / FOLDER
+    settings = world_settings(seed, training, validation)
+    if read_settings(folder) == settings:
+        return folder, False
+    if folder.exists() and read_settings(folder) is None:
+        raise InputError(f"{folder} exists and was not made by prepare_miniature.py (it has no readable world.json); "
+                         "move it away or give another --data_path")
+    aside = folder.with_name(f".{FOLDER}-{os.getpid()}")
+    old = folder.with_name(f".{FOLDER}-old-{os.getpid()}")
+    try:
+        _write_all(aside, settings)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(aside, folder)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror}; free the space or give another --data_path") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return folder, True
+
+
+def read_settings(folder: Path) -> dict | None:
+    """What ``world.json`` says; None where it is missing or unreadable, as in a folder that is not a finished world."""
+    try:
+        settings = json.loads((folder / "world.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return settings if isinstance(settings, dict) else None
+
+
+def compose(rng: np.random.Generator, labels: list[str], size: int = SIZE) -> list[Placement]:
+    """Place an object for each label, hardly overlapping; a crowded picture may hold fewer than were asked for."""
+    placed: list[Placement] = []
+    for label in labels:
+        for _ in range(PLACING_TRIES):
+            radius = rng.uniform(*RADII)
+            x, y = rng.uniform(0.9 * radius, size - 0.9 * radius, 2)
+            if all(np.hypot(x - p.x, y - p.y) > 0.95 * (radius + p.radius) for p in placed):
+                placed.append(Placement(label, float(x), float(y), float(radius), random_angle(rng)))
+                break
+    return placed
+
+
+def _write_all(folder: Path, settings: dict) -> None:
+    compositions = [label for label in SEEN if label not in TEXTURES]
+    allowed = {"training": compositions, "validation": compositions + list(UNSEEN)}
+    total = sum(settings["counts"].values())
+    with progress_bar(total=total, desc="miniature world", unit="image") as bar:
+        for number, (split, count) in enumerate(settings["counts"].items()):
+            for kind in ("images", "annotations"):
+                (folder / kind / split).mkdir(parents=True)
+            deck = _Deck(allowed[split], np.random.default_rng([settings["seed"], number]))
+            for index in range(count):
+                rng = np.random.default_rng([settings["seed"], number, index])
+                objects = compose(rng, deck.draw(int(rng.integers(2, 6))))
+                image, mask = draw_scene(TEXTURES[index % len(TEXTURES)], objects, SIZE, rng)
+                name = f"{split}_{index:05d}"
+                # No chroma subsampling: it would wash a small object's colour into its surroundings.
+                Image.fromarray(image).save(folder / "images" / split / f"{name}.jpg", quality=92, subsampling=0)
+                Image.fromarray(mask).save(folder / "annotations" / split / f"{name}.png")
+                bar.update()
+    (folder / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
+    (folder / "synonyms.txt").write_text("\n".join(map(with_synonyms, LABELS)) + "\n", encoding="utf-8")
+    (folder / "world.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+class _Deck:
+    """Draws labels as from a shuffled deck of cards, so that each composition appears almost equally often."""
+
+    def __init__(self, labels: list[str], rng: np.random.Generator):
+        self.labels, self.rng, self.left = labels, rng, []
+
+    def draw(self, count: int) -> list[str]:
+        while len(self.left) < count:
+            self.left += [self.labels[i] for i in self.rng.permutation(len(self.labels))]
+        hand, self.left = self.left[:count], self.left[count:]
+        return hand

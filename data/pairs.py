@@ -1,0 +1,101 @@
+"""Images and masks on disk: finding the pairs of a split, and everything that is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from encoding_ext.progress import progress_bar
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+MASK_SUFFIXES = (".png",)
+SHOWN = 5  # names shown of a longer list
+HEADER_THREADS = 16  # opening a file waits for the disk, not for the processor
+
+
+def standard_splits(folder: str) -> dict[str, tuple[str, str | None]]:
+    """ADE20K's layout under ``folder``: split -> (folder of images, folder of masks), relative to the data root."""
+    return {
+        split: (f"{folder}/images/{part}", f"{folder}/annotations/{part}")
+        for split, part in (("train", "training"), ("val", "validation"))
+    }
+
+
+def files_by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """The files of ``folder`` with one of the suffixes, by name without suffix, sorted; hidden files do not count."""
+    if not folder.is_dir():
+        return {}
+    found = (p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+    return {path.stem: path for path in sorted(found)}
+
+
+def find_pairs(image_folder: Path, mask_folder: Path | None) -> tuple[list[tuple[Path, Path | None]], list[str]]:
+    """All (image, mask) paths sorted by name, and a sentence for each thing that is missing.
+
+    ``mask_folder`` None: images only, the mask is None. Reads directories, opens no file.
+    """
+    images = files_by_stem(image_folder, IMAGE_SUFFIXES)
+    if mask_folder is None:
+        return [(path, None) for path in images.values()], _nothing_in(image_folder, images, "images")
+    masks = files_by_stem(mask_folder, MASK_SUFFIXES)
+    problems = _nothing_in(image_folder, images, "images") + _nothing_in(mask_folder, masks, "masks")
+    if not problems:
+        problems += _only_in("image", images, "mask", masks, mask_folder)
+        problems += _only_in("mask", masks, "image", images, image_folder)
+    return [(images[stem], masks[stem]) for stem in images if stem in masks], problems
+
+
+def size_problems(pairs: Sequence[tuple[Path, Path | None]], what: str) -> list[str]:
+    """A sentence for each pair whose headers cannot be read or tell different sizes. ``what`` names the bar."""
+    if not pairs:
+        return []
+    with ThreadPoolExecutor(HEADER_THREADS) as pool:
+        results = pool.map(_size_problem, pairs)
+        return [text for text in progress_bar(results, total=len(pairs), desc=what, leave=False) if text]
+
+
+def _what_is_there(folder: Path) -> str:
+    """The nearest existing folder on the way to ``folder`` and what it holds, for an error message."""
+    existing = folder
+    while not existing.is_dir() and existing != existing.parent:
+        existing = existing.parent
+    names = sorted(entry.name for entry in existing.iterdir())
+    return f"{existing} holds {_some(names) if names else 'nothing'}"
+
+
+def _nothing_in(folder: Path, files: dict[str, Path], kind: str) -> list[str]:
+    if files:
+        return []
+    state = f"no {kind} in {folder}" if folder.is_dir() else f"no folder {folder}"
+    return [f"{state} ({_what_is_there(folder)})"]
+
+
+def _only_in(kind: str, here: dict[str, Path], other: str, there: dict[str, Path], other_folder: Path) -> list[str]:
+    lonely = [path.name for stem, path in here.items() if stem not in there]
+    if not lonely:
+        return []
+    return [f"{len(lonely)} of {len(here)} {kind}s have no {other} of the same name in {other_folder}: {_some(lonely)}"]
+
+
+def _size_problem(pair: tuple[Path, Path | None]) -> str:
+    sizes = []
+    for path in pair:
+        if path is None:
+            continue
+        try:
+            with Image.open(path) as picture:  # reads the header only
+                sizes.append(picture.size)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return f"{path} is not a readable picture ({error})"
+    if len(set(sizes)) > 1:
+        (width, height), (mask_width, mask_height) = sizes
+        return f"{pair[1]} is {mask_width}x{mask_height}, but its image {pair[0].name} is {width}x{height}"
+    return ""
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,20 @@
+"""Command lines that take ``--some-flag`` and ``--some_flag`` alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_FLAG = re.compile(r"^--[A-Za-z][\w-]*(?==|$)")
+
+
+def normalise_flags(argv: Iterable[str]) -> list[str]:
+    """Spell every long flag with underscores: ``--foo-bar=a-b`` becomes ``--foo_bar=a-b``.
+
+    Values stay as they are, and so does everything after a bare ``--``. For parsers whose options are declared with
+    underscores: the official scripts of LSeg mix both spellings.
+    """
+    arguments = list(argv)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    flags = [_FLAG.sub(lambda match: "--" + match[0][2:].replace("-", "_"), text) for text in arguments[:end]]
+    return flags + arguments[end:]

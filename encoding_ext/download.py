@@ -1,0 +1,101 @@
+"""Downloads that go on where they were interrupted and are kept only if their checksum is right."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from encoding_ext.errors import InputError
+from encoding_ext.files import sha1_of
+from encoding_ext.progress import progress_bar
+
+ATTEMPTS = 5  # in a row without a single new byte
+PAUSE_S = 2.0
+TIMEOUT_S = 30.0
+_CHUNK = 1 << 18
+_WORTH_RETRYING = (408, 429, 500, 502, 503, 504)
+
+
+def part_of(target: Path) -> Path:
+    """Where the unfinished download of ``target`` is kept."""
+    return target.with_name(target.name + ".part")
+
+
+def download(url: str, target: Path, sha1: str) -> None:
+    """Fetch ``url`` to ``target``, which exists afterwards with this SHA-1 (40 hexadecimal digits).
+
+    A file that is there already is checked instead. What an interrupted download left is continued; if the server
+    cannot do that, it starts again. Raises ``InputError``: a wrong checksum, a full disk, or no connection, with
+    what to fetch elsewhere and where to put it.
+    """
+    elsewhere = f"fetch {url} (SHA-1 {sha1}) on another machine, put it at {target} and run the same command again"
+    if target.exists():
+        if (found := sha1_of(target)) != sha1:
+            raise InputError(f"{target} has the SHA-1 {found}, not {sha1}: it is damaged or another file; remove it")
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(target)
+    _fetch_patiently(url, part, elsewhere)
+    if (found := sha1_of(part)) != sha1:
+        part.unlink()
+        raise InputError(
+            f"what came from {url} has the SHA-1 {found}, not {sha1}, and was removed; "
+            f"run the same command again, or {elsewhere}"
+        )
+    os.replace(part, target)
+
+
+def _fetch_patiently(url: str, part: Path, elsewhere: str) -> None:
+    failures = 0
+    while True:
+        before = _size(part)
+        try:
+            return _fetch(url, part)
+        except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise InputError(f"no room left on the disk for {part}; free some space and run it again") from error
+            final = isinstance(error, urllib.error.HTTPError) and error.code not in _WORTH_RETRYING
+            failures = 1 if _size(part) > before else failures + 1
+            if final or failures >= ATTEMPTS:
+                raise InputError(f"cannot fetch {url} ({error}); if this machine is offline, {elsewhere}") from error
+        time.sleep(PAUSE_S)
+
+
+def _fetch(url: str, part: Path) -> None:
+    """One attempt: append to ``part`` what it lacks, or write it anew if the server sends everything."""
+    have = _size(part)
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not have:
+            raise
+        if error.headers.get("Content-Range") == f"bytes */{have}":
+            return  # nothing lies beyond what is here: it was complete
+        part.unlink()
+        return _fetch(url, part)
+    with response:
+        continued = response.status == 206
+        start = have if continued else 0
+        if continued and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            part.unlink()
+            raise ConnectionError("the server sent another part than was asked for")
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        with open(part, "ab" if continued else "wb") as file, progress_bar(
+            total=total, initial=start, desc=f"fetching {part.stem}", unit="B", unit_scale=True
+        ) as bar:
+            while chunk := response.read(_CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+    if total is not None and _size(part) < total:
+        raise ConnectionError(f"cut off after {_size(part)} of {total} bytes")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,31 @@
+"""The one exception for everything a user can put right, and the wrapper that shows it without a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class InputError(ValueError):
+    """Something outside the program is wrong: a file, a value, a missing download.
+
+    Its text is an instruction: what is wrong, with which file or value, and what to do about it.
+    """
+
+
+def clean_message(error: BaseException) -> str:
+    """The instruction alone, also where a DataLoader worker has wrapped it in its own traceback."""
+    return str(error).rsplit("InputError: ", 1)[-1].strip()
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """Run a script's ``main`` and leave the process: 0 on success, 2 after an ``InputError``, 130 after Ctrl-C."""
+    try:
+        code = main()
+    except InputError as error:
+        print(f"error: {clean_message(error)}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("stopped by the keyboard; run the same command again to go on", file=sys.stderr)
+        code = 130
+    sys.exit(code or 0)

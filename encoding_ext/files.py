@@ -1,0 +1,76 @@
+"""Files that are never half-written, checksums, and room on the disk."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from encoding_ext.errors import InputError
+from encoding_ext.progress import progress_bar
+
+_CHUNK = 1 << 20
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def write_aside(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path to write to; after the block it becomes ``path`` in one step.
+
+    If the block fails or the process is killed, ``path`` is what it was before. The temporary file lies in the same
+    folder (a rename works only within a disk), is hidden, and keeps the suffix, by which some writers choose a
+    format. Its name is always the same, so that what a killed process left is overwritten and does not pile up;
+    two processes must not write one path at the same time. Missing folders are made. A full disk is an
+    ``InputError``; other errors pass through.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.stem}.aside{path.suffix}")
+    try:
+        yield aside
+        os.replace(aside, path)
+    except BaseException as error:
+        # Asked before the temporary file goes. torch.save reports a full disk as a RuntimeError without a number.
+        full = _is_full_disk(error, path.parent)
+        aside.unlink(missing_ok=True)
+        if full:
+            raise InputError(
+                f"no room left on the disk while writing {path}; what was there before is intact: "
+                f"free some space and run the same command again"
+            ) from error
+        raise
+
+
+def sha1_of(path: str | Path) -> str:
+    """The SHA-1 of a file as 40 hexadecimal digits, with a progress bar."""
+    path, digest = Path(path), hashlib.sha1()
+    with open(path, "rb") as file, progress_bar(
+        total=path.stat().st_size, desc=f"checking {path.name}", unit="B", unit_scale=True, leave=False
+    ) as bar:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            bar.update(len(chunk))
+    return digest.hexdigest()
+
+
+def check_free_space(folder: str | Path, needed: int, purpose: str) -> None:
+    """Raise ``InputError`` if the disk of ``folder`` (which may not exist yet) has less than ``needed`` bytes free."""
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise InputError(
+            f"{purpose} needs {needed / 1e9:.2f} GB in {folder}, but only {free / 1e9:.2f} GB are free; "
+            f"free some space or name another folder"
+        )
+
+
+def _is_full_disk(error: BaseException, folder: Path) -> bool:
+    if isinstance(error, OSError) and error.errno in _FULL_DISK:
+        return True
+    return isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < _CHUNK

@@ -1,0 +1,168 @@
+"""Segmentation metrics from whole numbers: fixed label sets (ADE20K protocol) and zero-shot episodes (HSNet protocol).
+
+Shapes: B images, N labels, H x W pixels. Counts stay integers until the last division, so that the result depends
+neither on the batch size nor on the number of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encoding_ext.distributed import sum_over_processes
+from encoding_ext.errors import InputError
+
+# Keeps 0 / 0 at 0 without moving any other result; the official code divides by it too.
+EPSILON = float(np.spacing(1))
+
+
+class SegmentationMetric:
+    """Pixel accuracy and mean IoU of a data set, from one confusion matrix.
+
+    Intersections and unions are summed over all images before they are divided; pixels without a label (negative
+    target) count neither in the truth nor in the prediction; the mean goes over all ``num_classes``, where a class
+    that never occurs in truth or prediction counts 0 (protocol of ADE20K / PyTorch-Encoding).
+
+    ``confusion`` is an int64 tensor (N, N) on the CPU: pixels by [truth, prediction].
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every pixel seen."""
+        self.confusion = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
+
+    def update(self, target: Tensor, logits_or_labels: Tensor) -> None:
+        """Count one batch.
+
+        ``target``: integers (B, H, W) or (H, W); negative = ignored. ``logits_or_labels``: floating-point scores
+        (B, N, H, W) (or (N, H, W)), of which the highest wins, or integer labels of the target's shape. Raises
+        ``InputError`` for a label outside 0..N-1 and ``ValueError`` for shapes that do not fit.
+        """
+        labels = self._labels(target, logits_or_labels)
+        known = target >= 0
+        truth, prediction = target[known].long(), labels[known].long()
+        _check_range("target", truth, self.num_classes)
+        _check_range("prediction", prediction, self.num_classes)
+        pairs = torch.bincount(truth * self.num_classes + prediction, minlength=self.num_classes**2)
+        self.confusion += pairs.view(self.num_classes, self.num_classes).cpu()
+
+    def _labels(self, target: Tensor, logits_or_labels: Tensor) -> Tensor:
+        labels = logits_or_labels
+        if logits_or_labels.is_floating_point():
+            if logits_or_labels.dim() < 3 or logits_or_labels.shape[-3] != self.num_classes:
+                raise ValueError(
+                    f"logits of shape {tuple(logits_or_labels.shape)} have not {self.num_classes} label maps: "
+                    f"build SegmentationMetric with as many classes as the network has labels"
+                )
+            labels = logits_or_labels.argmax(dim=-3)
+        if labels.shape != target.shape:
+            raise ValueError(
+                f"the prediction covers {tuple(labels.shape)}, the target {tuple(target.shape)}: "
+                f"resize the prediction to the target's size before the update"
+            )
+        return labels
+
+    def get(self) -> tuple[float, float]:
+        """(pixel accuracy, mean IoU) of everything counted so far, both 0..1."""
+        correct, labelled = self.confusion.trace().item(), self.confusion.sum().item()
+        return correct / (labelled + EPSILON), float(self.per_class_iou().mean())
+
+    def per_class_iou(self) -> np.ndarray:
+        """The IoU of each class, float64 (N,), 0..1."""
+        counts = self.confusion.numpy()
+        intersection = counts.diagonal()
+        union = counts.sum(axis=0) + counts.sum(axis=1) - intersection
+        return intersection / (union + EPSILON)
+
+    def miou_of(self, indices: Sequence[int]) -> float:
+        """Mean IoU, 0..1, over some of the classes only; the confusions with all others still count against them."""
+        if not len(indices):
+            raise ValueError("the mean IoU of no classes at all is not defined: name at least one index")
+        return float(self.per_class_iou()[list(indices)].mean())
+
+    def merge(self, other: SegmentationMetric) -> SegmentationMetric:
+        """Add the counts of another metric of as many classes; returns self."""
+        if other.num_classes != self.num_classes:
+            raise ValueError(f"cannot merge counts of {other.num_classes} classes into {self.num_classes}")
+        self.confusion += other.confusion
+        return self
+
+    def all_reduce(self) -> SegmentationMetric:
+        """Replace the counts by their sum over all processes (once, at the end, in every process); returns self."""
+        self.confusion = sum_over_processes(self.confusion)
+        return self
+
+
+class EpisodeMetric:
+    """mIoU and FB-IoU of zero- or few-shot episodes: one class per image, background 0 and foreground 1.
+
+    Areas are summed per class over the run. mIoU: the IoU of the foreground, averaged over ``class_ids``, where a
+    class without an episode counts 0. FB-IoU: the IoU of all background and of all foreground, averaged. An empty
+    union counts as one pixel (protocol of HSNet).
+    """
+
+    def __init__(self, class_ids: Iterable[int]) -> None:
+        self.class_ids = tuple(class_ids)
+        self._row = {class_id: row for row, class_id in enumerate(self.class_ids)}
+        # (class, background/foreground), in pixels
+        self._intersection = torch.zeros(len(self.class_ids), 2, dtype=torch.int64)
+        self._union = torch.zeros(len(self.class_ids), 2, dtype=torch.int64)
+
+    def update(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        class_id: Tensor,
+        ignore: Tensor | None = None,
+        weight: Tensor | int = 1,
+    ) -> None:
+        """Count one batch of episodes.
+
+        ``prediction``, ``target``: (B, H, W), 0 or 1 (any dtype). ``class_id``: (B,), from ``class_ids``.
+        ``ignore``: (B, H, W), pixels that are not 0 count neither in truth nor in prediction. ``weight``: how often
+        each episode counts, an integer or (B,), for runs that repeat an image. Raises ``InputError`` for a class
+        that is not of this run and for values other than 0 and 1.
+        """
+        rows = self._rows(class_id)
+        counted = torch.ones_like(target, dtype=torch.bool) if ignore is None else ignore == 0
+        for name, mask in (("prediction", prediction), ("target", target)):
+            if not ((mask == 0) | (mask == 1))[counted].all():
+                raise InputError(f"the {name} of an episode holds values other than 0 and 1: ignore or convert them")
+        weights = torch.as_tensor(weight, dtype=torch.int64, device="cpu").expand(len(rows))
+        for side in (0, 1):
+            found, there = (prediction == side) & counted, (target == side) & counted
+            both, either = ((mask.sum(dim=(1, 2)).cpu() * weights) for mask in (found & there, found | there))
+            self._intersection[:, side].index_add_(0, rows, both)
+            self._union[:, side].index_add_(0, rows, either)
+
+    def _rows(self, class_id: Tensor) -> Tensor:
+        wanted = [int(value) for value in class_id]
+        strangers = sorted({value for value in wanted if value not in self._row})
+        if strangers:
+            raise InputError(f"class {strangers} is not among the classes of this run: {list(self.class_ids)}")
+        return torch.tensor([self._row[value] for value in wanted], dtype=torch.int64)
+
+    def get(self) -> tuple[float, float]:
+        """(mIoU, FB-IoU) of everything counted so far, both in percent."""
+        totals = self._intersection.sum(dim=0).double() / self._union.sum(dim=0).clamp(min=1)
+        return float(self.per_class_iou().mean()), float(totals.mean()) * 100
+
+    def per_class_iou(self) -> np.ndarray:
+        """The foreground IoU of each class in the order of ``class_ids``, float64, in percent."""
+        return (self._intersection[:, 1].double() / self._union[:, 1].clamp(min=1)).numpy() * 100
+
+
+def _check_range(what: str, labels: Tensor, num_classes: int) -> None:
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if wrong.numel():
+        values = wrong.unique().tolist()
+        raise InputError(
+            f"the {what} holds the label {values[0] if len(values) == 1 else values[:10]}, but there are {num_classes} "
+            f"classes (0..{num_classes - 1}): check the label list against the masks"
+        )

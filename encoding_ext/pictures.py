@@ -1,0 +1,213 @@
+"""Pictures for people: label maps in colour, laid over the photo, with a legend, and sheets that compare them.
+
+A picture is a PIL image or a uint8 array (H, W, 3); label maps are integers (H, W), negative = unlabelled; colours are
+uint8 (N, 3). Letters are PIL's own font, which knows Latin letters without accents and shows a box for all others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from encoding_ext.palettes import check_labels
+
+Picture = Image.Image | np.ndarray
+
+PAPER, INK, LINE = (255, 255, 255), (34, 37, 42), (214, 217, 222)
+# A picture with no more colours than this is taken for a label map and enlarged in hard-edged blocks.
+FEW_COLOURS = 64
+SMALLEST_WITH_LINES = 256
+SMALLEST_WITH_LEGEND = 384
+TITLE_SIZE, HEADING_SIZE, GAP = 17, 24, 10
+WIDEST_ROW_TITLE = 190
+
+
+def colourise(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """A label map in its colours: uint8 (H, W, 3); unlabelled pixels are black."""
+    check_labels(labels, colours)
+    return np.concatenate([np.zeros((1, 3), np.uint8), np.asarray(colours, np.uint8)])[labels + 1]
+
+
+def overlay(image: Picture, labels: np.ndarray, colours: np.ndarray, alpha: float = 0.6) -> Image.Image:
+    """The image with the labels' colours laid over it: ``alpha`` 0 shows the image alone, 1 the colours alone.
+
+    Where two labels meet, a line one pixel wide in almost the full colour (not in small pictures, where it would be
+    a bar); unlabelled pixels show the image. Image and labels are of the same size, otherwise ``ValueError``.
+    """
+    pixels = np.asarray(_as_pil(image), dtype=np.float32)
+    if pixels.shape[:2] != labels.shape:
+        raise ValueError(f"the image is {pixels.shape[:2]}, its labels are {labels.shape}: resize one of them first")
+    share = np.full(labels.shape, alpha)
+    if max(labels.shape) >= SMALLEST_WITH_LINES:
+        share[_borders(labels)] = max(alpha, 0.9)
+    share *= labels >= 0
+    mixed = pixels + (colourise(labels, colours) - pixels) * share[..., None]
+    return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def _borders(labels: np.ndarray) -> np.ndarray:
+    """True where the label changes towards the pixel below or to the right."""
+    borders = np.zeros(labels.shape, bool)
+    borders[:-1] |= labels[:-1] != labels[1:]
+    borders[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    return borders
+
+
+def legend(
+    labels_present: Iterable[int],
+    names: Sequence[str],
+    colours: np.ndarray,
+    width: int | None = None,
+    text_size: int = 16,
+) -> Image.Image:
+    """A key of colours: one chip and name for each of ``labels_present``, in that order, down columns.
+
+    As many columns as fit into ``width`` pixels (None: a single column as wide as its names).
+    """
+    entries = list(labels_present)
+    font, chip, pad = _font(text_size), text_size, text_size // 2
+    longest = max((math.ceil(font.getlength(names[label])) for label in entries), default=0)
+    column = chip + pad + longest + 2 * pad
+    width = column + 2 * pad if width is None else max(width, chip + 8 * pad)
+    columns = max(min((width - 2 * pad) // column, len(entries)), 1)
+    rows = math.ceil(len(entries) / columns)
+    line = round(text_size * 1.6)
+    picture = Image.new("RGB", (width, rows * line + 2 * pad), PAPER)
+    draw = ImageDraw.Draw(picture)
+    for place, label in enumerate(entries):
+        left, middle = pad + place // rows * column, pad + place % rows * line + line // 2
+        box = (left, middle - chip // 2, left + chip, middle + chip // 2)
+        draw.rounded_rectangle(box, radius=chip // 5, fill=tuple(int(c) for c in colours[label]), outline=LINE)
+        name = _shortened(names[label], font, width - left - chip - 2 * pad)
+        draw.text((left + chip + pad, middle), name, INK, font, anchor="lm")
+    return picture
+
+
+def overlay_with_legend(
+    image: Picture, labels: np.ndarray, colours: np.ndarray, names: Sequence[str], alpha: float = 0.6
+) -> Image.Image:
+    """:func:`overlay` with a legend beneath of the labels that occur, the largest area first.
+
+    Small images are enlarged so that the legend's letters stay readable beside them.
+    """
+    image, factor = _as_pil(image), math.ceil(SMALLEST_WITH_LEGEND / max(labels.shape))
+    image = image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
+    labels = labels.repeat(factor, axis=0).repeat(factor, axis=1)
+    top = overlay(image, labels, colours, alpha)
+    found, areas = np.unique(labels[labels >= 0], return_counts=True)
+    width = max(top.width, SMALLEST_WITH_LEGEND)
+    text_size = min(max(width // 42, 15), 36)
+    key = legend(found[np.argsort(-areas, kind="stable")], names, colours, width, text_size)
+    return _stack([top, key])
+
+
+def sheet(
+    rows: Sequence[Sequence[Picture | None]],
+    titles: Sequence[str],
+    row_titles: Sequence[str] | None = None,
+    cell: tuple[int, int] = (256, 192),
+    heading: str = "",
+    footer: Image.Image | None = None,
+) -> Image.Image:
+    """A grid of pictures on white: a title over each column, optionally one beside each row, a heading, a footer.
+
+    Each picture is fitted into ``cell`` = (width, height) with its proportions kept; None leaves a cell empty;
+    ``footer``, such as a :func:`legend`, goes beneath. Raises ``ValueError`` if the titles do not match the grid.
+    """
+    if any(len(row) != len(titles) for row in rows) or (row_titles is not None and len(row_titles) != len(rows)):
+        raise ValueError("a sheet needs one title for each column, and one row title for each row (or none at all)")
+    font = _font(TITLE_SIZE)
+    beside = [_wrapped(text, font, WIDEST_ROW_TITLE) for text in row_titles or [""] * len(rows)]
+    above = [_wrapped(text, font, cell[0]) for text in titles]
+    gutter = max((_text_width(text, font) for text in beside), default=0)
+    left, top = GAP + gutter + (GAP if gutter else 0), GAP + _text_height(above, font) + GAP // 2
+    size = (left + len(titles) * (cell[0] + GAP), top + len(rows) * (cell[1] + GAP))
+    grid = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(grid)
+    for column, text in enumerate(above):
+        middle = left + column * (cell[0] + GAP) + cell[0] // 2
+        draw.multiline_text((middle, top - GAP // 2), text, INK, font, anchor="md", align="center")
+    for number, (row, text) in enumerate(zip(rows, beside)):
+        y = top + number * (cell[1] + GAP)
+        draw.multiline_text((GAP + gutter, y + cell[1] // 2), text, INK, font, anchor="rm", align="right")
+        for column, picture in enumerate(row):
+            if picture is not None:
+                _place(grid, picture, (left + column * (cell[0] + GAP), y), cell)
+    parts = [_heading(heading)] if heading else []
+    return _stack([*parts, grid, *([footer] if footer is not None else [])])
+
+
+def _place(grid: Image.Image, picture: Picture, corner: tuple[int, int], cell: tuple[int, int]) -> None:
+    """Paste the picture, fitted and centred, with a hairline around it."""
+    picture = fit(picture, cell)
+    x, y = (c + (room - side) // 2 for c, room, side in zip(corner, cell, picture.size))
+    grid.paste(picture, (x, y))
+    ImageDraw.Draw(grid).rectangle((x - 1, y - 1, x + picture.width, y + picture.height), outline=LINE)
+
+
+def fit(picture: Picture, cell: tuple[int, int]) -> Image.Image:
+    """The picture as large as ``cell`` = (width, height) allows; photos smoothly, label maps without new colours."""
+    picture = _as_pil(picture)
+    factor = min(cell[0] / picture.width, cell[1] / picture.height)
+    size = (max(round(picture.width * factor), 1), max(round(picture.height * factor), 1))
+    is_label_map = picture.getcolors(FEW_COLOURS) is not None
+    return picture.resize(size, Image.Resampling.NEAREST if is_label_map else Image.Resampling.LANCZOS)
+
+
+def _heading(text: str) -> Image.Image:
+    font = _font(HEADING_SIZE)
+    picture = Image.new("RGB", (math.ceil(font.getlength(text)) + 2 * GAP, HEADING_SIZE + 2 * GAP), PAPER)
+    ImageDraw.Draw(picture).text((GAP, picture.height // 2 + GAP // 2), text, INK, font, anchor="lm")
+    return picture
+
+
+def _stack(pictures: Sequence[Image.Image]) -> Image.Image:
+    """One beneath the other, flush left, on white."""
+    whole = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER)
+    y = 0
+    for picture in pictures:
+        whole.paste(picture, (0, y))
+        y += picture.height
+    return whole
+
+
+def _as_pil(picture: Picture) -> Image.Image:
+    return (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB")
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Broken at blanks into lines of at most ``width`` pixels; a longer word is shortened."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(_shortened(word, font, width))
+    return "\n".join(lines)
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+def _text_width(text: str, font: ImageFont.FreeTypeFont) -> int:
+    return max((math.ceil(font.getlength(line)) for line in text.splitlines()), default=0)
+
+
+def _text_height(texts: Sequence[str], font: ImageFont.FreeTypeFont) -> int:
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    return max((math.ceil(draw.multiline_textbbox((0, 0), text, font)[3]) for text in texts), default=0)

@@ -1,0 +1,48 @@
+"""Results of a test: a table for people, JSON and CSV for programs, one line in a log."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from encoding_ext.files import write_aside
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A plain table: text to the left, numbers to the right with one decimal."""
+
+    def cell(value: Any) -> str:
+        return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+    texts = [[cell(value) for value in row] for row in [header, *rows]]
+    widths = [max(len(row[i]) for row in texts) for i in range(len(header))]
+    numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
+    lines = [
+        "  ".join(text.rjust(width) if right else text.ljust(width) for text, width, right in zip(row, widths, numeric))
+        for row in texts
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON aside and rename, so that a reader never meets half a file."""
+    with write_aside(path) as aside:
+        aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a table as CSV, aside and renamed."""
+    with write_aside(path) as aside, aside.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def append_log(path: Path, line: str) -> None:
+    """Add one dated line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as log:
+        log.write(f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S}Z {line}\n")

@@ -1,0 +1,1 @@
+"""LSeg's network, its weights, its training: everything that does not read a dataset."""

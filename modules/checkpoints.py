@@ -1,0 +1,209 @@
+"""The one door through which LSeg's weights enter and leave: official files, plain state dicts and our own.
+
+On disk the names are the official ones, so that files go both ways; a file of ours also holds, under the key
+``lseg``, all that is needed to use it: architecture, labels, normalisation, git state, step and metric.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from encoding_ext.errors import InputError
+from encoding_ext.files import write_aside
+from modules.models import BACKBONES, LSegNet, build_lseg
+from modules.models.zoo import TEXT_TOWERS
+from modules.safe_load import read_torch_file
+from modules.weight_names import OFFICIAL_PREFIX, from_official, to_official
+
+__all__ = ["export_plain", "from_official", "load_lseg", "metadata_of", "read_checkpoint", "save_file", "to_official"]
+
+METADATA_KEY = "lseg"
+BLOCK_OPTIONS = ("arch_option", "block_depth", "activation")  # what shapes cannot tell
+# In every official file, in no forward: where a re-saved copy lacks them, zeros do.
+DEAD = ("image_encoder.vit.norm.", "image_encoder.vit.head.", "decoder.fusions.3.skip_unit.", "text_encoder.logit_scale")
+
+
+@dataclass
+class CheckpointFile:
+    """A checkpoint as read: weights under our names, and what it says of itself (empty for official files)."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    metadata: dict[str, Any]
+
+
+def read_checkpoint(path: str | Path, trust_checkpoint: bool = False, map_location: str = "cpu") -> CheckpointFile:
+    """Read the weights of an official file, a plain state dict or one of ours, running no code from it."""
+    content = read_torch_file(path, trust=trust_checkpoint, map_location=map_location)
+    state_dict = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state_dict, dict) or not any(isinstance(value, Tensor) for value in state_dict.values()):
+        raise InputError(f"{path} holds no weights: neither a Lightning checkpoint nor a state dict")
+    tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
+    return CheckpointFile(Path(path), from_official(tensors), dict(content.get(METADATA_KEY, {})))
+
+
+def load_lseg(
+    path: str | Path,
+    *,
+    map_location: str = "cpu",
+    labels: Sequence[str] | None = None,
+    trust_checkpoint: bool = False,
+    **what_shapes_cannot_tell: Any,
+) -> LSegNet:
+    """The network of an official or own checkpoint, in eval mode.
+
+    Args:
+        path: Lightning checkpoint (official 1.3/1.4 files too) or plain state dict.
+        map_location: device of the result.
+        labels: the network's label set; default: the file's own, none for official files, which carry none.
+        trust_checkpoint: read with full pickle, which runs any code that the file contains.
+        what_shapes_cannot_tell: ``arch_option`` (1 or 2), ``block_depth`` and ``activation`` for an official file
+            with a spatial regularisation block. Files of ours carry them.
+
+    Raises:
+        InputError: missing, damaged, hostile or foreign file, or an option that is needed and was not given.
+    """
+    unknown = set(what_shapes_cannot_tell) - set(BLOCK_OPTIONS)
+    if unknown:
+        raise InputError(f"load_lseg does not know {', '.join(sorted(unknown))}; it takes {', '.join(BLOCK_OPTIONS)}")
+    file = read_checkpoint(path, trust_checkpoint)
+    architecture = _architecture_of(file, what_shapes_cannot_tell)
+    with torch.device("meta"):  # no memory, no random numbers: every weight comes from the file
+        net = build_lseg(labels=None, **architecture)
+    net.load_state_dict(_fitted(file, net), assign=True)
+    chosen = labels if labels is not None else file.metadata.get("labels")
+    net.labels = None if chosen is None else list(chosen)
+    if "normalization" in file.metadata:
+        net.mean, net.std = (tuple(file.metadata["normalization"][key]) for key in ("mean", "std"))
+    return net.to(map_location).eval()
+
+
+def _architecture_of(file: CheckpointFile, given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of ``build_lseg``: from the file's own words, else from its shapes and ``given``."""
+    if "architecture" in file.metadata:
+        return {**file.metadata["architecture"], **given}
+    architecture = {"backbone": recognise_backbone(file), "features": file.weights["decoder.embedding.weight"].shape[1]}
+    if not any(name.startswith("head.block.") for name in file.weights):
+        return architecture
+    if given.get("arch_option") not in (1, 2):
+        raise InputError(
+            f"{file.path} has a spatial regularisation block, and its shapes cannot tell which: give "
+            "--arch_option 1 (bottleneck) or 2 (depthwise), and the --block_depth and --activation it was trained with"
+        )
+    return {**architecture, **given}
+
+
+def recognise_backbone(file: CheckpointFile) -> str:
+    """The backbone whose image encoder and text tower have the names and shapes of the file's weights."""
+    needed = ("text_encoder.text_projection", "decoder.embedding.weight", "decoder.projections.0.weight")
+    absent = [name for name in needed if name not in file.weights]
+    if absent:
+        raise InputError(
+            f"{file.path} is no LSeg checkpoint: it lacks {', '.join(absent)}. Its first names are "
+            f"{', '.join(list(file.weights)[:4])}"
+        )
+    shapes = {name: tuple(tensor.shape) for name, tensor in file.weights.items()}
+    for name, spec in BACKBONES.items():
+        tower = TEXT_TOWERS[spec.text]
+        if shapes[needed[0]] != (tower.width, tower.embed_dim):
+            continue
+        with torch.device("meta"):
+            expected = build_lseg(name, None).image_encoder.state_dict(prefix="image_encoder.")
+        alive = {key: value for key, value in expected.items() if not key.startswith(DEAD)}
+        if all(shapes.get(key) == tuple(value.shape) for key, value in alive.items()):
+            return name
+    raise InputError(
+        f"{file.path} fits none of the known backbones ({', '.join(BACKBONES)}); {_describe_shapes(shapes)}"
+    )
+
+
+def _describe_shapes(shapes: dict[str, tuple[int, ...]]) -> str:
+    patch = shapes.get("image_encoder.vit.patch_embed.proj.weight")
+    image = f"a ViT of width {patch[0]} with patches of {patch[2]}" if patch else "no ViT (a ResNet or something else)"
+    return f"it seems to hold {image}, and a text tower of shape {shapes['text_encoder.text_projection']}"
+
+
+def _fitted(file: CheckpointFile, net: LSegNet) -> dict[str, Tensor]:
+    """The file's weights as float32, complete; one ``InputError`` lists every kind of misfit."""
+    expected = net.state_dict()
+    weights = dict(file.weights)
+    for name, tensor in expected.items():
+        if name not in weights and name.startswith(DEAD):
+            weights[name] = torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
+    missing = [name for name in expected if name not in weights]
+    unexpected = [name for name in weights if name not in expected]
+    unlike = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected
+        if name in weights and weights[name].shape != expected[name].shape
+    ]
+    if missing or unexpected or unlike:
+        lines = [
+            f"  {kind}: {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for kind, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", unlike))
+            if names
+        ]
+        backbone = net.architecture["backbone"]
+        raise InputError(f"{file.path} does not fit the architecture {backbone}:\n" + "\n".join(lines))
+    return {name: weights[name].to(tensor.dtype, copy=True) for name, tensor in expected.items()}
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+def metadata_of(net: LSegNet, **progress: Any) -> dict[str, Any]:
+    """What a checkpoint says of itself, in plain types. ``progress``: step, epoch, metric, dataset ..."""
+    return {
+        "format": 1,
+        "architecture": dict(net.architecture),
+        "labels": None if net.labels is None else list(net.labels),
+        "normalization": {"mean": list(net.mean), "std": list(net.std)},
+        "git": git_state(),
+        **progress,
+    }
+
+
+def export_plain(net: LSegNet, path: str | Path) -> Path:
+    """Write the plain official state dict (no prefix, no CLIP visual tower): for the official code and other loaders."""
+    path = Path(path)
+    plain = {name.removeprefix(OFFICIAL_PREFIX): tensor for name, tensor in to_official(net.state_dict()).items()}
+    save_file(plain, path)
+    return path
+
+
+def save_file(content: Any, path: str | Path) -> None:
+    """``torch.save`` aside, flush to the disk, rename: a kill or a full disk leaves the file that was there before.
+
+    Raises:
+        InputError: the folder cannot be written, or the disk is full.
+    """
+    try:
+        with write_aside(path) as aside, open(aside, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except InputError:
+        raise
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{path} could not be written ({error}); choose another folder") from error
+
+
+def git_state() -> dict[str, Any]:
+    """Commit and whether the tree was changed, {} where there is no git."""
+    here = Path(__file__).parent
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", "-C", here, *args], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {}

@@ -1,0 +1,138 @@
+"""LSeg as a LightningModule: one fixed label set, cross-entropy, rates, metrics, and checkpoints that explain themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from encoding_ext.errors import InputError
+from encoding_ext.metrics import SegmentationMetric
+from modules.checkpoints import METADATA_KEY, from_official, load_lseg, metadata_of, to_official
+from modules.models import LSegNet
+from modules.optimization import OptimizationConfig, build_optimizer
+
+
+class NonFiniteLossError(InputError):
+    """The loss became infinite or NaN; the text says where."""
+
+
+class LSegModule(pl.LightningModule):
+    """Trains and validates an ``LSegNet`` on batches of ``data.loading`` (``image``, ``mask``, ``index``, ``skipped``).
+
+    Args:
+        net: the network, with its labels.
+        config: optimiser, rates and schedule.
+        dataset: name of the dataset, for the checkpoint.
+        seed: of everything random inside the network (dropout).
+    """
+
+    def __init__(
+        self, net: LSegNet, config: OptimizationConfig | None = None, *, dataset: str | None = None, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.config = config or OptimizationConfig()
+        self.dataset = dataset
+        self.seed = seed
+        self.metric = SegmentationMetric(len(net.labels)) if net.labels else None
+        self.skipped: list[str] = []
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: str = "cpu", **options: Any) -> LSegModule:
+        """A module around the network of an official or own file; ``options`` as for ``checkpoints.load_lseg``."""
+        return cls(load_lseg(checkpoint_path, map_location=map_location, **options))
+
+    def forward(self, images: Tensor, labels: Any = None) -> Tensor:
+        """As ``LSegNet``: (B, 3, H, W) -> (B, N, H, W)."""
+        return self.net(images, labels)
+
+    # ------------------------------------------------------------------------------------------ training
+
+    def on_train_start(self) -> None:
+        self.total_steps = int(self.trainer.estimated_stepping_batches)
+
+    def on_train_epoch_start(self) -> None:
+        # Whatever an epoch draws depends on the seed and the epoch: a resumed run draws what an undisturbed one does.
+        torch.manual_seed(hash((self.seed, self.current_epoch, self.global_rank)) % 2**63)
+
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        factor = self.config.factor(self.current_epoch, self.global_step, self.total_steps)
+        for group in self.optimizers(use_pl_optimizer=False).param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        loss = self.loss(self.batch_logits(batch), batch["mask"])
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(self._where(batch, loss))
+        self.skipped += [reason for reason in batch["skipped"] if reason]
+        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]))
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        groups = self.optimizers(use_pl_optimizer=False).param_groups
+        self.log_dict({"lr_encoder": groups[0]["lr"], "lr_decoder": groups[1]["lr"]})
+        if self.skipped:
+            shown = "\n  ".join(sorted(set(self.skipped))[:10])
+            print(f"epoch {self.current_epoch}: {len(self.skipped)} unreadable images were skipped:\n  {shown}")
+            self.skipped.clear()
+
+    def batch_logits(self, batch: dict[str, Any]) -> Tensor:
+        """The logits (B, N, H, W) of a batch, for the network's own labels."""
+        return self.net(batch["image"])
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy over labelled pixels, in float32: their mean, or 0 where no pixel of the batch has a label.
+
+        logits (B, N, H, W), target (B, H, W) int64 with ``ignore_index`` for unlabelled.
+        """
+        ignored = self.config.ignore_index
+        total = F.cross_entropy(logits.float(), target, ignore_index=ignored, reduction="sum")
+        return total / (target != ignored).sum().clamp_min(1)
+
+    def _where(self, batch: dict[str, Any], loss: Tensor) -> str:
+        """Where a loss went wrong, and what to do."""
+        dataset = self.trainer.train_dataloader.dataset.dataset
+        files = ", ".join(dataset.name_of(int(i)) for i in batch["index"])
+        last = getattr(self.trainer.checkpoint_callback, "last_model_path", "") or "none yet"
+        return (
+            f"the loss is {loss.item()} at step {self.global_step} of epoch {self.current_epoch} (process "
+            f"{self.global_rank}); the batch: {files}. The last checkpoint is intact ({last}). Lower --base_lr, or "
+            "train with --precision 32 to see whether half precision is the cause"
+        )
+
+    # ---------------------------------------------------------------------------------------- validation
+
+    def on_validation_epoch_start(self) -> None:
+        self.metric.reset()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        logits = self.batch_logits(batch)
+        self.metric.update(batch["mask"], logits)
+        self.log("val_loss", self.loss(logits, batch["mask"]), sync_dist=True, batch_size=len(batch["image"]))
+
+    def on_validation_epoch_end(self) -> None:
+        pixel_accuracy, miou = self.metric.all_reduce().get()
+        # Every process has the same sums, so there is nothing left to synchronise.
+        self.log_dict({"val_acc_epoch": pixel_accuracy, "val_miou_epoch": miou}, prog_bar=True)
+
+    # ---------------------------------------------------------------------- optimiser and checkpoint hooks
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.net, self.config)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Official names on disk, and the file's description of itself."""
+        checkpoint["state_dict"] = to_official(self.net.state_dict())
+        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        checkpoint[METADATA_KEY] = metadata_of(
+            self.net, dataset=self.dataset, epoch=self.current_epoch, step=self.global_step, metric=metrics
+        )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        weights = from_official(checkpoint["state_dict"])
+        checkpoint["state_dict"] = {f"net.{name}": tensor for name, tensor in weights.items()}

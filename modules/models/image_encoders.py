@@ -1,0 +1,127 @@
+"""Image encoders: an image becomes four feature maps, at 1/4, 1/8, 1/16 and 1/32 of its size.
+
+Each encoder states its contract, so that the decoder can be built from it alone:
+``out_channels`` (channels of the four maps) and ``strides`` (their reduction of the input).
+
+Shapes: B images, H x W pixels (multiples of 32), D token width, P patch size, h x w = H/P x W/P tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+STRIDES = (4, 8, 16, 32)
+
+
+def resize_position_embedding(position: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Resize a ViT's position embedding to another token grid, the class token's part kept as it is.
+
+    Plain bilinear as in DPT; timm's own resampling (bicubic, antialiased) would be another function.
+
+    Args:
+        position: (1, 1 + n*n, D), class token first, then a square grid row by row.
+        grid: (h, w) of the input at hand.
+
+    Returns:
+        (1, 1 + h*w, D)
+    """
+    class_part, grid_part = position[:, :1], position[:, 1:]
+    side = round(grid_part.shape[1] ** 0.5)
+    if (side, side) == tuple(grid):
+        return position
+    grid_part = grid_part.reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, side, side)
+    grid_part = F.interpolate(grid_part, size=grid, mode="bilinear", align_corners=False)
+    grid_part = grid_part.permute(0, 2, 3, 1).flatten(1, 2)  # (1, h*w, D)
+    return torch.cat([class_part, grid_part], dim=1)
+
+
+class Reassemble(nn.Module):
+    """Tokens of one ViT block become a feature map of a given stride (DPT, "Reassemble" with readout "project")."""
+
+    def __init__(self, width: int, channels: int, patch_size: int, stride: int) -> None:
+        super().__init__()
+        self.readout = nn.Linear(2 * width, width)
+        self.project = nn.Conv2d(width, channels, kernel_size=1)
+        self.resample: nn.Module
+        if stride < patch_size:
+            factor = patch_size // stride
+            self.resample = nn.ConvTranspose2d(channels, channels, kernel_size=factor, stride=factor)
+        elif stride == patch_size:
+            self.resample = nn.Identity()
+        else:
+            self.resample = nn.Conv2d(channels, channels, kernel_size=3, stride=stride // patch_size, padding=1)
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """tokens (B, 1 + h*w, D), class token first -> map (B, channels, h*P/stride, w*P/stride)."""
+        class_token, patches = tokens[:, :1], tokens[:, 1:]
+        # Linear(concat(patch, class)) = patch @ W1 + class @ W2: the class half is the same for every patch.
+        patch_weight, class_weight = self.readout.weight.chunk(2, dim=1)
+        read = F.linear(patches, patch_weight) + F.linear(class_token, class_weight, self.readout.bias)
+        read = F.gelu(read).transpose(1, 2).unflatten(2, grid)  # (B, D, h, w)
+        return self.resample(self.project(read))
+
+
+class ViTEncoder(nn.Module):
+    """A timm vision transformer whose blocks at ``hooks`` are reassembled into four maps (paper, section 3.1).
+
+    Args:
+        vit: timm's network; its final norm and classifier are not part of the function. They stay, frozen,
+            because official checkpoints hold them: a file that came in can go out unchanged.
+        hooks: indices of the four blocks whose outputs are read, before the final norm.
+        out_channels: channels of the four maps.
+    """
+
+    strides = STRIDES
+
+    def __init__(self, vit: VisionTransformer, hooks: Sequence[int], out_channels: Sequence[int]) -> None:
+        super().__init__()
+        self.vit = vit
+        self.hooks = tuple(hooks)
+        self.out_channels = tuple(out_channels)
+        self.patch_size: int = vit.patch_embed.proj.kernel_size[0]
+        self.reassemble = nn.ModuleList(
+            Reassemble(vit.embed_dim, channels, self.patch_size, stride)
+            for channels, stride in zip(self.out_channels, self.strides, strict=True)
+        )
+        self.vit.norm.requires_grad_(False)
+        self.vit.head.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> four maps (B, out_channels[i], H/strides[i], W/strides[i])."""
+        patches = self.vit.patch_embed.proj(images)  # (B, D, h, w)
+        grid = (patches.shape[2], patches.shape[3])
+        tokens = torch.cat(
+            [self.vit.cls_token.expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1
+        )  # (B, 1 + h*w, D)
+        tokens = self.vit.pos_drop(tokens + resize_position_embedding(self.vit.pos_embed, grid))
+        levels = []
+        for index, block in enumerate(self.vit.blocks[: self.hooks[-1] + 1]):
+            tokens = block(tokens)
+            if index in self.hooks:
+                levels.append(tokens)
+        return [reassemble(level, grid) for reassemble, level in zip(self.reassemble, levels, strict=True)]
+
+
+class ResNetEncoder(nn.Module):
+    """A ResNet cut into its four stages, the stem belonging to the first; they feed the decoder directly."""
+
+    strides = STRIDES
+
+    def __init__(self, stages: Sequence[nn.Module], out_channels: Sequence[int]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.out_channels = tuple(out_channels)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> four maps (B, out_channels[i], H/strides[i], W/strides[i])."""
+        levels = []
+        features = images
+        for stage in self.stages:
+            features = stage(features)
+            levels.append(features)
+        return levels

@@ -1,0 +1,113 @@
+"""LSegNet: an image becomes one embedding per pixel, labels become one matrix, and the head compares the two.
+
+Shapes: B images, H x W pixels (multiples of 32), N labels, C embedding dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modules.models.decoder import Decoder, upsample_x2
+from modules.models.head import CorrelationHead
+from modules.models.image_encoders import ResNetEncoder, ViTEncoder
+from modules.models.text_encoder import TextEncoder, check_labels
+
+Labels = Sequence[str] | Sequence[Sequence[str]] | Tensor
+MULTIPLE = 32  # the coarsest map is at 1/32
+
+
+class LSegNet(nn.Module):
+    """Language-driven semantic segmentation (Li et al., ICLR 2022). Fixed-label and zero-shot are the same function.
+
+    Args:
+        image_encoder: image -> four maps.
+        decoder: four maps -> coarse pixel embedding.
+        text_encoder: labels -> unit vectors; frozen.
+        head: embedding and vectors -> logits.
+        labels: the label set that is used when a call names none; None for a network without one.
+        architecture: the arguments of ``build_lseg`` that make this network again, for the checkpoint.
+        mean, std: the normalisation that the images must have had (values in 0..1, RGB).
+    """
+
+    def __init__(
+        self,
+        image_encoder: ViTEncoder | ResNetEncoder,
+        decoder: Decoder,
+        text_encoder: TextEncoder,
+        head: CorrelationHead,
+        labels: Sequence[str] | None,
+        architecture: dict[str, Any],
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.decoder = decoder
+        self.text_encoder = text_encoder
+        self.head = head
+        self.labels = None if labels is None else check_labels(labels)
+        self.architecture = architecture
+        self.mean, self.std = mean, std
+
+    def forward(self, images: Tensor, labels: Labels | None = None) -> Tensor:
+        """Logits of every pixel for every label.
+
+        Args:
+            images: (B, 3, H, W) RGB, normalised with ``mean`` and ``std``; H and W multiples of 32.
+            labels: None (the built-in ones), a list of N strings, one list of N strings per image,
+                or a matrix from ``encode_labels``: (N, C) or (B, N, C).
+
+        Returns:
+            (B, N, H, W) float32.
+
+        Raises:
+            ValueError: sides that are not multiples of 32, no labels, a label that does not fit, lists of unlike length.
+        """
+        check_images(images)
+        text = self._text_matrix(labels, len(images))
+        return self.head(self._coarse_embedding(images), text)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C, H/2, W/2) pixel embeddings, not normalised."""
+        check_images(images)
+        return upsample_x2(self._coarse_embedding(images))
+
+    def encode_labels(self, labels: Sequence[str]) -> Tensor:
+        """N strings -> (N, C) float32 unit vectors, kept for the next call."""
+        return self.text_encoder(labels)
+
+    def _coarse_embedding(self, images: Tensor) -> Tensor:
+        return self.decoder(self.image_encoder(images))  # (B, C, H/4, W/4)
+
+    def _text_matrix(self, labels: Labels | None, batch: int) -> Tensor:
+        if labels is None:
+            if self.labels is None:
+                raise ValueError("this network has no labels of its own; call it as net(images, labels=[...])")
+            labels = self.labels
+        if isinstance(labels, Tensor):
+            return labels
+        if len(labels) == 0 or isinstance(labels, str) or isinstance(labels[0], str):
+            return self.text_encoder(labels)  # (N, C)
+        if len(labels) != batch or len({len(one) for one in labels}) != 1:
+            raise ValueError(
+                f"one label list per image means {batch} lists of equal length here; "
+                f"got {len(labels)} lists of lengths {sorted({len(one) for one in labels})}"
+            )
+        return torch.stack([self.text_encoder(one) for one in labels])  # (B, N, C)
+
+
+def check_images(images: Tensor) -> None:
+    """Raise a ``ValueError`` that names the padded size unless ``images`` is (B, 3, H, W), sides multiples of 32."""
+    if images.ndim != 4 or images.shape[1] != 3 or images.shape[0] == 0:
+        raise ValueError(f"images must be a non-empty batch (B, 3, H, W); got a tensor of shape {tuple(images.shape)}")
+    height, width = images.shape[-2:]
+    if height % MULTIPLE or width % MULTIPLE or not height or not width:
+        padded = [max(-(-side // MULTIPLE), 1) * MULTIPLE for side in (height, width)]
+        raise ValueError(
+            f"image sides must be multiples of {MULTIPLE}; got {height}x{width}: pad to {padded[0]}x{padded[1]} "
+            "(and crop the result), or resize"
+        )

@@ -1,0 +1,121 @@
+"""What a training starts from: CLIP's text tower and the ImageNet backbone, downloaded or from files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import clip
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from modules.models.image_encoders import ResNetEncoder, ViTEncoder
+from modules.models.lseg_net import LSegNet
+from modules.models.text_encoder import TextEncoder
+
+RANDOM = "random"  # in place of a file: keep the random weights
+CLIP_CACHE = Path("~/.cache/clip").expanduser()
+
+
+def load_pretrained(
+    net: LSegNet,
+    clip_weights: str | Path | None = None,
+    backbone_weights: str | Path | None = None,
+    read: Callable[[Path], Mapping[str, Any]] | None = None,
+) -> None:
+    """Fill the text tower and the image backbone; what is not named is downloaded.
+
+    Args:
+        net: a network of ``build_lseg``.
+        clip_weights: an OpenAI CLIP file (TorchScript archive or state dict), "random", or None to download.
+        backbone_weights: a timm / torchvision file, "random", or None to download.
+        read: how a file becomes a state dict; default: ``torch.load`` with ``weights_only``.
+
+    Raises:
+        ValueError: a file that does not fit, or a failed download; the text names the file and its place.
+    """
+    from modules.models.zoo import BACKBONES  # here, since zoo builds what this file fills
+
+    spec = BACKBONES[net.architecture["backbone"]]
+    read = read or (lambda path: torch.load(path, map_location="cpu", weights_only=True))
+    if clip_weights != RANDOM:
+        path = Path(clip_weights) if clip_weights else download_clip(spec.text)
+        load_text_tower(net.text_encoder, read(path), str(path))
+    if backbone_weights != RANDOM:
+        if backbone_weights is None:
+            weights, source = download_backbone(spec.image), f"the published weights of {spec.image}"
+        else:
+            weights, source = read(Path(backbone_weights)), str(backbone_weights)
+        load_backbone(net.image_encoder, weights, source)
+
+
+def load_text_tower(text_encoder: TextEncoder, weights: Mapping[str, Tensor], source: str) -> None:
+    """Take CLIP's text half out of a whole CLIP; its visual half is left behind at once."""
+    _load(text_encoder, weights, source, "a CLIP file with this text tower")
+
+
+def load_backbone(image_encoder: ViTEncoder | ResNetEncoder, weights: Mapping[str, Tensor], source: str) -> None:
+    """Fill the backbone (not the reassemble blocks, which no classifier has) from timm's or torchvision's names."""
+    if isinstance(image_encoder, ViTEncoder):
+        _load(image_encoder.vit, weights, source, "timm's weights of this ViT")
+        return
+    # torchvision's stem (conv1, bn1) and layer1 are our first stage, layers 2 to 4 the others
+    places = {"conv1.": "0.0.", "bn1.": "0.1.", "layer1.": "0.4.", "layer2.": "1.", "layer3.": "2.", "layer4.": "3."}
+    renamed = {
+        new + name[len(old) :]: tensor
+        for name, tensor in weights.items()
+        for old, new in places.items()
+        if name.startswith(old)
+    }
+    _load(image_encoder.stages, renamed, source, "torchvision's weights of this ResNet")
+
+
+def download_clip(name: str) -> Path:
+    """OpenAI's file of a CLIP model in its usual cache, fetched and verified by the ``clip`` package."""
+    url = clip.clip._MODELS.get(name)  # noqa: SLF001 - the package has no public way to fetch without building
+    if url is None:
+        raise ValueError(f"no CLIP model {name!r} can be downloaded; name a file with --clip_weights, or 'random'")
+    try:
+        return Path(clip.clip._download(url, str(CLIP_CACHE)))  # noqa: SLF001
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"CLIP {name} could not be downloaded ({error}). On a machine with internet fetch {url}, then put it at "
+            f"{CLIP_CACHE / url.rsplit('/', 1)[-1]} or name it with --clip_weights FILE"
+        ) from error
+
+
+def download_backbone(name: str) -> dict[str, Tensor]:
+    """ImageNet weights from timm's or torchvision's own source."""
+    source = ""
+    try:
+        if name in torchvision.models.list_models():
+            weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+            source = weights.url
+            return weights.get_state_dict(progress=True, check_hash=True)
+        config = timm.get_pretrained_cfg(name)
+        if config is None:
+            raise ValueError(f"no weights of {name!r} can be downloaded; name a file with --backbone_weights, or 'random'")
+        source = f"{config.hf_hub_id or ''} {config.url or ''}".strip()
+        return timm.create_model(name, pretrained=True).state_dict()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"the ImageNet weights of {name} could not be downloaded ({type(error).__name__}: "
+            f"{str(error).splitlines()[0][:160]}). On a machine with internet fetch {source} and name the file with "
+            "--backbone_weights FILE"
+        ) from error
+
+
+def _load(module: nn.Module, weights: Mapping[str, Tensor], source: str, wanted: str) -> None:
+    expected = module.state_dict()
+    # num_batches_tracked: absent in old torchvision files, and of no use
+    missing = [name for name in expected if name not in weights and not name.endswith("num_batches_tracked")]
+    unlike = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
+    if missing or unlike:
+        raise ValueError(
+            f"{source} is not {wanted}: {len(missing)} names missing ({', '.join(missing[:3])}), {len(unlike)} of "
+            f"another shape ({', '.join(unlike[:3])})"
+        )
+    module.load_state_dict({name: weights.get(name, expected[name]) for name in expected})

@@ -1,0 +1,124 @@
+"""The frozen CLIP text tower: labels become one matrix of unit vectors, computed once per label.
+
+Shapes: N labels, L tokens, E tower width, C embedding dimensions.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # clip's business, not our user's
+    import clip
+    from clip.model import LayerNorm, Transformer
+
+CHUNK = 256  # labels that go through the tower together: bounds memory for label lists of any length
+
+
+def check_labels(labels: Sequence[str]) -> list[str]:
+    """The labels as a list, or a ``ValueError``: none at all, not text, blank. A label given twice is a warning."""
+    if isinstance(labels, str):
+        raise ValueError(f"labels must be a list of strings, not one string; write [{labels!r}]")
+    labels = list(labels)
+    if not labels:
+        raise ValueError("the label list is empty; give at least one label")
+    for position, label in enumerate(labels):
+        if not isinstance(label, str) or not label.strip():
+            raise ValueError(f"label {position} is {label!r}; every label must be a text that is not blank")
+    twice = [label for label, count in Counter(labels).items() if count > 1]
+    if twice:
+        warnings.warn(f"labels given more than once can never all win: {', '.join(map(repr, twice))}", stacklevel=3)
+    return labels
+
+
+class TextEncoder(nn.Module):
+    """CLIP's text half under CLIP's own parameter names. Always frozen, always in eval mode, always float32."""
+
+    def __init__(self, embed_dim: int, width: int, layers: int, context_length: int, vocab_size: int = 49408) -> None:
+        super().__init__()
+        self.context_length = context_length
+        self.embed_dim = embed_dim
+        # The mask is no parameter: on the CPU even where the network is built without memory (device "meta").
+        causal_mask = torch.full((context_length, context_length), float("-inf"), device="cpu").triu(1)
+        # OpenAI's models have 64 channels per head.
+        self.transformer = Transformer(width, layers, heads=width // 64, attn_mask=causal_mask)
+        self.token_embedding = nn.Embedding(vocab_size, width)
+        self.positional_embedding = nn.Parameter(torch.randn(context_length, width) * 0.01)
+        self.ln_final = LayerNorm(width)
+        self.text_projection = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
+        # CLIP's own temperature. LSeg never uses it, but every official file holds it.
+        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        self.requires_grad_(False)
+        self.eval()
+        self._vectors: dict[str, Tensor] = {}
+        self._matrices: dict[tuple[str, ...], Tensor] = {}
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        """Frozen means frozen: ``mode`` is accepted, as ``nn.Module.train`` asks, and eval mode kept."""
+        return super().train(False)
+
+    def forward(self, labels: Sequence[str]) -> Tensor:
+        """N strings -> (N, C) float32 unit vectors, one row a label; each string goes through the tower once.
+
+        Raises:
+            ValueError: an empty list, a blank label, or one that is longer than the tower's context.
+        """
+        key = (labels,) if isinstance(labels, str) else tuple(labels)  # a bare string is refused below, not split
+        if key not in self._matrices:
+            labels = check_labels(labels)
+            new = [label for label in dict.fromkeys(labels) if label not in self._vectors]
+            for start in range(0, len(new), CHUNK):
+                chunk = new[start : start + CHUNK]
+                self._vectors.update(zip(chunk, self._encode(chunk), strict=True))
+            if len(self._matrices) >= 64:  # per-image lists can be many; the vectors they are made of stay
+                self._matrices.clear()
+            # Outside inference mode, so that a matrix first made in validation can serve in training.
+            with torch.inference_mode(False):
+                self._matrices[key] = torch.stack([self._vectors[label] for label in labels])
+        return self._matrices[key]
+
+    def tokenize(self, labels: Sequence[str]) -> Tensor:
+        """N strings -> (N, L) token ids on the tower's device; ``ValueError`` names a label that does not fit."""
+        rows = []
+        for label in labels:
+            try:
+                rows.append(clip.tokenize(label, context_length=self.context_length)[0])
+            except RuntimeError as error:
+                raise ValueError(
+                    f"label {label[:60]!r}... is longer than CLIP's {self.context_length} tokens; shorten it"
+                ) from error
+        return torch.stack(rows).to(self.positional_embedding.device)
+
+    @torch.no_grad()
+    def _encode(self, labels: Sequence[str]) -> Tensor:
+        with torch.inference_mode(False), torch.autocast(self.positional_embedding.device.type, enabled=False):
+            tokens = self.tokenize(labels)
+            end = tokens.argmax(dim=-1)  # the end-of-text token has the highest id
+            # Attention is causal: what follows the longest label's end cannot reach any label's feature.
+            length = int(end.max()) + 1
+            x = self.token_embedding(tokens[:, :length]) + self.positional_embedding[:length]  # (N, L, E)
+            x = x.transpose(0, 1)  # clip's Transformer wants (L, N, E)
+            x = self.transformer(x).transpose(0, 1)
+            x = self.ln_final(x)[torch.arange(len(x)), end]  # (N, E)
+            return F.normalize(x.float() @ self.text_projection.float(), dim=-1)
+
+    def clear_cache(self) -> None:
+        """Forget every computed vector; called whenever weights are loaded or moved."""
+        self._vectors.clear()
+        self._matrices.clear()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        self.clear_cache()
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.clear_cache()
+        super()._load_from_state_dict(*args, **kwargs)

@@ -1,0 +1,99 @@
+"""The optimiser and its rates: two groups, and a decay that is a function of the epoch or step and of nothing else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from modules.models import LSegNet
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("poly", "cosine")
+
+
+@dataclass(frozen=True)
+class OptimizationConfig:
+    """How LSeg is trained; the defaults are the paper's (official repository, ADE20K recipe)."""
+
+    base_lr: float = 0.004
+    """Scaled by the batch: the image encoder learns at base_lr / 16 * batch_size."""
+    batch_size: int = 1
+    """Images per process and step; the number of processes and of accumulated batches does not enter the rate."""
+    scratch_factor: float = 10.0
+    """The decoder and the head start from nothing and learn at this multiple of the encoder's rate."""
+    optimizer: str = "sgd"
+    """sgd (with momentum), adam (betas 0.9 and 0.999; the official --midasproto) or adamw."""
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: str = "poly"
+    """poly: (1 - epoch / max_epochs) ** 0.9, constant within an epoch. cosine: per step, down to 0."""
+    warmup_steps: int = 0
+    """Optimiser steps over which the rates rise linearly from 0; with cosine only."""
+    max_epochs: int = 240
+    ignore_index: int = -1
+    """Mask value that counts in no loss."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.optimizer not in OPTIMIZERS:
+            problems.append(f"optimizer {self.optimizer!r} is unknown; choose one of {', '.join(OPTIMIZERS)}")
+        if self.schedule not in SCHEDULES:
+            problems.append(f"schedule {self.schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
+        if self.warmup_steps and self.schedule != "cosine":
+            problems.append("warmup_steps goes with --schedule cosine; poly starts at the full rate")
+        problems += [
+            f"{name} is {getattr(self, name)}, but has to be positive"
+            for name in ("base_lr", "batch_size", "scratch_factor", "max_epochs")
+            if not getattr(self, name) > 0
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    @property
+    def encoder_lr(self) -> float:
+        """Initial rate of the image encoder (backbone and reassemble blocks)."""
+        return self.base_lr / 16 * self.batch_size
+
+    @property
+    def scratch_lr(self) -> float:
+        """Initial rate of the decoder and the head."""
+        return self.encoder_lr * self.scratch_factor
+
+    def describe(self) -> str:
+        """The two rates with the formula, for the log."""
+        return (
+            f"{self.optimizer}, image encoder lr = base_lr / 16 * batch_size = {self.base_lr:g} / 16 * "
+            f"{self.batch_size} = {self.encoder_lr:g}; decoder and head lr = {self.scratch_factor:g} * that = "
+            f"{self.scratch_lr:g}; weight decay {self.weight_decay:g}; {self.schedule} over {self.max_epochs} epochs"
+        )
+
+    def factor(self, epoch: int, step: int, total_steps: int) -> float:
+        """What the initial rates are multiplied with.
+
+        Computed afresh from where training stands, so that a resumed run cannot be off by one.
+        """
+        if self.schedule == "poly":
+            return max(1 - epoch / self.max_epochs, 0.0) ** 0.9
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(total_steps - self.warmup_steps, 1)
+        return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def build_optimizer(net: LSegNet, config: OptimizationConfig) -> torch.optim.Optimizer:
+    """The optimiser over what is trained: the text tower and the weights that no forward uses are not in it."""
+
+    def trained(*modules: nn.Module) -> list[nn.Parameter]:
+        return [p for module in modules for p in module.parameters() if p.requires_grad]
+
+    groups = [
+        {"params": trained(net.image_encoder), "lr": config.encoder_lr, "initial_lr": config.encoder_lr},
+        {"params": trained(net.decoder, net.head), "lr": config.scratch_lr, "initial_lr": config.scratch_lr},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, betas=(0.9, 0.999), weight_decay=config.weight_decay)

@@ -1,0 +1,153 @@
+"""Command-line options that several scripts share, and their translation into the objects of ``modules``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from encoding_ext.cli import normalise_flags
+from encoding_ext.errors import InputError
+from modules.models import BACKBONES
+from modules.optimization import OPTIMIZERS, SCHEDULES, OptimizationConfig
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+NO_EFFECT = "accepted for old command lines; changes nothing, as in the official code"
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes ``--some-flag`` and ``--some_flag`` alike, never abbreviations, and shows defaults in its help."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+        )
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """The parsed ``argv`` (default: the process's own arguments)."""
+        import sys
+
+        return self.parse_args(normalise_flags(sys.argv[1:] if argv is None else argv))
+
+
+def add_data_options(parser: Parser, default_dataset: str = "ade20k") -> None:
+    """Which pictures, which labels, how they are loaded."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset", default=default_dataset, help="name of the dataset")
+    group.add_argument("--data_path", "--datapath", type=Path, help="folder that holds the datasets")
+    group.add_argument("--label_src", help="label list: default, corrected, a name the dataset knows, or a file")
+    group.add_argument("--base_size", type=int, help="size that scales refer to; default: the dataset's")
+    group.add_argument("--crop_size", "--crop-size", type=int, help="side of crops; default: the dataset's")
+    group.add_argument("--workers", type=int, default=4, help="processes that load images")
+
+
+def add_network_options(parser: Parser, backbone: str | None) -> None:
+    """The architecture. ``backbone`` None: read from the checkpoint."""
+    group = parser.add_argument_group("network")
+    group.add_argument("--backbone", default=backbone, choices=list(BACKBONES), help="image encoder and text tower")
+    group.add_argument("--num_features", type=int, default=256, help="width of the decoder")
+    group.add_argument("--arch_option", type=int, choices=(0, 1, 2), help="0 plain, 1 bottleneck, 2 depthwise block")
+    group.add_argument("--block_depth", type=int, help="applications of the block (0 counts as 1)")
+    group.add_argument("--activation", choices=("relu", "lrelu", "tanh"), help="between the block's applications")
+
+
+def block_options(options: argparse.Namespace) -> dict[str, int | str]:
+    """Those of arch_option, block_depth and activation that were given."""
+    names = ("arch_option", "block_depth", "activation")
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def add_optimization_options(parser: Parser) -> None:
+    """Optimiser, rates, schedule: the fields of ``OptimizationConfig``."""
+    group = parser.add_argument_group("optimisation")
+    defaults = OptimizationConfig()
+    group.add_argument("--batch_size", type=int, default=defaults.batch_size, help="images per process and step")
+    group.add_argument("--base_lr", type=float, default=defaults.base_lr, help="rate per 16 images of a batch")
+    group.add_argument("--scratch_factor", type=float, default=defaults.scratch_factor, help="decoder rate / encoder rate")
+    group.add_argument("--weight_decay", type=float, default=defaults.weight_decay)
+    group.add_argument("--momentum", type=float, default=defaults.momentum, help="of sgd")
+    group.add_argument("--dropout", type=float, default=0.0, help="in the ViT; the official networks ran without")
+    group.add_argument("--optimizer", choices=OPTIMIZERS, default=defaults.optimizer)
+    group.add_argument("--midasproto", action="store_true", help="the official name for --optimizer adam")
+    group.add_argument("--schedule", choices=SCHEDULES, default=defaults.schedule)
+    group.add_argument("--warmup_steps", type=int, default=defaults.warmup_steps, help="with --schedule cosine")
+    group.add_argument("--max_epochs", type=int, default=defaults.max_epochs)
+    group.add_argument("--ignore_index", type=int, default=defaults.ignore_index, help="mask value outside the loss")
+
+
+def optimization_config(options: argparse.Namespace) -> OptimizationConfig:
+    """The checked configuration; ``InputError`` for an impossible one."""
+    names = OptimizationConfig.__dataclass_fields__
+    values = {name: getattr(options, name) for name in names}
+    if options.midasproto:
+        values["optimizer"] = "adam"
+    try:
+        return OptimizationConfig(**values)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def add_compatibility_options(parser: Parser) -> None:
+    """Flags of the official README that never had an effect, and two that crashed."""
+    group = parser.add_argument_group("compatibility with official command lines")
+    for flag in ("widehead", "widehead_hr", "no_scaleinv", "no_batchnorm", "use_relabeled", "scale_inv"):
+        group.add_argument(f"--{flag}", action="store_true", help=NO_EFFECT)
+    for flag in ("module", "model", "aux_weight", "se_weight"):
+        group.add_argument(f"--{flag}", help=NO_EFFECT)
+    for flag in ("aux", "se_loss"):
+        group.add_argument(f"--{flag}", action="store_true", help="refused: the network has no such head")
+
+
+def compatibility_problems(options: argparse.Namespace) -> list[str]:
+    """What cannot be done although the official parser took it."""
+    return [
+        f"--{flag} asks for a head that LSeg does not have (the official code crashes here); leave it out"
+        for flag in ("aux", "se_loss")
+        if getattr(options, flag)
+    ]
+
+
+def add_device_options(parser: Parser) -> None:
+    """Device and precision of a test."""
+    group = parser.add_argument_group("device")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    group.add_argument("--precision", default="auto", choices=PRECISIONS, help="auto: 32 in a test")
+
+
+PRECISIONS = ("auto", "32", "bf16", "16", "bf16-mixed", "16-mixed", "32-true")
+LIGHTNING_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def training_precision(precision: str, on_gpu: bool) -> str:
+    """Lightning's name. auto: bf16 on GPUs that have it, fp16 with a scaler on others, float32 on the CPU."""
+    if precision != "auto":
+        return LIGHTNING_PRECISION.get(precision, precision)
+    if not on_gpu:
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+
+
+def autocast_dtype(precision: str) -> torch.dtype | None:
+    """The reduced dtype of a test's forwards, None for float32."""
+    return {"bf16": torch.bfloat16, "16": torch.float16}.get(precision.removesuffix("-mixed"))
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device to use; auto takes CUDA, then MPS, then the CPU. ``InputError`` where there is none such."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"--device {device} is no device; use auto, cpu, cuda, cuda:1 or mps") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda, but PyTorch sees no CUDA GPU here (torch.cuda.is_available() is False); use --device cpu")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {device}, but there are {torch.cuda.device_count()} GPUs here")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("--device mps, but PyTorch sees no Apple GPU here; use --device cpu")
+    return chosen

@@ -1,0 +1,182 @@
+"""The Lightning Trainer around a module: devices, precision, checkpoints, loggers, resuming.
+
+A run lives in ``<checkpoint_dir>/<exp_name>/version_<n>/checkpoints/``: ``last.ckpt`` and the best three by
+validation mIoU. A run whose name is known goes on from its ``last.ckpt``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from encoding_ext.errors import InputError
+from modules.checkpoints import read_checkpoint, save_file
+from modules.models import LSegNet
+from modules.options import PRECISIONS, REPOSITORY, Parser, training_precision
+from modules.safe_load import read_torch_file
+
+BEST = 3
+
+
+def add_trainer_options(parser: Parser) -> None:
+    """Devices, run name, logging, resuming."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--exp_name", default="lseg_ade20k_l16", help="name of the run; a known one is resumed")
+    group.add_argument("--checkpoint_dir", type=Path, default=REPOSITORY / "checkpoints", help="where runs live")
+    group.add_argument("--no_resume", action="store_true", help="start a new version of the run instead of resuming")
+    group.add_argument("--dry_run", action="store_true", help="one training and one validation batch, nothing saved")
+    group.add_argument("--seed", type=int, default=0, help="of weights, order, augmentation")
+    group.add_argument("--accumulate_grad_batches", type=int, default=1, help="batches per optimiser step")
+    group.add_argument("--accelerator", choices=("auto", "cpu", "gpu", "mps"), default="auto")
+    group.add_argument("--devices", "--gpus", type=int, default=-1, help="processes on this node; -1: all GPUs")
+    group.add_argument("--num_nodes", type=int, default=1)
+    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: bf16, else fp16; 32 on the CPU")
+    group.add_argument("--logger", choices=("tensorboard", "wandb", "none"), default="tensorboard")
+    group.add_argument("--check_val_every_n_epoch", type=int, default=1)
+    group.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop", help="for unreadable images")
+
+
+class LSegData(pl.LightningDataModule):
+    """Loaders that are made when Lightning asks, since only then each process knows its rank."""
+
+    def __init__(self, train_loader: Callable[[], Any], val_loader: Callable[[], Any]) -> None:
+        super().__init__()
+        self.train_dataloader, self.val_dataloader = train_loader, val_loader
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes aside and renames, reads without running code from the file."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        save_file(checkpoint, path)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return read_torch_file(path)
+
+
+def uses_gpu(options: argparse.Namespace) -> bool:
+    """Whether this run trains on CUDA."""
+    return options.accelerator in ("auto", "gpu") and torch.cuda.is_available()
+
+
+def device_count(options: argparse.Namespace) -> int:
+    """Processes on this node."""
+    if options.devices == -1:
+        return torch.cuda.device_count() if uses_gpu(options) else 1
+    return options.devices
+
+
+def trainer_problems(options: argparse.Namespace) -> list[str]:
+    """What would go wrong later: missing GPUs, an unwritable folder, a logger that is not installed."""
+    problems = []
+    if options.accelerator == "gpu" and not torch.cuda.is_available():
+        problems.append("--accelerator gpu, but PyTorch sees no CUDA GPU here; use --accelerator cpu")
+    elif uses_gpu(options) and options.devices > torch.cuda.device_count():
+        problems.append(f"--devices {options.devices}, but this machine has {torch.cuda.device_count()} GPUs")
+    if options.devices == 0 or options.devices < -1:
+        problems.append(f"--devices {options.devices} is no number of processes; use -1 (all GPUs) or 1, 2 ...")
+    for name in ("num_nodes", "accumulate_grad_batches", "check_val_every_n_epoch"):
+        if getattr(options, name) < 1:
+            problems.append(f"--{name} is {getattr(options, name)}, but has to be at least 1")
+    try:
+        options.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=options.checkpoint_dir):
+            pass
+    except OSError as error:
+        problems.append(f"checkpoints cannot be written to {options.checkpoint_dir} ({error}); name another --checkpoint_dir")
+    if options.logger == "wandb":
+        try:
+            import wandb  # noqa: F401
+        except ImportError:
+            problems.append("--logger wandb needs the package: pip install wandb")
+    return problems
+
+
+def find_version(options: argparse.Namespace) -> tuple[int, Path | None]:
+    """(version number, checkpoint to resume from): the newest version that has one, else the next new version."""
+    run = options.checkpoint_dir / options.exp_name
+    matches = [re.fullmatch(r"version_(\d+)", path.name) for path in run.glob("version_*")]
+    versions = sorted(int(match[1]) for match in matches if match)
+    if not options.no_resume:
+        for version in reversed(versions):
+            last = run / f"version_{version}" / "checkpoints" / "last.ckpt"
+            if last.exists():
+                return version, last
+    # No process makes the new folder before all have joined the group, so that all find the same number.
+    return (versions[-1] + 1 if versions else 0), None
+
+
+def check_same_run(last: Path, net: LSegNet) -> None:
+    """Refuse to go on with a run of another architecture or label list."""
+    before = read_checkpoint(last).metadata
+    now = {"architecture": net.architecture, "labels": net.labels}
+    changed = [key for key in now if key in before and before[key] != now[key]]
+    if changed:
+        details = "; ".join(f"{key} was {str(before[key])[:120]}, is now {str(now[key])[:120]}" for key in changed)
+        raise InputError(
+            f"the run of {last} was started differently: {details}. Give another --exp_name, or --no_resume"
+        )
+
+
+def build_trainer(options: argparse.Namespace, version: int) -> pl.Trainer:
+    """The Trainer of ``options``; everything it will write is under the version's folder."""
+    on_gpu, devices = uses_gpu(options), device_count(options)
+    many = devices * options.num_nodes > 1
+    if many and not on_gpu:
+        print("several processes on the CPU: batch norm stays local to each (sync-BN needs GPUs)")
+    return pl.Trainer(
+        accelerator="gpu" if on_gpu else ("cpu" if options.accelerator == "auto" else options.accelerator),
+        devices=devices,
+        num_nodes=options.num_nodes,
+        strategy="ddp" if many else "auto",
+        sync_batchnorm=many and on_gpu,
+        precision=training_precision(options.precision, on_gpu),
+        benchmark=on_gpu,
+        max_epochs=options.max_epochs,
+        accumulate_grad_batches=options.accumulate_grad_batches,
+        check_val_every_n_epoch=options.check_val_every_n_epoch,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        fast_dev_run=options.dry_run,
+        logger=False if options.dry_run else build_logger(options, version),
+        callbacks=[TQDMProgressBar(refresh_rate=10), *([] if options.dry_run else checkpoint_callbacks(options, version))],
+        enable_checkpointing=not options.dry_run,
+        plugins=[CheckpointFiles()],
+        log_every_n_steps=20,
+        enable_model_summary=False,
+    )
+
+
+def checkpoint_callbacks(options: argparse.Namespace, version: int) -> list[ModelCheckpoint]:
+    """last.ckpt after every epoch, and the best three by validation mIoU."""
+    folder = options.checkpoint_dir / options.exp_name / f"version_{version}" / "checkpoints"
+    common: dict[str, Any] = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = ModelCheckpoint(
+        filename="result-{epoch}-{val_miou_epoch:.4f}",
+        monitor="val_miou_epoch",
+        mode="max",
+        save_top_k=BEST,
+        every_n_epochs=options.check_val_every_n_epoch,
+        **common,
+    )
+    return [best, ModelCheckpoint(filename="last", **common)]
+
+
+def build_logger(options: argparse.Namespace, version: int) -> Logger | bool:
+    """TensorBoard's files (written by tensorboardX) beside the checkpoints, or wandb, or nothing."""
+    if options.logger == "tensorboard":
+        return TensorBoardLogger(options.checkpoint_dir, name=options.exp_name, version=version)
+    if options.logger == "wandb":
+        folder = options.checkpoint_dir / options.exp_name
+        return WandbLogger(name=f"{options.exp_name}_v{version}", id=f"{options.exp_name}_v{version}", save_dir=folder)
+    return False

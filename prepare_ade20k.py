@@ -1,0 +1,185 @@
+"""Fetch ADE20K (scene parsing challenge 2016) into the data folder, or link a copy that is already on this machine.
+
+Safe to interrupt and to run again: what is finished is recognised, what is half done is continued or redone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data import DEFAULT_ROOT
+from data.pairs import find_pairs
+from encoding_ext.cli import normalise_flags
+from encoding_ext.download import download, part_of
+from encoding_ext.errors import InputError, run_script
+from encoding_ext.files import check_free_space
+from encoding_ext.unpack import missing_members, unpack
+
+
+@dataclass(frozen=True)
+class Part:
+    """A split of an archive: its folders below the archive's own, and how many images (with masks) it has."""
+
+    images: str
+    masks: str | None
+    count: int | None  # None: known only to be more than nothing
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A download and the folder that comes out of it; sizes in bytes, rounded up, for the check of free space."""
+
+    url: str
+    sha1: str
+    folder: str
+    archive_bytes: int
+    unpacked_bytes: int
+    parts: tuple[Part, ...]
+    required: bool = True  # False: nothing is wrong with an existing copy that lacks it
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the URL."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+ARCHIVES = (
+    Archive(
+        url="http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
+        sha1="219e1696abb36c8ba3a3afe7fb2f4b4606a897c7",
+        folder="ADEChallengeData2016",
+        archive_bytes=1_000_000_000,
+        unpacked_bytes=1_100_000_000,
+        parts=(
+            Part("images/training", "annotations/training", 20_210),
+            Part("images/validation", "annotations/validation", 2_000),
+        ),
+    ),
+    Archive(
+        url="http://data.csail.mit.edu/places/ADEchallenge/release_test.zip",
+        sha1="e05747892219d10e9243933371a497e905a4860c",
+        folder="release_test",
+        archive_bytes=230_000_000,
+        unpacked_bytes=250_000_000,
+        parts=(Part("testing", None, None),),
+        required=False,
+    ),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the options, then link or fetch both archives."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--data_path", "--target_dir", type=Path, default=DEFAULT_ROOT, help="where to put it (default: %(default)s)"
+    )
+    parser.add_argument("--download_dir", type=Path, help="an existing copy, which is checked and linked to instead")
+    args = parser.parse_args(normalise_flags(sys.argv[1:] if argv is None else argv))
+    target = args.data_path.expanduser().absolute()
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {target} ({error.strerror}); name another folder with --data_path") from error
+    if not os.access(target, os.W_OK):
+        raise InputError(f"no right to write in {target}; name another folder with --data_path")
+    if args.download_dir:
+        link_copy(args.download_dir.expanduser().absolute(), target)
+    else:
+        fetch_all(target)
+    print(f"ADE20K is ready in {target}")
+
+
+def fetch_all(target: Path) -> None:
+    """Download, check and unpack whatever of ``ARCHIVES`` is not finished in ``target``."""
+    unfinished = [archive for archive in ARCHIVES if not is_finished(archive, target)]
+    for archive in ARCHIVES:
+        if archive not in unfinished:
+            print(f"{target / archive.folder} is complete")
+    check_free_space(target, sum(_bytes_to_come(archive, target) for archive in unfinished), "ADE20K")
+    for number, archive in enumerate(unfinished, 1):
+        file = _archive_file(archive, target)
+        try:
+            download(archive.url, file, archive.sha1)
+        except InputError as error:  # who has to fetch it elsewhere wants to go there only once
+            others = [a for a in unfinished[number:] if not _archive_file(a, target).exists()]
+            also = "".join(f". To be put beside it: {other.url} (SHA-1 {other.sha1})" for other in others)
+            raise InputError(f"{error}{also}") from error
+        for replaced in unpack(file, target):
+            print(f"what was in the way is now {replaced}; remove it if you do not need it")
+        wrong = what_is_wrong(archive, target / archive.folder)
+        if wrong:
+            raise InputError(f"{file} was unpacked, but is not what was expected: {'; '.join(wrong)}")
+        print(f"{target / archive.folder} is complete; {file} is no longer needed")
+
+
+def link_copy(source: Path, target: Path) -> None:
+    """Link the folders of a checked copy into ``target``.
+
+    ``source`` is the folder that holds ``ADEChallengeData2016`` or that folder itself. Nothing is linked unless
+    all that is required is there and complete.
+    """
+    if not source.is_dir():
+        raise InputError(f"there is no folder {source}; give --download_dir the folder of an existing copy")
+    links, problems = {}, []
+    for archive in ARCHIVES:
+        wrong = {folder: what_is_wrong(archive, folder) for folder in (source / archive.folder, source)}
+        found = next((folder for folder, texts in wrong.items() if not texts), None)
+        place = target / archive.folder
+        if found and place.is_dir() and place.resolve() == found.resolve():
+            print(f"{place} is that copy already")
+        elif found and place.exists() and not place.is_symlink():
+            problems.append(f"{place} exists and is not a link; remove or rename it first")
+        elif found:
+            links[place] = found.resolve()
+        elif archive.required:
+            nearest = source / archive.folder if (source / archive.folder).is_dir() else source
+            problems.append(f"{source} is no complete copy of {archive.folder}: {'; '.join(wrong[nearest])}")
+        else:
+            print(f"{source} has no {archive.folder}; only predictions for the official test images need it")
+    if problems:
+        raise InputError(". ".join(problems))
+    for place, found in links.items():
+        aside = place.with_name(f".{place.name}.link")
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(found, target_is_directory=True)
+        os.replace(aside, place)
+        print(f"{place} -> {found}")
+
+
+def is_finished(archive: Archive, target: Path) -> bool:
+    """Whether the folder of ``archive`` is complete: by its counts, and by the archive's list while that is there."""
+    if what_is_wrong(archive, target / archive.folder):
+        return False
+    file = _archive_file(archive, target)
+    return not file.exists() or not missing_members(file, target)
+
+
+def what_is_wrong(archive: Archive, folder: Path) -> list[str]:
+    """A sentence for each split in ``folder`` that is not whole: an image without a mask, or another count."""
+    texts = []
+    for part in archive.parts:
+        pairs, problems = find_pairs(folder / part.images, folder / part.masks if part.masks else None)
+        texts += problems
+        if not problems and part.count not in (None, len(pairs)):
+            texts.append(f"{folder / part.images} has {len(pairs):,} images with masks instead of {part.count:,}")
+    return texts
+
+
+def _archive_file(archive: Archive, target: Path) -> Path:
+    return target / "downloads" / archive.file_name
+
+
+def _bytes_to_come(archive: Archive, target: Path) -> int:
+    file = _archive_file(archive, target)
+    have = [path.stat().st_size for path in (file, part_of(file)) if path.exists()]
+    missing = 0 if file.exists() else max(archive.archive_bytes - sum(have), 0)
+    return missing + archive.unpacked_bytes
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,301 @@
+"""Test LSeg on a dataset with a fixed label set: mIoU by the published protocol (--eval), or masks and overlays.
+
+On several GPUs: ``torchrun --nproc_per_node 8 test_lseg.py --eval ...``; each image is then tested once, by one of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data import check_dataset, get_dataset, get_labels
+from data.loading import make_loader
+from encoding_ext import MultiScaleEvaluator, SegmentationMetric, image_to_tensor
+from encoding_ext.distributed import join_group, leave_group
+from encoding_ext.errors import InputError, run_script
+from encoding_ext.evaluator import TEST_SCALES
+from encoding_ext.palettes import palette, save_palette_png, save_picture
+from encoding_ext.pictures import overlay_with_legend
+from encoding_ext.precise_bn import precise_batch_norm
+from encoding_ext.progress import is_rank_zero, progress_bar
+from encoding_ext.results import append_log, text_table, write_csv, write_json
+from modules.checkpoints import export_plain, git_state, load_lseg
+from modules.models import LSegNet
+from modules.options import (
+    REPOSITORY,
+    Parser,
+    add_compatibility_options,
+    add_data_options,
+    add_device_options,
+    add_network_options,
+    autocast_dtype,
+    block_options,
+    compatibility_problems,
+    resolve_device,
+)
+
+BN_BATCHES = 200
+
+
+def build_parser() -> Parser:
+    """The options of this script."""
+    parser = Parser(__doc__)
+    parser.add_argument("--weights", "--checkpoint", type=Path, required=True, help="official or own checkpoint")
+    parser.add_argument("--trust_checkpoint", action="store_true", help="run code found in the file: risky")
+    parser.add_argument("--eval", action="store_true", help="measure; without it, masks and overlays are written")
+    parser.add_argument("--split", help="default: val with --eval, else test, or val where there is no test split")
+    parser.add_argument("--test_val", action="store_true", help="the official name for --split val without --eval")
+    parser.add_argument("--scales", type=float, nargs="+", default=list(TEST_SCALES), help="of the multi-scale test")
+    parser.add_argument("--no_flip", action="store_true", help="leave out the mirrored forwards")
+    parser.add_argument("--window_batch", type=int, default=4, help="crops that go through the network together")
+    parser.add_argument("--shuffle_labels", type=int, metavar="SEED", help="control: exchange the labels' embeddings")
+    parser.add_argument("--acc_bn", action="store_true", help="first re-estimate batch norm on training images")
+    parser.add_argument("--batch_size", type=int, default=8, help="images per batch of --acc_bn")
+    parser.add_argument("--export", type=Path, help="write a plain official state dict (.pth) and stop")
+    parser.add_argument("--output_dir", type=Path, help="default: outputs/<dataset>_<weights>")
+    parser.add_argument("--log_dir", type=Path, default=REPOSITORY / "logs", help="each test adds a line there")
+    parser.add_argument("--jobname", default="default", help="part of the log's file name")
+    parser.add_argument("--seed", type=int, default=0, help="of --acc_bn's crops")
+    add_data_options(parser)
+    add_network_options(parser, backbone=None)
+    add_device_options(parser)
+    add_compatibility_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Check everything, load, then export, measure or write pictures."""
+    options = build_parser().parse(argv)
+    split = choose_split(options)
+    check_all(options, split)
+    device = resolve_device(options.device)
+    net = load_network(options)
+    if options.export:
+        print(f"wrote {export_plain(net, options.export.with_suffix('.pth'))}")
+        return
+    device = join_group(device)
+    net.to(device)
+    try:
+        dataset = load_split(options, net, split, mode="testval" if options.eval else "test")
+        if options.acc_bn:
+            estimate_batch_norm(net, options, device)
+        evaluator = build_evaluator(net, dataset, options, device)
+        if options.eval:
+            evaluate(evaluator, dataset, options, net, split, device)
+        else:
+            write_pictures(evaluator, dataset, options, net, device)
+    finally:
+        leave_group()
+
+
+# ------------------------------------------------------------------------------------------------ before the test
+
+
+def choose_split(options: argparse.Namespace) -> str:
+    """Which images: as asked, else val for measuring and the official test images (no masks) for pictures."""
+    if options.split or options.eval or options.test_val:
+        return options.split or "val"
+    try:
+        get_dataset(options.dataset, root=options.data_path, split="test", mode="test")
+    except InputError:
+        print(f"{options.dataset} has no test split here; taking the validation images")
+        return "val"
+    return "test"
+
+
+def check_all(options: argparse.Namespace, split: str) -> None:
+    """One ``InputError`` with everything that is wrong, before the network is built."""
+    problems = compatibility_problems(options)
+    if not options.export:
+        splits = {split, "train"} if options.acc_bn else {split}
+        try:
+            check_dataset(options.dataset, options.data_path, sorted(splits - {"test"}))
+        except InputError as error:
+            problems.append(str(error))
+    if options.eval and split == "test":
+        problems.append("--eval needs masks, and the test split has none; use --split val")
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def load_network(options: argparse.Namespace) -> LSegNet:
+    """The checkpoint's network, with the label list of this test."""
+    net = load_lseg(options.weights, trust_checkpoint=options.trust_checkpoint, **block_options(options))
+    found = net.architecture["backbone"]
+    if options.backbone not in (None, found):
+        raise InputError(f"--backbone {options.backbone}, but {options.weights} is a {found}; leave --backbone out")
+    standard = get_labels(options.dataset, options.label_src, options.data_path)
+    # A checkpoint's own list (say, the corrected one) counts, unless another is asked for or the test has more labels.
+    if options.label_src or net.labels is None or len(net.labels) != len(standard):
+        net.labels = standard
+    return net
+
+
+def load_split(options: argparse.Namespace, net: LSegNet, split: str, mode: str) -> Any:
+    """A dataset, normalised as the network wants it."""
+    return get_dataset(
+        options.dataset,
+        root=options.data_path,
+        split=split,
+        mode=mode,
+        transform=image_to_tensor(net.mean, net.std),
+        base_size=options.base_size,
+        crop_size=options.crop_size,
+        label_src=options.label_src,
+    )
+
+
+def estimate_batch_norm(net: LSegNet, options: argparse.Namespace, device: torch.device) -> None:
+    """Replace the moving averages of batch norm by the statistics of training crops (official --acc-bn)."""
+    training = load_split(options, net, "train", mode="train")
+    loader = make_loader(training, options.batch_size, options.seed, shuffle=True, num_workers=options.workers)
+    images = (batch["image"].to(device) for batch in loader)
+    precise_batch_norm(net, images, lambda batch: net.embed(batch), min(BN_BATCHES, len(loader)))
+
+
+def build_evaluator(net: LSegNet, dataset: Any, options: argparse.Namespace, device: torch.device) -> MultiScaleEvaluator:
+    """The test protocol around the network; the labels are encoded here, once."""
+    text = net.encode_labels(net.labels)
+    if options.shuffle_labels is not None:
+        text = text[derangement(len(text), options.shuffle_labels)]
+    dtype = autocast_dtype(options.precision)
+
+    def predict(images: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            return net(images, text)
+
+    return MultiScaleEvaluator(
+        predict,
+        len(net.labels),
+        base_size=dataset.base_size,
+        crop_size=dataset.crop_size,
+        scales=options.scales,
+        flip=not options.no_flip,
+        mean=net.mean,
+        std=net.std,
+        window_batch=options.window_batch,
+    )
+
+
+def derangement(count: int, seed: int) -> list[int]:
+    """A random cyclic order of 0..count-1: nobody keeps its place (for one label there is no other place)."""
+    order = np.random.default_rng(seed).permutation(count)
+    target = np.empty(count, dtype=int)
+    target[order] = np.roll(order, 1)
+    return target.tolist()
+
+
+# ---------------------------------------------------------------------------------------------------- measuring
+
+
+def evaluate(
+    evaluator: Callable[[Tensor], Tensor],
+    dataset: Any,
+    options: argparse.Namespace,
+    net: LSegNet,
+    split: str,
+    device: torch.device,
+) -> None:
+    """Count every image once, over all processes, and report."""
+    metric = SegmentationMetric(len(net.labels))
+    bar = progress_bar(each_image(dataset, options), desc="testing", unit="image")
+    for batch in bar:
+        metric.update(batch["mask"], evaluator(batch["image"].to(device)).cpu())
+        pixel_accuracy, miou = metric.get()
+        bar.set_postfix_str(f"pixAcc {100 * pixel_accuracy:.2f} mIoU {100 * miou:.2f}")
+    metric.all_reduce()
+    if is_rank_zero():
+        report(metric, dataset, options, net, split)
+
+
+def report(metric: SegmentationMetric, dataset: Any, options: argparse.Namespace, net: LSegNet, split: str) -> None:
+    """The table on the screen, results.json, per_class_iou.csv, and the line in the log. All figures in percent."""
+    pixel_accuracy, miou = (100 * value for value in metric.get())
+    per_class = [100 * value for value in metric.per_class_iou().tolist()]
+    groups = {name: 100 * metric.miou_of(indices) for name, indices in dataset.groups.items()}
+    rows = [(i + 1, label, iou) for i, (label, iou) in enumerate(zip(net.labels, per_class, strict=True))]
+    print(text_table(("class", "label", "IoU %"), rows))
+    for name, value in {"pixel accuracy": pixel_accuracy, "mIoU": miou, **{f"mIoU {k}": v for k, v in groups.items()}}.items():
+        print(f"{name}: {value:.2f} %")
+
+    folder = output_folder(options)
+    result = {
+        "dataset": options.dataset,
+        "split": split,
+        "images": len(dataset),
+        "weights": str(options.weights),
+        "protocol": describe_protocol(options, dataset),
+        "label_source": options.label_src or "checkpoint or default",
+        "shuffled_labels": options.shuffle_labels,
+        "pixel_accuracy": pixel_accuracy,
+        "miou": miou,
+        "groups": groups,
+        "per_class_iou": dict(zip(numbered(net.labels), per_class, strict=True)),
+        "confusion": metric.confusion.tolist(),
+        "git": git_state(),
+    }
+    write_json(folder / "results.json", result)
+    write_csv(folder / "per_class_iou.csv", ("class", "label", "iou_percent"), rows)
+    append_log(
+        options.log_dir / f"log_test_{options.jobname}_{options.dataset}.txt",
+        f"{options.weights} {split} {result['protocol']} pixAcc {pixel_accuracy:.2f} mIoU {miou:.2f}",
+    )
+    print(f"wrote {folder / 'results.json'}")
+
+
+def numbered(labels: Sequence[str]) -> list[str]:
+    """Unique keys for JSON: a label that occurs again gets its class number."""
+    return [label if label not in labels[:i] else f"{label} ({i + 1})" for i, label in enumerate(labels)]
+
+
+def describe_protocol(options: argparse.Namespace, dataset: Any) -> str:
+    """"official", or what departs from the published protocol."""
+    sizes = f"base {dataset.base_size} crop {dataset.crop_size}"
+    if tuple(options.scales) == TEST_SCALES and not options.no_flip:
+        return f"official (six scales, flip), {sizes}"
+    return f"scales {' '.join(map(str, options.scales))}{'' if options.no_flip else ', flip'}, {sizes}"
+
+
+# ----------------------------------------------------------------------------------------------------- pictures
+
+
+def write_pictures(
+    evaluator: Callable[[Tensor], Tensor],
+    dataset: Any,
+    options: argparse.Namespace,
+    net: LSegNet,
+    device: torch.device,
+) -> None:
+    """A palette PNG (value = label + 1) and an overlay with a legend for every image."""
+    folder, colours = output_folder(options), palette(len(net.labels))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (net.mean, net.std))
+    for batch in progress_bar(each_image(dataset, options), desc="segmenting", unit="image"):
+        labels = evaluator(batch["image"].to(device))[0].argmax(0).cpu().numpy()
+        pixels = ((batch["image"][0] * std + mean) * 255).round().byte().permute(1, 2, 0).numpy()
+        stem = Path(batch["name"][0]).stem
+        save_palette_png(folder / "masks" / f"{stem}.png", labels, colours)
+        save_picture(
+            folder / "overlays" / f"{stem}.jpg", overlay_with_legend(pixels, labels, colours, net.labels)
+        )
+    if is_rank_zero():
+        print(f"wrote {folder / 'masks'} and {folder / 'overlays'}")
+
+
+def each_image(dataset: Any, options: argparse.Namespace) -> Iterable[dict[str, Any]]:
+    """This process's share of the images, one at a time, loaded ahead."""
+    return make_loader(dataset, 1, options.seed, shuffle=False, num_workers=options.workers)
+
+
+def output_folder(options: argparse.Namespace) -> Path:
+    """Where the results of this test go."""
+    return options.output_dir or REPOSITORY / "outputs" / f"{options.dataset}_{options.weights.stem}"
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,49 @@
+"""Shared fixtures: the two large golden networks are built once for the whole run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+
+from data import get_labels  # noqa: E402
+from modules.checkpoints import from_official  # noqa: E402
+from modules.models import LSegNet, build_lseg  # noqa: E402
+from reference import golden_state_dict  # noqa: E402
+
+SHARED = Path(os.environ.get("LSEG_SHARED", REPOSITORY.parent / "shared")) / "data"
+
+
+@pytest.fixture(scope="session")
+def golden_net() -> Callable[..., LSegNet]:
+    """``golden_net(network, backbone, **options)``: our network with the official network's golden weights."""
+    last: dict[tuple, LSegNet] = {}
+
+    def build(network: str, backbone: str, **options: object) -> LSegNet:
+        key = (network, backbone, *sorted(options.items()))
+        if key not in last:
+            last.clear()  # one at a time: the largest has 400 million weights
+            with torch.device("meta"):
+                net = build_lseg(backbone, None, **options)
+            net.load_state_dict(from_official(golden_state_dict(network)), assign=True)
+            net.labels = get_labels("ade20k")
+            last[key] = net
+        return last[key].eval()
+
+    return build
+
+
+@pytest.fixture
+def sample_folder() -> Path:
+    """Three real ADE20K images with masks; tests that need them skip where they are not at hand."""
+    folder = SHARED / "ade20k_sample"
+    if not folder.is_dir():
+        pytest.skip(f"no sample images in {folder} (set LSEG_SHARED)")
+    return folder
