@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     version, last = (0, None) if options.dry_run else find_version(options)
     net = build_network(options, train_set.labels, resuming=last is not None)
     if last is not None:
-        check_same_run(last, net)
+        check_same_run(last, net, config)
         print(f"resuming {last}")
     module = LSegModule(net, config, dataset=options.dataset, seed=options.seed)
     trainer = build_trainer(options, version)

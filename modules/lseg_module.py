@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from encoding_ext.errors import InputError
 from encoding_ext.metrics import SegmentationMetric
 from modules.checkpoints import METADATA_KEY, from_official, load_lseg, metadata_of, to_official
 from modules.models import LSegNet
-from modules.optimization import OptimizationConfig, build_optimizer
+from modules.optimization import OptimizationConfig, apply_settings, build_optimizer
 
 
 class NonFiniteLossError(InputError):
@@ -55,6 +56,7 @@ class LSegModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self.total_steps = int(self.trainer.estimated_stepping_batches)
+        apply_settings(self.optimizers(use_pl_optimizer=False), self.config)
 
     def on_train_epoch_start(self) -> None:
         # Whatever an epoch draws depends on the seed and the epoch: a resumed run draws what an undisturbed one does.
@@ -130,7 +132,12 @@ class LSegModule(pl.LightningModule):
         checkpoint["state_dict"] = to_official(self.net.state_dict())
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         checkpoint[METADATA_KEY] = metadata_of(
-            self.net, dataset=self.dataset, epoch=self.current_epoch, step=self.global_step, metric=metrics
+            self.net,
+            dataset=self.dataset,
+            optimization=asdict(self.config),
+            epoch=self.current_epoch,
+            step=self.global_step,
+            metric=metrics,
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -97,3 +97,12 @@ def build_optimizer(net: LSegNet, config: OptimizationConfig) -> torch.optim.Opt
         return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, betas=(0.9, 0.999), weight_decay=config.weight_decay)
+
+
+def apply_settings(optimizer: torch.optim.Optimizer, config: OptimizationConfig) -> None:
+    """Let today's rates and decay count, not those that a resumed run's optimiser state has brought along."""
+    for group, rate in zip(optimizer.param_groups, (config.encoder_lr, config.scratch_lr), strict=True):
+        group["initial_lr"] = rate
+        group["weight_decay"] = config.weight_decay
+        if "momentum" in group:
+            group["momentum"] = config.momentum

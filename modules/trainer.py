@@ -7,9 +7,12 @@ validation mIoU. A run whose name is known goes on from its ``last.ckpt``.
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import tempfile
+import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,20 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from encoding_ext.errors import InputError
 from modules.checkpoints import read_checkpoint, save_file
 from modules.models import LSegNet
+from modules.optimization import OptimizationConfig
 from modules.options import PRECISIONS, REPOSITORY, Parser, training_precision
 from modules.safe_load import read_torch_file
 
 BEST = 3
+
+# Lightning's own remarks that are no news to our users.
+NO_NEWS = (
+    "Found .* module.s. in eval mode",
+    ".*isinstance.treespec, LeafSpec",
+    ".*does not have many workers",
+    ".*exists and is not empty",
+    "The number of training batches",
+)
 
 
 def add_trainer_options(parser: Parser) -> None:
@@ -116,20 +129,27 @@ def find_version(options: argparse.Namespace) -> tuple[int, Path | None]:
     return (versions[-1] + 1 if versions else 0), None
 
 
-def check_same_run(last: Path, net: LSegNet) -> None:
-    """Refuse to go on with a run of another architecture or label list."""
+def check_same_run(last: Path, net: LSegNet, config: OptimizationConfig) -> None:
+    """Refuse to go on with a run of another architecture, label list or optimiser; say what else has changed."""
     before = read_checkpoint(last).metadata
-    now = {"architecture": net.architecture, "labels": net.labels}
-    changed = [key for key in now if key in before and before[key] != now[key]]
+    settings = before.get("optimization", {})
+    was = {"architecture": before.get("architecture"), "labels": before.get("labels"), "optimizer": settings.get("optimizer")}
+    now = {"architecture": net.architecture, "labels": net.labels, "optimizer": config.optimizer}
+    changed = [f"{key} was {str(was[key])[:120]}, is now {str(now[key])[:120]}" for key in now if was[key] != now[key]]
     if changed:
-        details = "; ".join(f"{key} was {str(before[key])[:120]}, is now {str(now[key])[:120]}" for key in changed)
         raise InputError(
-            f"the run of {last} was started differently: {details}. Give another --exp_name, or --no_resume"
+            f"the run of {last} was started differently: {'; '.join(changed)}. Give another --exp_name, or --no_resume"
         )
+    for key, value in asdict(config).items():
+        if settings.get(key) != value:
+            print(f"note: {key} was {settings.get(key)} in this run and is {value} from now on")
 
 
 def build_trainer(options: argparse.Namespace, version: int) -> pl.Trainer:
     """The Trainer of ``options``; everything it will write is under the version's folder."""
+    for message in NO_NEWS:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     on_gpu, devices = uses_gpu(options), device_count(options)
     many = devices * options.num_nodes > 1
     if many and not on_gpu:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from data import get_labels
+from modules.checkpoints import from_official
+from modules.models import LSegNet, build_lseg
+from reference import golden_state_dict
+
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
-
-from data import get_labels  # noqa: E402
-from modules.checkpoints import from_official  # noqa: E402
-from modules.models import LSegNet, build_lseg  # noqa: E402
-from reference import golden_state_dict  # noqa: E402
-
 SHARED = Path(os.environ.get("LSEG_SHARED", REPOSITORY.parent / "shared")) / "data"
 
 

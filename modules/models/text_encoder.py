@@ -23,7 +23,7 @@ CHUNK = 256  # labels that go through the tower together: bounds memory for labe
 
 
 def check_labels(labels: Sequence[str]) -> list[str]:
-    """The labels as a list, or a ``ValueError``: none at all, not text, blank. A label given twice is a warning."""
+    """The labels as a list, or a ``ValueError``: none at all, not text, blank."""
     if isinstance(labels, str):
         raise ValueError(f"labels must be a list of strings, not one string; write [{labels!r}]")
     labels = list(labels)
@@ -32,9 +32,6 @@ def check_labels(labels: Sequence[str]) -> list[str]:
     for position, label in enumerate(labels):
         if not isinstance(label, str) or not label.strip():
             raise ValueError(f"label {position} is {label!r}; every label must be a text that is not blank")
-    twice = [label for label, count in Counter(labels).items() if count > 1]
-    if twice:
-        warnings.warn(f"labels given more than once can never all win: {', '.join(map(repr, twice))}", stacklevel=3)
     return labels
 
 
@@ -71,9 +68,14 @@ class TextEncoder(nn.Module):
         Raises:
             ValueError: an empty list, a blank label, or one that is longer than the tower's context.
         """
-        key = (labels,) if isinstance(labels, str) else tuple(labels)  # a bare string is refused below, not split
+        if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+            check_labels(labels)  # raises, and says which
+        key = tuple(labels)
         if key not in self._matrices:
             labels = check_labels(labels)
+            twice = [label for label, count in Counter(labels).items() if count > 1]
+            if twice:
+                warnings.warn(f"labels given more than once can never all win: {', '.join(twice)}", stacklevel=2)
             new = [label for label in dict.fromkeys(labels) if label not in self._vectors]
             for start in range(0, len(new), CHUNK):
                 chunk = new[start : start + CHUNK]
@@ -117,7 +119,13 @@ class TextEncoder(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         self.clear_cache()
-        return super()._apply(fn, recurse)
+
+        def keep_float32(tensor: Tensor) -> Tensor:
+            """Follow the network to another device, not to another precision."""
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_float32, recurse)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.clear_cache()

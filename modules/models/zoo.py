@@ -36,7 +36,7 @@ TEXT_TOWERS = {
     "ViT-B/16": TextTower(embed_dim=512, width=512),
     "RN50x4": TextTower(embed_dim=640, width=640),
     "RN50x16": TextTower(embed_dim=768, width=768),
-    "tiny": TextTower(embed_dim=64, width=128, layers=3, context_length=16),  # the miniature's
+    "tiny": TextTower(embed_dim=64, width=64, layers=3, context_length=16),  # the miniature's
 }
 
 

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# LSeg in miniature, on any machine: installs, makes a small world of pictures and a small CLIP, trains on seen labels,
+# tests on labels and synonyms that no mask ever had, and ends with the table and the pictures.
+#
+#   bash quickstart.sh [--seed N] [--controls] [--short] [--folder DIR]
+#
+# --controls  also an untrained text tower, and the labels' embeddings shuffled (about as long again)
+# --short     a smaller world and one epoch: shows that everything runs, not that it learns
+set -euo pipefail
+started=$(pwd)
+cd "$(dirname "$0")"
+
+seed=0 controls=no short=no folder=quickstart
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --seed) seed="$2"; shift 2 ;;
+        --controls) controls=yes; shift ;;
+        --short) short=yes; shift ;;
+        --folder) folder="$(cd "$started" && mkdir -p "$2" && cd "$2" && pwd)"; shift 2 ;;
+        *) echo "error: unknown option $1; see the first lines of quickstart.sh" >&2; exit 2 ;;
+    esac
+done
+
+source setup_env.sh
+setup_env requirements.txt
+
+# More threads than this slow down networks this small.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
+root="$folder/datasets_seed$seed" runs="$folder/runs" world=() training=(--max_epochs 6)
+if [ "$short" = yes ]; then
+    root="${root}_short" runs="${runs}_short" world=(--training 64 --validation 16 --clip_steps 20) training=(--max_epochs 1)
+fi
+
+say() { printf '\n== %s\n' "$*"; }
+
+train() { # $1 name of the run, $2 CLIP weights
+    "$PYTHON" train_lseg.py --dataset miniature --data_path "$root" --backbone tiny_resnet --num_features 48 \
+        --clip_weights "$2" --backbone_weights random --checkpoint_dir "$runs" --exp_name "$1_seed$seed" \
+        --optimizer adamw --base_lr 0.008 --scratch_factor 1 --schedule cosine --warmup_steps 100 --batch_size 4 \
+        --weight_decay 0.01 --workers 1 --seed "$seed" --accelerator cpu "${training[@]}"
+}
+
+measure() { # $1 name of the run, $2 name of the result, further options
+    local run="$1" result="$2" out="$folder/results/seed$seed"
+    shift 2
+    [ "$short" = yes ] && out="${out}_short"
+    "$PYTHON" test_lseg.py --eval --dataset miniature --data_path "$root" \
+        --weights "$runs/${run}_seed$seed/version_0/checkpoints/last.ckpt" --scales 1 --window_batch 2 --workers 1 \
+        --device cpu --output_dir "$out/$result" --log_dir "$folder/logs" "$@"
+}
+
+say "1/4 a small world of pictures, and a small CLIP that has read about it"
+"$PYTHON" prepare_miniature.py --data_path "$root" --seed "$seed" "${world[@]}"
+
+say "2/4 training LSeg on the seen labels"
+train trained "$root/miniature/clip_tiny.pt"
+
+say "3/4 testing: all labels, then synonyms that no mask and no training label ever had"
+measure trained labels > /dev/null
+measure trained synonyms --label_src synonyms > /dev/null
+if [ "$controls" = yes ]; then
+    say "controls: shuffled label embeddings; an untrained text tower"
+    measure trained shuffled --shuffle_labels "$seed" > /dev/null
+    train untrained random
+    measure untrained untrained_labels > /dev/null
+    measure untrained untrained_synonyms --label_src synonyms > /dev/null
+fi
+
+say "4/4 the results"
+"$PYTHON" report_miniature.py --folder "$folder" --seed "$seed" $([ "$short" = yes ] && echo --short)

@@ -1,0 +1,34 @@
+# Sourced by quickstart.sh and run_tests.sh: makes .venv beside this file, once per requirements file, and sets $PYTHON.
+# An installation that was interrupted is taken up again; one that is complete is left alone.
+
+setup_env() { # $1: requirements file
+    local home stamp system
+    home="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+    PYTHON="$home/.venv/bin/python"
+    stamp="$home/.venv/installed_$1_$(cat "$home"/requirements*.txt | cksum | cut -d' ' -f1)"
+    [ -f "$stamp" ] && return 0
+
+    system="$(find_python)" || return 1
+    echo "installing $1 into $home/.venv with $("$system" --version) (about 6 GB, a few minutes) ..."
+    [ -x "$PYTHON" ] || "$system" -m venv "$home/.venv" || {
+        echo "error: python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2
+        return 1
+    }
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$home/$1" || {
+        echo "error: pip could not install $home/$1 (see above); run the same command again to go on" >&2
+        return 1
+    }
+    touch "$stamp"
+}
+
+find_python() { # the first Python of 3.10 or newer; $LSEG_PYTHON names another one
+    local candidate
+    for candidate in ${LSEG_PYTHON:-python3 python3.13 python3.12 python3.11 python3.10 python}; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            command -v "$candidate"
+            return 0
+        fi
+    done
+    echo "error: no Python 3.10 or newer found; install one, or name it: LSEG_PYTHON=/path/to/python" >&2
+    return 1
+}

@@ -1,0 +1,48 @@
+"""Running this project's scripts as a user does: in a process of their own, from another folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# The smallest network that has all the parts, on crops of 64 pixels.
+TINY = (
+    *("--backbone", "tiny_vit", "--num_features", "16", "--clip_weights", "random", "--backbone_weights", "random"),
+    *("--crop_size", "64", "--base_size", "64", "--workers", "0", "--accelerator", "cpu"),
+)
+
+
+def command(script: str, *arguments: object) -> list[str]:
+    """The command line of one of our scripts."""
+    return [sys.executable, str(REPOSITORY / script), *map(str, arguments)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """One thread per process: results must not depend on how busy the machine is, and nor should time."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", **more}
+
+
+def run(script: str, *arguments: object, cwd: Path, code: int = 0) -> str:
+    """Run a script to its end, check its exit code and return what it printed."""
+    result = subprocess.run(
+        command(script, *arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300
+    )
+    output = result.stdout + result.stderr
+    assert result.returncode == code, output[-3000:]
+    return output
+
+
+def torchrun(processes: int, script: str, *arguments: object, cwd: Path) -> str:
+    """Run a script in several processes joined by torchrun."""
+    launcher: Sequence[str] = (
+        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"
+    )
+    line = [*launcher, str(REPOSITORY / script), *map(str, arguments)]
+    result = subprocess.run(line, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+    return result.stdout + result.stderr

@@ -1,0 +1,155 @@
+"""train_lseg.py as a user runs it: trains, resumes, survives kills, refuses bad input before it builds anything."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ade_tree import image_path, make_tree, truncate
+from data import get_labels
+from modules.checkpoints import load_lseg
+from modules.safe_load import read_torch_file
+from scripts import TINY, command, environment, run
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_tree(tmp_path / "datasets", train=9, val=3)
+
+
+def arguments(root: Path, *more: object) -> list[object]:
+    return ["--dataset", "ade20k", "--data_path", root, "--checkpoint_dir", root.parent / "runs", *TINY, *more]
+
+
+def last_checkpoint(root: Path, name: str, version: int = 0) -> Path:
+    return root.parent / "runs" / name / f"version_{version}" / "checkpoints" / "last.ckpt"
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    return read_torch_file(path)["state_dict"]
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    a, b = weights_of(one), weights_of(other)
+    assert a.keys() == b.keys()
+    unlike = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not unlike, f"{len(unlike)} differ, first {unlike[:3]}"
+
+
+def test_trains_saves_a_file_that_explains_itself_and_resumes(root, tmp_path):
+    output = run("train_lseg.py", *arguments(root, "--exp_name", "run", "--max_epochs", 1, "--seed", 3), cwd=tmp_path)
+    assert "0.004 / 16 * 1 = 0.00025" in output and "0.0025" in output
+    last = last_checkpoint(root, "run")
+    metadata = read_torch_file(last)["lseg"]
+    assert metadata["architecture"]["backbone"] == "tiny_vit" and metadata["labels"] == get_labels("ade20k")
+    assert metadata["step"] == 9 and {"val_miou_epoch", "val_acc_epoch"} <= metadata["metric"].keys()
+    assert load_lseg(last).labels == get_labels("ade20k")
+    assert all(name.startswith(("net.pretrained", "net.scratch", "net.clip_pretrained")) for name in weights_of(last))
+    assert list(last.parent.parent.glob("events.out.tfevents*")), "no TensorBoard file"
+
+    output = run("train_lseg.py", *arguments(root, "--exp_name", "run", "--max_epochs", 2, "--seed", 3), cwd=tmp_path)
+    assert f"resuming {last}" in output and read_torch_file(last)["lseg"]["step"] == 18
+    output = run("train_lseg.py", *arguments(root, "--exp_name", "run", "--max_epochs", 2, "--arch_option", 1), cwd=tmp_path, code=2)
+    assert "started differently" in output and "--no_resume" in output
+
+
+@pytest.mark.parametrize("recipe", [["--optimizer", "sgd", "--dropout", 0.1], ["--optimizer", "adamw", "--schedule", "cosine", "--warmup_steps", 3]])
+def test_killed_three_times_ends_with_the_same_weights(recipe, root, tmp_path):
+    options = [*arguments(root, "--max_epochs", 5, "--batch_size", 2, *recipe), "--exp_name"]
+    run("train_lseg.py", *options, "undisturbed", cwd=tmp_path)
+
+    last, rng = last_checkpoint(root, "killed"), random.Random(0)
+    for kill in range(3):
+        process = subprocess.Popen(
+            command("train_lseg.py", *options, "killed"), cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL
+        )
+        before = last.stat().st_mtime if last.exists() else 0
+        deadline = time.monotonic() + 120
+        while not (last.exists() and last.stat().st_mtime > before):  # at least one more epoch is on disk
+            assert process.poll() is None or kill, "ended before it could be killed"
+            if process.poll() is not None or time.monotonic() > deadline:
+                break
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    run("train_lseg.py", *options, "killed", cwd=tmp_path)
+    assert_same_weights(last, last_checkpoint(root, "undisturbed"))
+
+
+def test_number_of_workers_does_not_change_the_weights(root, tmp_path):
+    for workers in (0, 2):
+        options = arguments(root, "--max_epochs", 1, "--batch_size", 2, "--exp_name", f"workers{workers}")
+        options[options.index("--workers") + 1] = workers
+        run("train_lseg.py", *options, cwd=tmp_path)
+    assert_same_weights(last_checkpoint(root, "workers0"), last_checkpoint(root, "workers2"))
+
+
+def test_two_processes_train_and_resume(root, tmp_path):
+    for epochs in (1, 2):
+        options = arguments(root, "--exp_name", "two", "--devices", 2, "--max_epochs", epochs, "--batch_size", 2)
+        output = run("train_lseg.py", *options, cwd=tmp_path)
+    assert "sync-BN needs GPUs" in output
+    assert read_torch_file(last_checkpoint(root, "two"))["lseg"]["epoch"] == 1
+
+
+def test_finetune_starts_from_a_checkpoint(root, tmp_path):
+    run("train_lseg.py", *arguments(root, "--exp_name", "first", "--max_epochs", 1), cwd=tmp_path)
+    first = last_checkpoint(root, "first")
+    without = [o for o in arguments(root) if o not in ("--clip_weights", "--backbone_weights", "random")]
+    options = [*without, "--finetune_weights", first, "--base_lr", 1e-12, "--weight_decay", 0, "--max_epochs", 1]
+    run("train_lseg.py", *options, "--exp_name", "second", cwd=tmp_path)
+    name = "net.scratch.head1.weight"
+    torch.testing.assert_close(weights_of(last_checkpoint(root, "second"))[name], weights_of(first)[name])
+
+
+def test_a_bad_image_stops_by_name_or_is_skipped_and_counted(root, tmp_path):
+    bad = image_path(root, "train", "a4")
+    truncate(bad)
+    stop = arguments(root, "--max_epochs", 1, "--exp_name")
+    output = run("train_lseg.py", *stop, "stop", cwd=tmp_path, code=2)
+    assert str(bad) in output and "Traceback" not in output
+    output = run("train_lseg.py", *stop, "skip", "--on_bad_image", "skip", cwd=tmp_path)
+    assert "1 unreadable images were skipped" in output and str(bad) in output
+
+
+def test_a_loss_that_is_not_finite_names_step_and_files_and_keeps_the_last_checkpoint(root, tmp_path):
+    options = arguments(root, "--exp_name", "wild", "--max_epochs", 1, "--batch_size", 3)
+    run("train_lseg.py", *options, cwd=tmp_path)
+    before = last_checkpoint(root, "wild").read_bytes()
+    options = arguments(root, "--exp_name", "wild", "--max_epochs", 5, "--batch_size", 3, "--base_lr", 1e30)
+    output = run("train_lseg.py", *options, cwd=tmp_path, code=2)
+    assert "the loss is" in output and "step" in output and ".jpg" in output
+    assert last_checkpoint(root, "wild").read_bytes() == before
+
+
+def test_all_problems_are_reported_at_once_before_anything_is_built(tmp_path):
+    options = ["--data_path", tmp_path / "nowhere", "--aux", "--clip_weights", tmp_path / "no.pt", "--devices", 0]
+    output = run("train_lseg.py", *options, "--checkpoint_dir", tmp_path / "runs", cwd=tmp_path, code=2)
+    for part in ("nowhere", "prepare_ade20k.py", "--aux", "no.pt", "--devices 0"):
+        assert part in output
+    assert "Traceback" not in output
+
+
+def test_gpus_that_are_not_there_and_a_folder_that_cannot_be_written(root, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    options = arguments(root, "--dry-run")
+    options[options.index("--checkpoint_dir") + 1] = tmp_path / "file" / "runs"
+    if not torch.cuda.is_available():
+        options[options.index("--accelerator") + 1] = "gpu"
+    output = run("train_lseg.py", *options, cwd=tmp_path, code=2)
+    assert "cannot be written" in output and "--checkpoint_dir" in output
+    assert torch.cuda.is_available() or "no CUDA GPU" in output
+
+
+def test_official_flags_with_a_dry_run_leave_nothing_behind(root, tmp_path):
+    flags = "--base_lr 0.004 --weight_decay 1e-4 --no-scaleinv --max_epochs 240 --widehead --accumulate_grad_batches 2"
+    output = run("train_lseg.py", *arguments(root, "--exp_name", "dry", "--dry-run", *flags.split()), cwd=tmp_path)
+    assert "train_loss" in output
+    assert not (root.parent / "runs" / "dry").exists()
