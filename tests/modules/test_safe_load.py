@@ -1,0 +1,205 @@
+"""Files are read without running code from them; damaged and hostile ones are refused with a reason."""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+import importlib
+import json
+import subprocess
+import sys
+import types
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from checkpoint_files import Attack, attack, official_content, official_file
+from encoding_ext.errors import InputError
+from modules.checkpoints import load_lseg
+from modules.safe_load import HARMLESS, read_torch_file
+from tiny import pictures, tiny_net
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+# ---------------------------------------------------------------------------------------------------- hostile
+
+
+def hide_in(content: dict, where: str, thing: object) -> dict:
+    """Place ``thing`` somewhere in a checkpoint's content."""
+    places = {
+        "top": lambda: {**content, "extra": thing},
+        "key": lambda: {**content, thing: 1},
+        "callbacks": lambda: {**content, "callbacks": {next(iter(content["callbacks"])): {"state": [thing]}}},
+        "callback key": lambda: {**content, "callbacks": {thing: {}}},
+        "state_dict": lambda: {**content, "state_dict": {**content["state_dict"], "net.scratch.x": thing}},
+        "namespace": lambda: {**content, "hyper_parameters": argparse.Namespace(deep=(thing,))},
+        "alone": lambda: thing,
+    }
+    return places[where]()
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize("where", ["top", "key", "callbacks", "callback key", "state_dict", "namespace", "alone"])
+def test_a_hostile_file_is_refused_by_name_and_nothing_runs(where, new_format, tmp_path):
+    marker, path = tmp_path / "executed", tmp_path / "evil.ckpt"
+    content = hide_in(official_content(tiny_net()), where, attack(marker))
+    torch.save(content, path, _use_new_zipfile_serialization=new_format)
+    with pytest.raises(InputError, match=r"evil\.ckpt is refused.*\.system.*run code.*--trust_checkpoint"):
+        load_lseg(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "name"),
+    [
+        (builtins.eval, ("1",), "builtins.eval"),
+        (builtins.exec, ("1",), "builtins.exec"),
+        (builtins.getattr, ("a", "upper"), "builtins.getattr"),
+        (importlib.import_module, ("this",), "importlib.import_module"),
+        (subprocess.Popen, (["true"],), "subprocess.Popen"),
+        (torch.hub.load, ("a/b", "c"), "torch.hub.load"),
+    ],
+)
+def test_every_other_function_is_refused_too(function, arguments, name, tmp_path):
+    torch.save({"state_dict": {}, "x": Attack(function, *arguments)}, tmp_path / "evil.ckpt")
+    with pytest.raises(InputError, match=name.replace(".", r"\.")):
+        read_torch_file(tmp_path / "evil.ckpt")
+
+
+def test_trust_runs_what_the_file_asks_for(tmp_path):
+    marker, path, net = tmp_path / "executed", tmp_path / "evil.ckpt", tiny_net()
+    torch.save(hide_in(official_content(net), "callbacks", attack(marker)), path)
+    loaded = load_lseg(path, trust_checkpoint=True)
+    assert marker.exists()
+    images = pictures(1, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images, ["dog"]), net(images, ["dog"]), atol=1e-5, rtol=0)
+
+
+def test_trust_does_not_help_where_a_class_is_not_installed(tmp_path):
+    module = types.ModuleType("left_pad_forever")
+    module.Thing = type("Thing", (), {"__module__": module.__name__})
+    sys.modules[module.__name__] = module
+    torch.save({"thing": module.Thing()}, tmp_path / "old.ckpt")
+    del sys.modules[module.__name__]
+    with pytest.raises(InputError, match=r"old\.ckpt.*left_pad_forever"):
+        read_torch_file(tmp_path / "old.ckpt", trust=True)
+    with pytest.raises(InputError, match=r"old\.ckpt is refused.*left_pad_forever\.Thing"):
+        read_torch_file(tmp_path / "old.ckpt")
+
+
+# ----------------------------------------------------------------------------------------- old, but harmless
+
+
+@pytest.fixture
+def old_lightning_classes(monkeypatch):
+    """The classes of Lightning 1.x that today's version does not have, for pickling; gone again when reading."""
+
+    def make(name: str, base: type) -> type:
+        module_name, class_name = name.rsplit(".", 1)
+        made = type(class_name, (base,), {"__module__": module_name})
+        module = types.ModuleType(module_name)
+        setattr(module, class_name, made)
+        monkeypatch.setitem(sys.modules, module_name, module)
+        return made
+
+    return make
+
+
+def test_what_old_lightning_left_in_its_files_is_read_inert(old_lightning_classes, monkeypatch, tmp_path):
+    old_dict = old_lightning_classes("pytorch_lightning.utilities.parsing.AttributeDict", dict)
+    old_bar = old_lightning_classes("pytorch_lightning.callbacks.progress.ProgressBar", object)
+    content = official_content(tiny_net())
+    content["callbacks"][old_bar] = {"best": np.float64(0.5), "folder": Path("a") / "b"}
+    content["hyper_parameters"] = old_dict(lr=0.1, options=argparse.Namespace(backbone="x", sizes=[1, 2]))
+    content["bar"] = old_bar()
+    torch.save(content, tmp_path / "old.ckpt")
+    monkeypatch.undo()
+    read = read_torch_file(tmp_path / "old.ckpt")
+    assert read["epoch"] == 3
+    torch.testing.assert_close(read["state_dict"]["net.scratch.head1.bias"], content["state_dict"]["net.scratch.head1.bias"])
+    assert not isinstance(read["hyper_parameters"], dict)
+    assert "AttributeDict" in type(read["hyper_parameters"]).__name__
+
+
+def test_the_stand_ins_do_nothing_of_what_they_stand_for():
+    """None of the names that are let through may be a function of the standard library that does something."""
+    assert all(name.split(".")[0] in ("pytorch_lightning", "argparse", "pathlib", "numpy") for name in HARMLESS)
+
+
+# ---------------------------------------------------------------------------------------------------- damaged
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_truncated_file(new_format, tmp_path):
+    whole = tmp_path / "whole.ckpt"
+    torch.save(official_content(tiny_net()), whole, _use_new_zipfile_serialization=new_format)
+    content = whole.read_bytes()
+    lengths = [0, 1, 2, 3, 10, 64, 100, 1000, 5000, len(content) // 2, len(content) - 1000, len(content) - 1]
+    for length in lengths:
+        cut = tmp_path / "cut.ckpt"
+        cut.write_bytes(content[:length])
+        with pytest.raises(InputError, match=r"cut\.ckpt.*truncated.*fetch it again"):
+            load_lseg(cut)
+
+
+def test_flipped_bytes_never_end_in_another_error(tmp_path):
+    """Whatever a broken pickle asks for, the answer is an instruction or a network, not a traceback."""
+    whole = tmp_path / "whole.ckpt"
+    torch.save({"epoch": 1, "x": {"a": [1, 2.5, "b"], "t": torch.zeros(2)}}, whole, _use_new_zipfile_serialization=False)
+    content, broken = bytearray(whole.read_bytes()), tmp_path / "broken.ckpt"
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        position = int(rng.integers(len(content)))
+        changed = bytearray(content)
+        changed[position] = int(rng.integers(256))
+        broken.write_bytes(changed)
+        try:
+            read_torch_file(broken)
+        except InputError:
+            refused += 1
+    assert refused > 50
+
+
+def zip_of_text(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "hello")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("<html><body>404 not found</body></html>"),
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+        lambda path: path.write_text(json.dumps({"a": 1})),
+        zip_of_text,
+        lambda path: np.savez(open(path, "wb"), a=np.zeros(3)),
+        lambda path: path.write_bytes(bytes(range(256)) * 9),
+        lambda path: path.write_bytes(bytes(4096)),
+    ],
+    ids=["empty", "html", "lfs", "json", "zip", "npz", "bytes", "zeros"],
+)
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_file_of_another_kind(write, trust, tmp_path):
+    path = tmp_path / "odd.ckpt"
+    write(path)
+    with pytest.raises(InputError, match=r"odd\.ckpt.*not a complete PyTorch file"):
+        load_lseg(path, trust_checkpoint=trust)
+
+
+def test_a_folder_and_a_missing_file_list_what_is_there(tmp_path):
+    official_file(tiny_net(), tmp_path / "lseg_l16.ckpt")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"is a folder.*lseg_l16\.ckpt") as caught:
+        load_lseg(tmp_path)
+    assert "notes.txt" not in str(caught.value)
+    with pytest.raises(InputError, match=r"no file .*lseg_b32\.ckpt; that folder has lseg_l16\.ckpt"):
+        load_lseg(tmp_path / "lseg_b32.ckpt")
+    with pytest.raises(InputError, match=r"no file .*none/lseg\.ckpt"):
+        load_lseg(tmp_path / "none" / "lseg.ckpt")
