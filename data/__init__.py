@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
 from data.base import PROBLEMS_SHOWN, FolderSegmentationDataset
+from data.episodes import test_episodes
+from data.fewshot import FewShotDataset
 from encoding_ext.errors import InputError
 
 DEFAULT_ROOT = Path(__file__).resolve().parents[2] / "datasets"
+FEWSHOT_ROOT = Path(__file__).resolve().parent / "Dataset_HSN"
 
-# name -> (module, class); imported at first use
-_DATASETS = {"ade20k": ("data.ade20k", "ADE20K"), "miniature": ("data.miniature", "Miniature")}
+# name -> (module, class, default root); imported at first use
+_DATASETS = {
+    "ade20k": ("data.ade20k", "ADE20K", DEFAULT_ROOT),
+    "miniature": ("data.miniature", "Miniature", DEFAULT_ROOT),
+    "miniature_zs": ("data.miniature_zs", "MiniatureZS", DEFAULT_ROOT),
+    "pascal": ("data.pascal", "Pascal", FEWSHOT_ROOT),
+    "coco": ("data.coco", "Coco", FEWSHOT_ROOT),
+    "fss": ("data.fss", "FSS", FEWSHOT_ROOT),
+}
+
+__all__ = [
+    "DEFAULT_ROOT",
+    "FEWSHOT_ROOT",
+    "FewShotDataset",
+    "FolderSegmentationDataset",
+    "check_dataset",
+    "get_available_datasets",
+    "get_dataset",
+    "get_labels",
+    "problems",
+    "test_episodes",
+]
 
 
 def get_available_datasets() -> tuple[str, ...]:
@@ -34,62 +59,92 @@ def get_dataset(
     label_src: str | None = None,
     on_bad_image: str = "stop",
     seed: int | None = None,
-) -> FolderSegmentationDataset:
-    """Make dataset ``name``.
+    *,
+    fold: int | None = None,
+    nshot: int | None = None,
+    held_out: int | Sequence[int] | None = None,
+) -> FolderSegmentationDataset | FewShotDataset:
+    """Make dataset ``name``. None, where a dataset takes the option at all, is its own default.
 
-    root: the folder that holds the datasets; None: ``datasets`` beside the repository.
-    split: ``train`` or ``val``, for ADE20K also ``test`` (images only).
+    root: the folder that holds the datasets; None: ``datasets`` beside the repository, and ``data/Dataset_HSN`` in
+    it for the zero-shot benchmarks ``pascal``, ``coco`` and ``fss``.
+    split: ``train`` or ``val``, for ADE20K (images only) and the benchmarks also ``test``.
     mode: what a sample is, see :class:`data.base.FolderSegmentationDataset`; None: the split's name.
     transform: RGB image -> float tensor (3, h, w); None: values to -1..1, as the ViT backbones expect.
-    base_size, crop_size: pixels of the paired transforms; None: the dataset's own (ADE20K: 520 and 480).
+    base_size, crop_size: pixels of the paired transforms; None: the dataset's own (ADE20K: 520 and 480). The
+    benchmarks have no ``mode`` and no ``base_size``: their images are squeezed to ``crop_size`` (480) square.
     label_src: which label list; None: the dataset's default.
-    on_bad_image: ``stop``, or in training ``skip``, which takes the next readable image instead.
+    on_bad_image: ``stop``, or outside tests ``skip``, which takes the next readable image instead.
     seed: an integer makes ``dataset[i]`` the same sample at every access; None: drawn anew each time.
+    fold (0..3), nshot (0, 1, 5), held_out: of the benchmarks, see :class:`data.fewshot.FewShotDataset`; None: 0.
 
     Raises ``InputError`` for an unknown name, a choice that does not exist, and for missing folders or files.
     """
-    return _dataset_class(name)(
-        root=_root(root),
-        split=split,
-        mode=mode,
-        transform=transform,
-        base_size=base_size,
-        crop_size=crop_size,
-        label_src=label_src,
-        on_bad_image=on_bad_image,
-        seed=seed,
-    )
+    choices = {"mode": mode, "transform": transform, "base_size": base_size, "crop_size": crop_size}
+    choices |= {"label_src": label_src, "seed": seed, "fold": fold, "nshot": nshot, "held_out": held_out}
+    dataset = _dataset_class(name)
+    given = _accepted(name, dataset, choices)
+    return dataset(root=_root(name, root), split=split, on_bad_image=on_bad_image, **given)
 
 
 def get_labels(name: str, label_src: str | None = None, root: str | Path | None = None) -> list[str]:
     """The labels of dataset ``name`` in mask order (None: those of its test); needs no images."""
     dataset = _dataset_class(name)
-    return dataset.read_labels(label_src or dataset.default_label_src("val", "testval"), _root(root))
+    return dataset.read_labels(label_src or dataset.default_label_src("val", "testval"), _root(name, root))
 
 
-def problems(name: str, root: str | Path | None = None, splits: Sequence[str] = ("train", "val")) -> list[str]:
+def problems(
+    name: str,
+    root: str | Path | None = None,
+    splits: Sequence[str] = ("train", "val"),
+    *,
+    fold: int | None = None,
+    nshot: int | None = None,
+    held_out: int | Sequence[int] | None = None,
+) -> list[str]:
     """Everything wrong with the dataset on disk that can be seen without decoding it; empty if all is well.
 
-    Each text says what was looked for, what is there and the command that mends it. Reads every header (a progress
-    bar runs on the first process), so it takes seconds for ADE20K.
+    Each text says what was looked for, what is there and how to mend it. Reads every header (a progress bar runs on
+    the first process), so it takes seconds for ADE20K. ``fold``, ``nshot``, ``held_out`` as in :func:`get_dataset`:
+    of a benchmark only the files that they need are checked. Raises ``InputError`` for a choice that does not exist.
     """
-    return _dataset_class(name).problems(_root(root), splits)
+    dataset = _dataset_class(name)
+    choices = _accepted(name, dataset.problems, {"fold": fold, "nshot": nshot, "held_out": held_out})
+    return dataset.problems(_root(name, root), splits, **choices)
 
 
-def check_dataset(name: str, root: str | Path | None = None, splits: Sequence[str] = ("train", "val")) -> None:
+def check_dataset(
+    name: str,
+    root: str | Path | None = None,
+    splits: Sequence[str] = ("train", "val"),
+    *,
+    fold: int | None = None,
+    nshot: int | None = None,
+    held_out: int | Sequence[int] | None = None,
+) -> None:
     """Raise one ``InputError`` with the first ten :func:`problems` and their number, if there are any."""
-    found = problems(name, root, splits)
+    found = problems(name, root, splits, fold=fold, nshot=nshot, held_out=held_out)
     if found:
         more = [f"... {len(found)} problems in all"] if len(found) > PROBLEMS_SHOWN else []
         raise InputError("\n".join(found[:PROBLEMS_SHOWN] + more))
 
 
-def _dataset_class(name: str) -> type[FolderSegmentationDataset]:
+def _accepted(name: str, function: Callable, choices: dict[str, Any]) -> dict[str, Any]:
+    """The choices that are not None, if ``function`` of dataset ``name`` takes all of them."""
+    given = {option: value for option, value in choices.items() if value is not None}
+    strange = given.keys() - inspect.signature(function).parameters.keys()
+    if strange:
+        names = ", ".join(sorted(strange))
+        raise InputError(f"dataset {name} knows no {names}; leave that out or choose another dataset")
+    return given
+
+
+def _dataset_class(name: str) -> type[FolderSegmentationDataset] | type[FewShotDataset]:
     if name not in _DATASETS:
         raise InputError(f"unknown dataset {name!r}; choose one of {', '.join(_DATASETS)}")
-    module, class_name = _DATASETS[name]
+    module, class_name, _ = _DATASETS[name]
     return getattr(import_module(module), class_name)
 
 
-def _root(root: str | Path | None) -> Path:
-    return DEFAULT_ROOT if root is None else Path(root)
+def _root(name: str, root: str | Path | None) -> Path:
+    return _DATASETS[name][2] if root is None else Path(root)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import warnings
-import zlib
 from collections.abc import Callable, Sequence
-from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from data.pairs import find_pairs, size_problems
+from data.reading import check_values, read_image, read_mask
+from data.sampled import SampledDataset
 from encoding_ext.errors import InputError
 from encoding_ext.progress import is_rank_zero
 from encoding_ext.transforms import TrainTransform, ValTransform, image_to_tensor, mask_to_tensor
@@ -24,15 +22,8 @@ MODES = ("train", "val", "testval", "test")
 MEAN = STD = (0.5, 0.5, 0.5)  # what the ViT backbones were trained with
 PROBLEMS_SHOWN = 10
 
-# What Pillow's decoders raise for a damaged file, depending on its kind and on where the damage is.
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, zlib.error, Image.DecompressionBombError)
 
-
-class UnreadableInputError(InputError):
-    """One picture is missing or damaged: the only kind of error that ``on_bad_image="skip"`` passes over."""
-
-
-class FolderSegmentationDataset(Dataset):
+class FolderSegmentationDataset(SampledDataset):
     """Images and masks in folders; a dataset of ours states its name, folders, labels and sizes in a subclass.
 
     ``dataset[i]`` gives, by ``mode``:
@@ -121,22 +112,6 @@ class FolderSegmentationDataset(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor | str]:
-        """Sample ``index``; with ``on_bad_image="skip"`` the next readable one, and a warning.
-
-        A train sample is drawn anew each time, from torch's generator (which a ``DataLoader`` seeds for each of its
-        workers); with an integer ``seed`` it is always the same one. Training uses ``data.loading`` instead, where
-        it depends on the epoch but not on the workers.
-        """
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} of {len(self)} samples")  # ends a plain ``for item in dataset``
-        index %= len(self)
-        entropy = (self.seed, index) if self.seed is not None else int(torch.randint(2**62, ()))
-        _, item, skipped = sample_or_next(self, index, np.random.default_rng(entropy), self.on_bad_image)
-        if skipped:
-            warnings.warn(skipped, stacklevel=2)
-        return item
-
     def sample(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | str]:
         """Sample ``index`` with all randomness from ``rng``; ``InputError`` naming the file if it cannot be used."""
         image = read_image(self.images[index])
@@ -186,53 +161,11 @@ class FolderSegmentationDataset(Dataset):
 
     def _read_mask(self, index: int, size: tuple[int, int]) -> Image.Image:
         path = self.masks[index]
-        with _open(path) as picture:
-            values = np.asarray(picture)
-        if values.ndim != 2 or values.dtype.kind == "f":
-            raise InputError(f"{path} is a picture of mode {picture.mode}; a mask has one whole number per pixel")
-        if picture.size != size:
+        values = read_mask(path)
+        height, width = values.shape
+        if (width, height) != size:
             image = f"its image {self.images[index]} is {size[0]}x{size[1]}"
-            raise InputError(f"{path} is {picture.width}x{picture.height}, but {image}; fetch the dataset again")
-        if values.max() > self.mask_values or values.min() < 0:
-            found = np.unique(values)
-            outside = found[(found < 0) | (found > self.mask_values)].tolist()
-            shown = ", ".join(map(str, outside[:PROBLEMS_SHOWN])) + (", ..." if len(outside) > PROBLEMS_SHOWN else "")
-            raise InputError(
-                f"{path} holds the values {shown}; masks of {self.name} hold 0 (unlabelled) and 1..{self.mask_values}"
-            )
+            raise InputError(f"{path} is {width}x{height}, but {image}; fetch the dataset again")
+        meaning = f"masks of {self.name} hold 0 (unlabelled) and 1..{self.mask_values}"
+        check_values(path, values, np.arange(self.mask_values + 1), meaning)
         return Image.fromarray(values.astype(np.uint8))
-
-
-def read_image(path: Path) -> Image.Image:
-    """The picture as RGB, whatever it is stored as; ``UnreadableInputError`` if it is damaged or cut off."""
-    with _open(path) as picture:
-        return picture.convert("RGB")
-
-
-def sample_or_next(
-    dataset: Any, index: int, rng: np.random.Generator, on_bad_image: str
-) -> tuple[int, tuple[Tensor, Any], str]:
-    """``dataset.sample(index, rng)``, or of the next readable index if ``on_bad_image`` is "skip".
-
-    Returns ``(index used, item, why others were passed over or "")``. A damaged picture fails before anything is
-    drawn from ``rng``, so what it would have got goes to the next one.
-    """
-    skipped: list[str] = []
-    for candidate in chain(range(index, len(dataset)), range(index)):
-        try:
-            return candidate, dataset.sample(candidate, rng), "; ".join(skipped)
-        except UnreadableInputError as error:
-            if on_bad_image != "skip":
-                raise
-            skipped.append(str(error))
-    raise InputError(f"none of the {len(dataset)} images can be read; the first: {skipped[0]}")
-
-
-def _open(path: Path) -> Image.Image:
-    """The decoded picture; decoding here, not at first use, keeps the file's name and the error together."""
-    try:
-        picture = Image.open(path)
-        picture.load()
-    except DECODING_ERRORS as error:
-        raise UnreadableInputError(f"{path} cannot be read ({error}); fetch it again") from error
-    return picture

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data.base import sample_or_next
+from data.sampled import sample_or_next
 
 # First words of the seeds, so that the order of an epoch and its augmentations never share random numbers.
 _ORDER, _AUGMENTATION = 1, 2
@@ -71,8 +72,9 @@ class EpochSampler(Sampler):
 class SeededDataset(Dataset):
     """Takes the ``(epoch, index)`` of an :class:`EpochSampler` and draws the augmentation from them and ``seed``.
 
-    An item is a dict: ``image``; ``mask`` (in mode ``test`` ``name``, the file name); ``index``, that of the image
-    used; ``skipped``, why others were passed over before it, or "". ``on_bad_image`` None: the dataset's own.
+    An item is a dict: what the dataset gives (a pair as ``image`` and ``mask``, or ``name`` where the second is a file
+    name); ``index``, that of the sample used; ``skipped``, why others were passed over before it, or "".
+    ``on_bad_image`` None: the dataset's own.
     """
 
     def __init__(self, dataset: Any, seed: int, on_bad_image: str | None = None) -> None:
@@ -85,9 +87,15 @@ class SeededDataset(Dataset):
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         epoch, index = place
         rng = np.random.default_rng((_AUGMENTATION, self.seed, epoch, index))
-        used, (image, other), skipped = sample_or_next(self.dataset, index, rng, self.on_bad_image)
-        key = "name" if isinstance(other, str) else "mask"
-        return {"image": image, key: other, "index": used, "skipped": skipped}
+        used, item, skipped = sample_or_next(self.dataset, index, rng, self.on_bad_image)
+        return _as_dict(item) | {"index": used, "skipped": skipped}
+
+
+def _as_dict(item: dict[str, Any] | tuple[Tensor, Tensor | str]) -> dict[str, Any]:
+    if isinstance(item, dict):
+        return item
+    image, other = item
+    return {"image": image, "name" if isinstance(other, str) else "mask": other}
 
 
 def make_loader(

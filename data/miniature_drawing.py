@@ -127,8 +127,8 @@ def draw_single(label: str, size: int, rng: np.random.Generator) -> np.ndarray:
     """One label alone, uint8 (size, size, 3): an object large on a random texture, or a texture with nothing on it."""
     if label in TEXTURES:
         return draw_scene(label, [], size, rng)[0]
-    radius = size * rng.uniform(0.22, 0.38)
-    x, y = rng.uniform(radius, size - radius, 2)
+    radius = size * rng.uniform(0.28, 0.38)
+    x, y = size / 2 + rng.uniform(-0.06, 0.06, 2) * size
     place = Placement(label, x, y, radius, random_angle(rng))
     return draw_scene(str(rng.choice(TEXTURES)), [place], size, rng)[0]
 

@@ -129,17 +129,20 @@ class EpisodeMetric:
         each episode counts, an integer or (B,), for runs that repeat an image. Raises ``InputError`` for a class
         that is not of this run and for values other than 0 and 1.
         """
+        self.add(episode_areas(prediction, target, ignore), class_id, weight)
+
+    def add(self, areas: Tensor, class_id: Tensor, weight: Tensor | int = 1) -> None:
+        """Count episodes whose ``episode_areas`` (B, 2, 2) are known already."""
         rows = self._rows(class_id)
-        counted = torch.ones_like(target, dtype=torch.bool) if ignore is None else ignore == 0
-        for name, mask in (("prediction", prediction), ("target", target)):
-            if not ((mask == 0) | (mask == 1))[counted].all():
-                raise InputError(f"the {name} of an episode holds values other than 0 and 1: ignore or convert them")
         weights = torch.as_tensor(weight, dtype=torch.int64, device="cpu").expand(len(rows))
-        for side in (0, 1):
-            found, there = (prediction == side) & counted, (target == side) & counted
-            both, either = ((mask.sum(dim=(1, 2)).cpu() * weights) for mask in (found & there, found | there))
-            self._intersection[:, side].index_add_(0, rows, both)
-            self._union[:, side].index_add_(0, rows, either)
+        weighted = areas.cpu() * weights[:, None, None]
+        self._intersection.index_add_(0, rows, weighted[:, 0])
+        self._union.index_add_(0, rows, weighted[:, 1])
+
+    def all_reduce(self) -> EpisodeMetric:
+        """Replace the areas by their sum over all processes (once, at the end, in every process); returns self."""
+        self._intersection, self._union = map(sum_over_processes, (self._intersection, self._union))
+        return self
 
     def _rows(self, class_id: Tensor) -> Tensor:
         wanted = [int(value) for value in class_id]
@@ -156,6 +159,22 @@ class EpisodeMetric:
     def per_class_iou(self) -> np.ndarray:
         """The foreground IoU of each class in the order of ``class_ids``, float64, in percent."""
         return (self._intersection[:, 1].double() / self._union[:, 1].clamp(min=1)).numpy() * 100
+
+
+def episode_areas(prediction: Tensor, target: Tensor, ignore: Tensor | None = None) -> Tensor:
+    """Areas of each episode in pixels: int64 (B, 2, 2) as [intersection, union] by [background, foreground].
+
+    Arguments as of :meth:`EpisodeMetric.update`.
+    """
+    counted = torch.ones_like(target, dtype=torch.bool) if ignore is None else ignore == 0
+    for name, mask in (("prediction", prediction), ("target", target)):
+        if not ((mask == 0) | (mask == 1))[counted].all():
+            raise InputError(f"the {name} of an episode holds values other than 0 and 1: ignore or convert them")
+    sides = []
+    for side in (0, 1):
+        found, there = (prediction == side) & counted, (target == side) & counted
+        sides.append(torch.stack([mask.sum(dim=(1, 2)) for mask in (found & there, found | there)], dim=1))
+    return torch.stack(sides, dim=2)  # (B, [intersection, union], [background, foreground])
 
 
 def _check_range(what: str, labels: Tensor, num_classes: int) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from encoding_ext.errors import InputError
 from encoding_ext.files import write_aside
 from modules.models import BACKBONES, LSegNet, build_lseg
+from modules.models.text_encoder import check_labels
 from modules.models.zoo import TEXT_TOWERS
 from modules.safe_load import read_torch_file
 from modules.weight_names import OFFICIAL_PREFIX, from_official, to_official
@@ -76,11 +77,14 @@ def load_lseg(
         raise InputError(f"load_lseg does not know {', '.join(sorted(unknown))}; it takes {', '.join(BLOCK_OPTIONS)}")
     file = read_checkpoint(path, trust_checkpoint)
     architecture = _architecture_of(file, what_shapes_cannot_tell)
-    with torch.device("meta"):  # no memory, no random numbers: every weight comes from the file
-        net = build_lseg(labels=None, **architecture)
+    try:
+        with torch.device("meta"):  # no memory, no random numbers: every weight comes from the file
+            net = build_lseg(labels=None, **architecture)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the network of {path} cannot be built by this version: {error}") from error
     net.load_state_dict(_fitted(file, net), assign=True)
     chosen = labels if labels is not None else file.metadata.get("labels")
-    net.labels = None if chosen is None else list(chosen)
+    net.labels = None if chosen is None else check_labels(chosen)
     if "normalization" in file.metadata:
         net.mean, net.std = (tuple(file.metadata["normalization"][key]) for key in ("mean", "std"))
     return net.to(map_location).eval()
@@ -92,6 +96,11 @@ def _architecture_of(file: CheckpointFile, given: dict[str, Any]) -> dict[str, A
         return {**file.metadata["architecture"], **given}
     architecture = {"backbone": recognise_backbone(file), "features": file.weights["decoder.embedding.weight"].shape[1]}
     if not any(name.startswith("head.block.") for name in file.weights):
+        if given.get("arch_option"):
+            raise InputError(
+                f"{file.path} has no spatial regularisation block, but arch_option {given['arch_option']} asks for "
+                "one; leave --arch_option out"
+            )
         return architecture
     if given.get("arch_option") not in (1, 2):
         raise InputError(

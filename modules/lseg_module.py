@@ -15,6 +15,7 @@ from encoding_ext.errors import InputError
 from encoding_ext.metrics import SegmentationMetric
 from modules.checkpoints import METADATA_KEY, from_official, load_lseg, metadata_of, to_official
 from modules.models import LSegNet
+from modules.models.lseg_net import Labels
 from modules.optimization import OptimizationConfig, apply_settings, build_optimizer
 
 
@@ -68,12 +69,17 @@ class LSegModule(pl.LightningModule):
             group["lr"] = group["initial_lr"] * factor
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        loss = self.loss(self.batch_logits(batch), batch["mask"])
+        images, masks, labels = self.training_images(batch)
+        loss = self.loss(self.net(images, labels), masks)
         if not torch.isfinite(loss):
             raise NonFiniteLossError(self._where(batch, loss))
         self.skipped += [reason for reason in batch["skipped"] if reason]
-        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]))
+        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(images))
         return loss
+
+    def training_images(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Labels | None]:
+        """What a step learns from: images (B, 3, H, W), masks (B, H, W), labels (None: the network's own)."""
+        return batch["image"], batch["mask"], None
 
     def on_train_epoch_end(self) -> None:
         groups = self.optimizers(use_pl_optimizer=False).param_groups
@@ -82,10 +88,6 @@ class LSegModule(pl.LightningModule):
             shown = "\n  ".join(sorted(set(self.skipped))[:10])
             print(f"epoch {self.current_epoch}: {len(self.skipped)} unreadable images were skipped:\n  {shown}")
             self.skipped.clear()
-
-    def batch_logits(self, batch: dict[str, Any]) -> Tensor:
-        """The logits (B, N, H, W) of a batch, for the network's own labels."""
-        return self.net(batch["image"])
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy over labelled pixels, in float32: their mean, or 0 where no pixel of the batch has a label.
@@ -113,7 +115,7 @@ class LSegModule(pl.LightningModule):
         self.metric.reset()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        logits = self.batch_logits(batch)
+        logits = self.net(batch["image"])
         self.metric.update(batch["mask"], logits)
         self.log("val_loss", self.loss(logits, batch["mask"]), sync_dist=True, batch_size=len(batch["image"]))
 
@@ -138,7 +140,12 @@ class LSegModule(pl.LightningModule):
             epoch=self.current_epoch,
             step=self.global_step,
             metric=metrics,
+            **self.extra_metadata(),
         )
+
+    def extra_metadata(self) -> dict[str, Any]:
+        """What else a subclass wants its checkpoints to say."""
+        return {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         weights = from_official(checkpoint["state_dict"])

@@ -8,6 +8,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,6 @@ class InertStandIn:
 
     def __setstate__(self, state: Any) -> None: ...
 
-    def __setitem__(self, key: Any, value: Any) -> None: ...
-
 
 # What checkpoints of Lightning 1.x hold beside tensors and plain types. None of it is needed, and none of it is
 # imported: the names are mapped to stand-ins.
@@ -39,7 +38,6 @@ HARMLESS = (
     "pytorch_lightning.callbacks.progress.base.ProgressBarBase",
     "pytorch_lightning.callbacks.progress.tqdm_progress.TQDMProgressBar",
     "pytorch_lightning.callbacks.timer.Timer",
-    "pytorch_lightning.utilities.parsing.AttributeDict",
     "argparse.Namespace",
     "pathlib.PosixPath",
     "pathlib.WindowsPath",
@@ -48,6 +46,8 @@ HARMLESS = (
     "numpy.dtype",
 )
 STAND_INS = [(type(name.rsplit(".", 1)[-1], (InertStandIn,), {}), name) for name in HARMLESS]
+# Filled item by item, which torch allows for plain dictionaries only.
+STAND_INS.append((OrderedDict, "pytorch_lightning.utilities.parsing.AttributeDict"))
 
 
 def read_torch_file(path: str | Path, trust: bool = False, map_location: str = "cpu") -> Any:
@@ -76,8 +76,11 @@ def read_torch_file(path: str | Path, trust: bool = False, map_location: str = "
                 "that risk, add --trust_checkpoint (load_lseg(..., trust_checkpoint=True))"
             ) from None
         raise InputError(_damaged(path)) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError) as error:
-        raise InputError(f"{_damaged(path)} ({type(error).__name__}: {str(error).splitlines()[0][:200]})") from error
+    except ImportError as error:  # only with trust
+        raise InputError(f"{path} needs Python code that is not installed here: {error}") from error
+    except Exception as error:  # a broken pickle can make the reader stumble anywhere
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise InputError(f"{_damaged(path)} ({reason})") from error
 
 
 def read_torchscript_weights(path: Path) -> dict[str, torch.Tensor] | None:

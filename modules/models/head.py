@@ -5,14 +5,22 @@ Shapes: B images, N labels, C embedding dimensions; h x w = H/4 x W/4, the decod
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 
 from modules.models.decoder import upsample_x2
 
 LOGIT_SCALE = 1 / 0.07  # CLIP's temperature, a constant here: neither learned nor in the weights
 TINY_NORM_SQ = 1e-12  # an embedding shorter than 1e-6 counts as zero and gets zero logits, not NaN
+
+
+def full_precision(device: torch.device) -> AbstractContextManager:
+    """No autocast inside, on devices that have such a thing."""
+    return torch.autocast(device.type, enabled=False) if is_autocast_available(device.type) else nullcontext()
 
 
 def interpolation_matrices(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -119,7 +127,7 @@ class CorrelationHead(nn.Module):
         Returns:
             (B, N, 4h, 4w) float32 logits, within +-1/0.07 where there is no block.
         """
-        with torch.autocast(coarse.device.type, enabled=False):
+        with full_precision(coarse.device):
             coarse, text = coarse.float(), text.float()
             products = text @ coarse.flatten(2)  # (B, N, h*w)
             products = products.unflatten(2, coarse.shape[2:])

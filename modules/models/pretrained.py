@@ -98,7 +98,8 @@ def download_backbone(name: str) -> dict[str, Tensor]:
         config = timm.get_pretrained_cfg(name)
         if config is None:
             raise ValueError(f"no weights of {name!r} can be downloaded; name a file with --backbone_weights, or 'random'")
-        source = f"{config.hf_hub_id or ''} {config.url or ''}".strip()
+        # timm also knows Google's .npz of the same weights, but only its own file has the names that we read.
+        source = f"{config.hf_hub_filename or 'model.safetensors'} of {config.hf_hub_id} on the Hugging Face Hub"
         return timm.create_model(name, pretrained=True).state_dict()
     except (OSError, RuntimeError) as error:
         raise ValueError(

@@ -56,17 +56,17 @@ def test_a_hostile_file_is_refused_by_name_and_nothing_runs(where, new_format, t
 @pytest.mark.parametrize(
     ("function", "arguments", "name"),
     [
-        (builtins.eval, ("1",), "builtins.eval"),
-        (builtins.exec, ("1",), "builtins.exec"),
-        (builtins.getattr, ("a", "upper"), "builtins.getattr"),
+        (builtins.eval, ("1",), "eval"),
+        (builtins.exec, ("1",), "exec"),
+        (builtins.getattr, ("a", "upper"), "getattr"),
         (importlib.import_module, ("this",), "importlib.import_module"),
-        (subprocess.Popen, (["true"],), "subprocess.Popen"),
+        (subprocess.Popen, (["true"],), "Popen"),
         (torch.hub.load, ("a/b", "c"), "torch.hub.load"),
     ],
 )
 def test_every_other_function_is_refused_too(function, arguments, name, tmp_path):
     torch.save({"state_dict": {}, "x": Attack(function, *arguments)}, tmp_path / "evil.ckpt")
-    with pytest.raises(InputError, match=name.replace(".", r"\.")):
+    with pytest.raises(InputError, match=rf"evil\.ckpt is refused: it asks to use \S*\b{name},"):
         read_torch_file(tmp_path / "evil.ckpt")
 
 
@@ -121,9 +121,11 @@ def test_what_old_lightning_left_in_its_files_is_read_inert(old_lightning_classe
     monkeypatch.undo()
     read = read_torch_file(tmp_path / "old.ckpt")
     assert read["epoch"] == 3
-    torch.testing.assert_close(read["state_dict"]["net.scratch.head1.bias"], content["state_dict"]["net.scratch.head1.bias"])
-    assert not isinstance(read["hyper_parameters"], dict)
-    assert "AttributeDict" in type(read["hyper_parameters"]).__name__
+    name = "net.scratch.head1.bias"
+    torch.testing.assert_close(read["state_dict"][name], content["state_dict"][name])
+    assert read["hyper_parameters"]["lr"] == 0.1
+    assert not isinstance(read["hyper_parameters"]["options"], argparse.Namespace)
+    assert not isinstance(read["bar"], old_bar)
 
 
 def test_the_stand_ins_do_nothing_of_what_they_stand_for():
@@ -147,10 +149,12 @@ def test_a_truncated_file(new_format, tmp_path):
             load_lseg(cut)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_flipped_bytes_never_end_in_another_error(tmp_path):
     """Whatever a broken pickle asks for, the answer is an instruction or a network, not a traceback."""
     whole = tmp_path / "whole.ckpt"
-    torch.save({"epoch": 1, "x": {"a": [1, 2.5, "b"], "t": torch.zeros(2)}}, whole, _use_new_zipfile_serialization=False)
+    content = {"epoch": 1, "x": {"a": [1, 2.5, "b"], "t": torch.zeros(2)}}
+    torch.save(content, whole, _use_new_zipfile_serialization=False)
     content, broken = bytearray(whole.read_bytes()), tmp_path / "broken.ckpt"
     rng = np.random.default_rng(0)
     refused = 0

@@ -20,6 +20,7 @@ from train_lseg import read_weights
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.trace.* is deprecated"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
 ]
 
@@ -88,14 +89,14 @@ def test_a_clip_of_another_size_is_named(tmp_path):
     write_state_dict(tiny_clip(width=TOWER.width + 64), tmp_path / "other.pt")
     net = tiny_net()
     before = net.encode_labels(LABELS).clone()
-    with pytest.raises(ValueError, match=r"other\.pt is not a CLIP file with this text tower: 0 names missing.*of another shape"):
+    with pytest.raises(ValueError, match=r"other\.pt is not a CLIP file.*: 0 names missing.*of another shape"):
         load_pretrained(net, tmp_path / "other.pt", RANDOM)
     torch.testing.assert_close(net.encode_labels(LABELS), before)
 
 
 def test_a_file_that_is_no_clip_is_named(tmp_path):
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
-    with pytest.raises(ValueError, match=r"resnet18\.pth is not a CLIP file.*names missing .*(text_projection|resblocks)"):
+    with pytest.raises(ValueError, match=r"resnet18\.pth is not a CLIP file.*missing .*(text_proj|resblocks)"):
         load_pretrained(tiny_net(), tmp_path / "resnet18.pth", RANDOM)
 
 
@@ -169,7 +170,7 @@ def test_a_failed_download_of_clip_says_what_to_put_where(offline, tmp_path):
 
 
 def test_a_failed_download_of_a_resnet_says_what_to_fetch(offline):
-    with pytest.raises(ValueError, match=r"resnet101 could not.*fetch https://\S+/resnet101-63fe2227\.pth.*--backbone_weights"):
+    with pytest.raises(ValueError, match=r"resnet101 .*fetch https://\S+/resnet101-63fe2227\.pth.*--backbone_w"):
         pretrained.download_backbone("resnet101")
 
 

@@ -1,0 +1,65 @@
+"""FSS-1000: a thousand classes of ten images; 520 to train, 240 to validate, 240 to test, the same in every fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from data.episodes import Pair, fss_number
+from data.fewshot import FewShotDataset
+from data.reading import open_picture
+from encoding_ext.errors import InputError
+
+FOREGROUND_FROM = 128
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # those whose grey values are 0..255
+
+
+class FSS(FewShotDataset):
+    """``FSS-1000/<category>/{1..10}.{jpg,png}``; the masks are black and white, some of them grey at the edge.
+
+    With shots, images 1..nshot of a test or validation class are its supports, and only the others are segmented.
+    """
+
+    name = "fss"
+    num_labels = 1000
+    same_size = False  # image and mask are resized each for itself; nothing promises that they agree
+    source = (
+        "To mend it: fetch FSS-1000 (the README of HSNet, github.com/juhongm999/hsnet, links to it) and unpack it so "
+        "that {root}/FSS-1000 holds its 1,000 categories, ten .jpg and ten .png in each; or name another folder with "
+        "--datapath"
+    )
+
+    @classmethod
+    def support_pairs(cls, root: Path, fold: int, role: str, nshot: int) -> list[Pair]:
+        """Images 1..nshot of each class."""
+        return [(c, image) for c, image in cls.role_pairs(root, fold, role) if fss_number(image) <= nshot]
+
+    @classmethod
+    def files_of(cls, root: Path, image: str) -> tuple[Path, Path]:
+        """``image``: category and number, such as ``bus/1.jpg``."""
+        path = root / "FSS-1000" / image
+        return path, path.with_suffix(".png")
+
+    @classmethod
+    def read_target(cls, path: Path, class_id: int) -> np.ndarray:
+        """1 where the picture, as grey, is at least 128, else 0."""
+        return read_black_and_white(path)
+
+
+def read_black_and_white(path: Path) -> np.ndarray:
+    """A black-and-white mask of any kind as int8 (h, w): 1 where its grey value is at least 128, else 0.
+
+    Raises ``InputError`` for a mask of other numbers: more than 8 bits, or 0 and 1 where 0 and 255 are meant.
+    """
+    with open_picture(path) as picture:
+        if picture.mode not in MODES:
+            kind = f"{path} is a picture of mode {picture.mode}"
+            raise InputError(f"{kind}; a mask is black and white, 8 bits; fetch it again")
+        grey = np.asarray(picture.convert("L"))
+    if 0 < grey.max() < FOREGROUND_FROM:
+        raise InputError(
+            f"{path} has no pixel of {FOREGROUND_FROM} or more, only values up to {grey.max()}; "
+            f"masks are black (0) and white (255) for the class; fetch it again"
+        )
+    return (grey >= FOREGROUND_FROM).astype(np.int8)

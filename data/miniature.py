@@ -1,0 +1,45 @@
+"""The miniature world as a dataset: ADE20K's layout, 36 compositions of colour and shape, four textures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data.base import FolderSegmentationDataset
+from data.labels import read_label_file, resolve_labels
+from data.miniature_names import LABELS, SEEN
+from data.miniature_world import FOLDER, SIZE
+from data.pairs import standard_splits
+
+
+class Miniature(FolderSegmentationDataset):
+    """Training images show the 34 seen labels only; validation images also the 6 unseen compositions.
+
+    ``label_src``: ``seen`` (34 labels; what unseen things cover counts as unlabelled), ``all`` (40), ``synonyms``
+    (40 names that no LSeg training ever used), or a file of 40 lines. Default: ``seen`` for training and for the
+    validation that chooses checkpoints, ``all`` for a test.
+    """
+
+    name = "miniature"
+    splits = standard_splits(FOLDER)
+    mask_values = len(LABELS)
+    fetch_command = "python prepare_miniature.py --data_path {root}"
+    base_size = SIZE
+    crop_size = SIZE
+
+    @classmethod
+    def read_labels(cls, label_src: str, root: Path) -> list[str]:
+        """The labels of ``label_src``, from the files beside the images."""
+        sources = {"all": root / FOLDER / "labels.txt", "synonyms": root / FOLDER / "synonyms.txt"}
+        if label_src == "seen":
+            return read_label_file(sources["all"])[0][: len(SEEN)]
+        return resolve_labels(cls.name, label_src, sources, len(LABELS))
+
+    @classmethod
+    def default_label_src(cls, split: str, mode: str) -> str:
+        return "all" if mode in ("testval", "test") else "seen"
+
+    @property
+    def groups(self) -> dict[str, list[int]]:
+        """Seen labels, and those that no training mask ever had."""
+        unseen = list(range(len(SEEN), self.num_class))
+        return {"seen": list(range(len(SEEN))), **({"unseen": unseen} if unseen else {})}

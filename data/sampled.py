@@ -1,0 +1,60 @@
+"""What all datasets share: ``sample(index, rng)`` made indexable, and damaged pictures passed over where allowed."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from data.reading import UnreadableInputError
+from encoding_ext.errors import InputError
+
+
+class SampledDataset(Dataset):
+    """A dataset whose subclass gives ``__len__``, ``sample(index, rng)``, ``on_bad_image`` and ``seed``."""
+
+    on_bad_image: str  # "stop" or "skip"
+    seed: int | None
+
+    def sample(self, index: int, rng: np.random.Generator) -> Any:
+        """Item ``index`` with all randomness from ``rng``; ``InputError`` naming the file if it cannot be used."""
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Any:
+        """Item ``index``; with ``on_bad_image="skip"`` the next readable one, and a warning.
+
+        What is random is drawn anew each time, from torch's generator (which a ``DataLoader`` seeds for each of its
+        workers); with an integer ``seed`` it is always the same. Training uses ``data.loading`` instead, where it
+        depends on the epoch but not on the workers.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} samples")  # ends a plain ``for item in dataset``
+        index %= len(self)
+        entropy = (self.seed, index) if self.seed is not None else int(torch.randint(2**62, ()))
+        _, item, skipped = sample_or_next(self, index, np.random.default_rng(entropy), self.on_bad_image)
+        if skipped:
+            warnings.warn(skipped, stacklevel=2)
+        return item
+
+
+def sample_or_next(
+    dataset: Any, index: int, rng: np.random.Generator, on_bad_image: str
+) -> tuple[int, Any, str]:
+    """``dataset.sample(index, rng)``, or of the next readable index if ``on_bad_image`` is "skip".
+
+    Returns ``(index used, item, why others were passed over or "")``. A damaged picture fails before anything is
+    drawn from ``rng``, so what it would have got goes to the next one (a damaged support image fails after that).
+    """
+    skipped: list[str] = []
+    for candidate in chain(range(index, len(dataset)), range(index)):
+        try:
+            return candidate, dataset.sample(candidate, rng), "; ".join(skipped)
+        except UnreadableInputError as error:
+            if on_bad_image != "skip":
+                raise
+            skipped.append(str(error))
+    raise InputError(f"none of the {len(dataset)} images can be read; the first: {skipped[0]}")

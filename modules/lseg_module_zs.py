@@ -1,0 +1,83 @@
+"""Zero-shot LSeg as a LightningModule: each image has a class, and the two labels 'others' and that class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from encoding_ext.metrics import EpisodeMetric
+from modules.checkpoints import load_lseg
+from modules.lseg_module import LSegModule
+from modules.models import LSegNet
+from modules.models.lseg_net import Labels
+from modules.optimization import OptimizationConfig
+
+BACKGROUND = "others"
+
+
+def episode_labels(class_ids: Tensor, names: list[str]) -> list[list[str]]:
+    """One label list per image: ['others', name of its class]."""
+    return [[BACKGROUND, names[int(class_id)]] for class_id in class_ids]
+
+
+class LSegModuleZS(LSegModule):
+    """Trains on (image, class) pairs; validates by mIoU over the classes of the validation split.
+
+    Args:
+        net: the network; its labels are all class names of the benchmark, in class order.
+        validation_classes: whose mean IoU chooses the checkpoint.
+        finetune: learn from the support images alone (few-shot fine-tuning of the official ``--finetune_mode``).
+        selection: how checkpoints are chosen, for the record: fold, held-out classes, ``held_out`` or ``official``.
+    """
+
+    def __init__(
+        self,
+        net: LSegNet,
+        config: OptimizationConfig | None = None,
+        *,
+        dataset: str | None = None,
+        seed: int = 0,
+        validation_classes: tuple[int, ...] = (),
+        finetune: bool = False,
+        selection: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(net, config, dataset=dataset, seed=seed)
+        self.metric = EpisodeMetric(validation_classes)
+        self.finetune = finetune
+        self.selection = selection or {}
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: str = "cpu", **options: Any) -> LSegModuleZS:
+        """A module around the network of an official or own file; ``options`` as for ``checkpoints.load_lseg``."""
+        return cls(load_lseg(checkpoint_path, map_location=map_location, **options))
+
+    def training_images(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Labels]:
+        """The images of the batch, their support images as further ones (in fine-tuning: those alone), and labels."""
+        images, masks, class_ids = [], [], []
+        if not self.finetune:
+            images, masks, class_ids = [batch["image"]], [batch["mask"]], [batch["class_id"]]
+        if "support_images" in batch:
+            shots = batch["support_images"].shape[1]
+            images.append(batch["support_images"].flatten(0, 1))  # (B * shots, 3, H, W)
+            masks.append(batch["support_masks"].flatten(0, 1))
+            class_ids.append(batch["class_id"].repeat_interleave(shots))
+        return torch.cat(images), torch.cat(masks), episode_labels(torch.cat(class_ids), self.net.labels)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        logits = self.net(batch["image"], episode_labels(batch["class_id"], self.net.labels))
+        mask = batch["mask"]
+        self.metric.update(logits.argmax(1), mask, batch["class_id"], ignore=mask < 0, weight=batch["weight"])
+        self.log("val_loss", self.loss(logits, mask), sync_dist=True, batch_size=len(mask))
+
+    def on_validation_epoch_end(self) -> None:
+        miou, fb_iou = self.metric.all_reduce().get()
+        self.log_dict({"val_miou_epoch": miou / 100, "val_fb_iou_epoch": fb_iou / 100}, prog_bar=True)
+
+    def on_validation_epoch_start(self) -> None:
+        self.metric = EpisodeMetric(self.metric.class_ids)
+
+    def extra_metadata(self) -> dict[str, Any]:
+        return {"zero_shot": self.selection}
