@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +24,7 @@ from encoding_ext.pictures import overlay_with_legend
 from encoding_ext.precise_bn import precise_batch_norm
 from encoding_ext.progress import is_rank_zero, progress_bar
 from encoding_ext.results import append_log, text_table, write_csv, write_json
-from modules.checkpoints import export_plain, git_state, load_lseg
+from modules.checkpoints import export_plain, git_state
 from modules.models import LSegNet
 from modules.options import (
     REPOSITORY,
@@ -34,11 +33,10 @@ from modules.options import (
     add_data_options,
     add_device_options,
     add_network_options,
-    autocast_dtype,
-    block_options,
     compatibility_problems,
     resolve_device,
 )
+from modules.testing import add_test_options, derangement, load_for_test, predictor
 
 BN_BATCHES = 200
 
@@ -46,22 +44,16 @@ BN_BATCHES = 200
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
-    parser.add_argument("--weights", "--checkpoint", type=Path, required=True, help="official or own checkpoint")
-    parser.add_argument("--trust_checkpoint", action="store_true", help="run code found in the file: risky")
     parser.add_argument("--eval", action="store_true", help="measure; without it, masks and overlays are written")
     parser.add_argument("--split", help="default: val with --eval, else test, or val where there is no test split")
     parser.add_argument("--test_val", action="store_true", help="the official name for --split val without --eval")
     parser.add_argument("--scales", type=float, nargs="+", default=list(TEST_SCALES), help="of the multi-scale test")
     parser.add_argument("--no_flip", action="store_true", help="leave out the mirrored forwards")
     parser.add_argument("--window_batch", type=int, default=4, help="crops that go through the network together")
-    parser.add_argument("--shuffle_labels", type=int, metavar="SEED", help="control: exchange the labels' embeddings")
     parser.add_argument("--acc_bn", action="store_true", help="first re-estimate batch norm on training images")
     parser.add_argument("--batch_size", type=int, default=8, help="images per batch of --acc_bn")
     parser.add_argument("--export", type=Path, help="write a plain official state dict (.pth) and stop")
-    parser.add_argument("--output_dir", type=Path, help="default: outputs/<dataset>_<weights>")
-    parser.add_argument("--log_dir", type=Path, default=REPOSITORY / "logs", help="each test adds a line there")
-    parser.add_argument("--jobname", default="default", help="part of the log's file name")
-    parser.add_argument("--seed", type=int, default=0, help="of --acc_bn's crops")
+    add_test_options(parser)
     add_data_options(parser)
     add_network_options(parser, backbone=None)
     add_device_options(parser)
@@ -126,10 +118,7 @@ def check_all(options: argparse.Namespace, split: str) -> None:
 
 def load_network(options: argparse.Namespace) -> LSegNet:
     """The checkpoint's network, with the label list of this test."""
-    net = load_lseg(options.weights, trust_checkpoint=options.trust_checkpoint, **block_options(options))
-    found = net.architecture["backbone"]
-    if options.backbone not in (None, found):
-        raise InputError(f"--backbone {options.backbone}, but {options.weights} is a {found}; leave --backbone out")
+    net = load_for_test(options)
     standard = get_labels(options.dataset, options.label_src, options.data_path)
     # A checkpoint's own list (say, the corrected one) counts, unless another is asked for or the test has more labels.
     if options.label_src or net.labels is None or len(net.labels) != len(standard):
@@ -164,14 +153,9 @@ def build_evaluator(net: LSegNet, dataset: Any, options: argparse.Namespace, dev
     text = net.encode_labels(net.labels)
     if options.shuffle_labels is not None:
         text = text[derangement(len(text), options.shuffle_labels)]
-    dtype = autocast_dtype(options.precision)
-
-    def predict(images: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            return net(images, text)
-
+    predict = predictor(net, options, device)
     return MultiScaleEvaluator(
-        predict,
+        lambda images: predict(images, text),
         len(net.labels),
         base_size=dataset.base_size,
         crop_size=dataset.crop_size,
@@ -181,14 +165,6 @@ def build_evaluator(net: LSegNet, dataset: Any, options: argparse.Namespace, dev
         std=net.std,
         window_batch=options.window_batch,
     )
-
-
-def derangement(count: int, seed: int) -> list[int]:
-    """A random cyclic order of 0..count-1: nobody keeps its place (for one label there is no other place)."""
-    order = np.random.default_rng(seed).permutation(count)
-    target = np.empty(count, dtype=int)
-    target[order] = np.roll(order, 1)
-    return target.tolist()
 
 
 # ---------------------------------------------------------------------------------------------------- measuring

@@ -44,6 +44,7 @@ class FolderSegmentationDataset(SampledDataset):
     official_sizes: ClassVar[dict[str, int]] = {}  # images of a split, where figures are published for all of them
     base_size: int = 520
     crop_size: int = 480
+    scale_range: ClassVar[tuple[float, float]] = (0.5, 2.0)  # of the long side in training, in parts of base_size
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class FolderSegmentationDataset(SampledDataset):
         self._check_choices()
         self.labels = self.read_labels(label_src or self.default_label_src(split, self.mode), self.root)
         self.transform = transform or image_to_tensor(MEAN, STD)
-        self._train_transform = TrainTransform(self.base_size, self.crop_size)
+        self._train_transform = TrainTransform(self.base_size, self.crop_size, self.scale_range)
         self._val_transform = ValTransform(self.crop_size)
         pairs, problems = self._pairs(self.root, split, masks=self.mode != "test")
         if problems:

@@ -7,8 +7,9 @@ from pathlib import Path
 from data.base import FolderSegmentationDataset
 from data.labels import read_label_file, resolve_labels
 from data.miniature_names import LABELS, SEEN
-from data.miniature_world import FOLDER, SIZE
+from data.miniature_world import FOLDER, SIZE, read_settings
 from data.pairs import standard_splits
+from encoding_ext.errors import InputError
 
 
 class Miniature(FolderSegmentationDataset):
@@ -25,10 +26,15 @@ class Miniature(FolderSegmentationDataset):
     fetch_command = "python prepare_miniature.py --data_path {root}"
     base_size = SIZE
     crop_size = SIZE
+    scale_range = (0.8, 1.25)  # things are small already
 
     @classmethod
     def read_labels(cls, label_src: str, root: Path) -> list[str]:
         """The labels of ``label_src``, from the files beside the images."""
+        if read_settings(root / FOLDER) is None:
+            text = f"{cls.name}: there is no finished world in {root / FOLDER}"
+            remedy = f"run `{cls.fetch_command.format(root=root)}`, or name another folder with --data_path"
+            raise InputError(f"{text}. To mend it: {remedy}")
         sources = {"all": root / FOLDER / "labels.txt", "synonyms": root / FOLDER / "synonyms.txt"}
         if label_src == "seen":
             return read_label_file(sources["all"])[0][: len(SEEN)]

@@ -7,20 +7,27 @@ text tower, freezing it, encoding bare labels) is the code that serves the real 
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-import clip
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clip.model import CLIP
 from torch import Tensor, nn
 
 from data.miniature_drawing import draw_single
 from data.miniature_names import LABELS, with_synonyms, wordings
+from encoding_ext.files import write_aside
 from encoding_ext.progress import progress_bar
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # clip's business, not our user's
+    import clip
+    from clip.model import CLIP
 
 TEMPLATES = ("{}", "a {}", "the {}", "a photo of a {}", "a picture of the {}", "a drawing of one {}", "here is some {}")
 CONTEXT_LENGTH = 16
@@ -28,6 +35,7 @@ VOCABULARY = 49408  # OpenAI's byte pair encoding
 EMBEDDING = 64
 IMAGE_SIZE = 32
 SYNONYM_PROBABILITY = 0.3
+VERSION = 1  # raise it when the same settings give other weights, so that old files are made again
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,27 @@ class ClipSettings:
     renderings: int = 100
     learning_rate: float = 1.5e-3
     width: int = 64
+
+
+def make_clip(folder: Path, settings: ClipSettings) -> tuple[Path, dict[str, float], bool]:
+    """Train ``<folder>/clip_tiny.pt`` and write it, unless it is there already with exactly these settings.
+
+    ``clip_tiny.json`` beside it tells the settings and the retrieval accuracies. Returns the path of the weights, the
+    accuracies (see :func:`retrieval`), and whether they were made now.
+    """
+    target, notes = folder / "clip_tiny.pt", folder / "clip_tiny.json"
+    wanted = {"version": VERSION, **asdict(settings)}
+    if target.is_file() and notes.is_file():
+        found = json.loads(notes.read_text(encoding="utf-8"))
+        if found["settings"] == wanted:
+            return target, found["retrieval"], False
+    state, accuracies = train_clip(settings)
+    notes.unlink(missing_ok=True)  # a kill between the two files must not leave old notes beside new weights
+    with write_aside(target) as aside:
+        torch.save(state, aside)
+    with write_aside(notes) as aside:
+        aside.write_text(json.dumps({"settings": wanted, "retrieval": accuracies}, indent=2) + "\n", encoding="utf-8")
+    return target, accuracies, True
 
 
 def build_clip(width: int, vocabulary: int = VOCABULARY, context_length: int = CONTEXT_LENGTH) -> CLIP:
@@ -98,7 +127,7 @@ def render(count: int, rng: np.random.Generator) -> Tensor:
 
 
 def train_clip(settings: ClipSettings) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Train a CLIP, leaving torch's global random state as it was.
+    """Train a CLIP, leaving torch's global random state as it was; with the same number of threads bit for bit the same.
 
     Every batch holds one rendering of each label, so that no two of its captions mean the same. Only the rows of the
     token embedding that captions use are trained: AdamW over all 49408 would take most of the time and change none
@@ -151,7 +180,7 @@ def retrieval(model: CLIP, captions: Captions, rng: np.random.Generator, count: 
 
 
 def _fit(model: CLIP, images: Tensor, captions: Captions, settings: ClipSettings, rng: np.random.Generator) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.01, fused=True)
     warmup = min(20, settings.steps // 2)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(
         (step + 1) / (warmup + 1), 0.5 + 0.5 * math.cos(math.pi * max(0, step - warmup) / max(1, settings.steps - warmup))))

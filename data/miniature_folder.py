@@ -25,8 +25,12 @@ def make_folder(folder: Path, settings: dict, write: Callable[[Path], None]) -> 
             f"{folder} exists and was not made by prepare_miniature.py (it has no readable world.json); "
             f"move it away or give another --data_path"
         )
-    aside, old = (folder.with_name(f".{folder.name}{kind}-{os.getpid()}") for kind in ("", "-old"))
+    # Always the same names, so that what a killed process left does not pile up.
+    aside, old = folder.with_name(f".{folder.name}.aside"), folder.with_name(f".{folder.name}.old")
     try:
+        for leftover in (aside, old):
+            if leftover.exists():
+                shutil.rmtree(leftover)
         write(aside)
         if folder.exists():
             os.replace(folder, old)

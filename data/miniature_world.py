@@ -46,9 +46,12 @@ def make_world(root: str | Path, seed: int, training: int = TRAINING_IMAGES,
     if folder.exists() and read_settings(folder) is None:
         raise InputError(f"{folder} exists and was not made by prepare_miniature.py (it has no readable world.json); "
                          "move it away or give another --data_path")
-    aside = folder.with_name(f".{FOLDER}-{os.getpid()}")
-    old = folder.with_name(f".{FOLDER}-old-{os.getpid()}")
+    # Always the same names, so that what a killed process left does not pile up.
+    aside, old = folder.with_name(f".{FOLDER}.aside"), folder.with_name(f".{FOLDER}.old")
     try:
+        for leftover in (aside, old):
+            if leftover.exists():
+                shutil.rmtree(leftover)
         _write_all(aside, settings)
         if folder.exists():
             os.replace(folder, old)

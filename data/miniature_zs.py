@@ -68,7 +68,8 @@ class MiniatureZS(FSS):
     def read_labels(cls, label_src: str, root: Path) -> list[str]:
         """The labels of ``label_src``, from the files beside the images."""
         if read_settings(root / FOLDER) is None:
-            raise InputError(f"{cls.name}: there is no finished world in {root / FOLDER}. {cls.source.format(root=root)}")
+            remedy = cls.source.format(root=root)
+            raise InputError(f"{cls.name}: there is no finished world in {root / FOLDER}. {remedy}")
         sources = {"default": root / FOLDER / "labels.txt", "synonyms": root / FOLDER / "synonyms.txt"}
         return resolve_labels(cls.name, label_src, sources, cls.num_labels)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -41,3 +42,18 @@ def leave_group() -> None:
     """End what ``join_group`` began."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def from_first(value: Any) -> Any:
+    """The first process's ``value`` in all of them (every process has to call it)."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def wait_for_all() -> None:
+    """Return when every process has come here."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()

@@ -94,8 +94,10 @@ def heat_map(
     return picture
 
 
-def _column_name(picture: Image.Image, name: str, font: ImageFont.FreeTypeFont, foot: tuple[int, int], up: bool) -> None:
-    """Write a name that ends at ``foot``: centred above it, or upwards from it."""
+def _column_name(
+    picture: Image.Image, name: str, font: ImageFont.FreeTypeFont, foot: tuple[int, int], up: bool
+) -> None:
+    """Write a name above ``foot``: centred, or upwards from it."""
     if not up:
         ImageDraw.Draw(picture).text(foot, name, INK, font, anchor="md")
         return
@@ -106,8 +108,15 @@ def _column_name(picture: Image.Image, name: str, font: ImageFont.FreeTypeFont, 
     picture.paste(INK, (foot[0] - letters.width // 2, foot[1] - letters.height), letters)
 
 
-def _write_numbers(draw: ImageDraw.ImageDraw, values: np.ndarray, scale: HeatScale, font: ImageFont.FreeTypeFont,
-                   corner: tuple[int, int], cell: int) -> None:
+def _write_numbers(
+    draw: ImageDraw.ImageDraw,
+    values: np.ndarray,
+    scale: HeatScale,
+    font: ImageFont.FreeTypeFont,
+    corner: tuple[int, int],
+    cell: int,
+) -> None:
+    """Each value in the middle of its cell, in the ink that its colour lets one read; NaN is a dash."""
     luminance = heat_colours(values, scale) @ (0.299, 0.587, 0.114)
     for (row, column), value in np.ndenumerate(values):
         ink = INK if luminance[row, column] > WRITTEN_DARK_ABOVE else PAPER
@@ -115,8 +124,9 @@ def _write_numbers(draw: ImageDraw.ImageDraw, values: np.ndarray, scale: HeatSca
         draw.text(middle, "-" if np.isnan(value) else scale.form(value), ink, font, anchor="mm")
 
 
-def _colour_bar(picture: Image.Image, scale: HeatScale, font: ImageFont.FreeTypeFont, corner: tuple[int, int],
-                height: int) -> None:
+def _colour_bar(
+    picture: Image.Image, scale: HeatScale, font: ImageFont.FreeTypeFont, corner: tuple[int, int], height: int
+) -> None:
     """The scale as a strip, highest value on top, with its ticks."""
     x, y = corner
     strip = heat_colours(np.linspace(scale.high, scale.low, height)[:, None], scale).repeat(BAR_WIDTH, axis=1)

@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from encoding_ext.pictures import INK, PAPER, colourise
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
 SMALLEST_NAMED = 1 / 160  # share of the picture that a label must cover to be named
 
 
@@ -17,23 +19,25 @@ def named_map(
 ) -> Image.Image:
     """A label map (H, W) in its ``colours`` (N, 3), ``factor`` times enlarged, each label's name written inside it.
 
-    The name stands once, where the label's area is thickest, its words one below the other. Labels that cover less
-    than a 160th of the picture get none: their letters would hide them. Negative = unlabelled, black and nameless.
+    The name stands once, where the label's area is thickest, its words one below the other; larger areas come first,
+    and a name that would run into one before it is left out. So is that of a label which covers less than a 160th of
+    the picture: its letters would hide it. Negative = unlabelled, black and nameless.
     """
     enlarged = Image.fromarray(colourise(labels, colours).repeat(factor, axis=0).repeat(factor, axis=1))
-    draw, font = ImageDraw.Draw(enlarged), ImageFont.load_default(text_size)
-    for label in np.unique(labels[labels >= 0]):
-        region = labels == label
-        if region.sum() < SMALLEST_NAMED * labels.size:
-            continue
+    draw = ImageDraw.Draw(enlarged)
+    style = {"font": ImageFont.load_default(text_size), "anchor": "mm", "align": "center", "spacing": 1, "stroke_width": 2}
+    found, areas = np.unique(labels[labels >= 0], return_counts=True)
+    taken: list[Box] = []
+    for label in found[np.argsort(-areas, kind="stable")][: int((areas >= SMALLEST_NAMED * labels.size).sum())]:
         text = names[label].replace(" ", "\n")
-        row, column = thickest_place(region)
-        centre = ((column + 0.5) * factor, (row + 0.5) * factor)
-        box = draw.multiline_textbbox(centre, text, font, anchor="mm", stroke_width=2, align="center", spacing=1)
-        # Back into the picture, where a region at the border would push its name out of it.
-        shifts = [max(1 - low, 0) - max(high - side + 1, 0) for low, high, side in zip(box, box[2:], enlarged.size)]
-        place = (centre[0] + shifts[0], centre[1] + shifts[1])
-        draw.multiline_text(place, text, INK, font, anchor="mm", align="center", spacing=1, stroke_width=2, stroke_fill=PAPER)
+        row, column = thickest_place(labels == label)
+        place = ((column + 0.5) * factor, (row + 0.5) * factor)
+        shift = _back_inside(draw.multiline_textbbox(place, text, **style), enlarged.size)
+        place = (place[0] + shift[0], place[1] + shift[1])
+        box = draw.multiline_textbbox(place, text, **style)
+        if not any(_overlap(box, other) for other in taken):
+            taken.append(box)
+            draw.multiline_text(place, text, INK, stroke_fill=PAPER, **style)
     return enlarged
 
 
@@ -47,6 +51,15 @@ def thickest_place(region: np.ndarray) -> tuple[int, int]:
         inner = smaller
     places = np.argwhere(inner)
     return tuple(int(i) for i in places[((places - places.mean(axis=0)) ** 2).sum(axis=1).argmin()])
+
+
+def _back_inside(box: Box, size: tuple[int, int]) -> tuple[float, float]:
+    """How far to move a box right and down so that it lies within a picture of ``size``."""
+    return tuple(max(1 - low, 0) - max(high - side + 1, 0) for low, high, side in zip(box, box[2:], size))
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _eroded(region: np.ndarray) -> np.ndarray:

@@ -15,7 +15,12 @@ def is_rank_zero() -> bool:
     Read from the launcher's environment (torchrun and Lightning both set it), because the dataset is checked
     before ``torch.distributed`` is initialised.
     """
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+    return process_rank() == 0
+
+
+def process_rank() -> int:
+    """This process's number in its group, from the launcher's environment; 0 alone."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
 
 
 def progress_bar(iterable: Iterable | None = None, **options: Any) -> tqdm:

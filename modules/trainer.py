@@ -24,6 +24,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from encoding_ext.errors import InputError
 from modules.checkpoints import read_checkpoint, save_file
+from modules.lseg_module import LSegModule
 from modules.models import LSegNet
 from modules.optimization import OptimizationConfig
 from modules.options import PRECISIONS, REPOSITORY, Parser, training_precision
@@ -41,10 +42,10 @@ NO_NEWS = (
 )
 
 
-def add_trainer_options(parser: Parser) -> None:
+def add_trainer_options(parser: Parser, exp_name: str) -> None:
     """Devices, run name, logging, resuming."""
     group = parser.add_argument_group("run")
-    group.add_argument("--exp_name", default="lseg_ade20k_l16", help="name of the run; a known one is resumed")
+    group.add_argument("--exp_name", default=exp_name, help="name of the run; a known one is resumed")
     group.add_argument("--checkpoint_dir", type=Path, default=REPOSITORY / "checkpoints", help="where runs live")
     group.add_argument("--no_resume", action="store_true", help="start a new version of the run instead of resuming")
     group.add_argument("--dry_run", action="store_true", help="one training and one validation batch, nothing saved")
@@ -117,6 +118,8 @@ def trainer_problems(options: argparse.Namespace) -> list[str]:
 
 def find_version(options: argparse.Namespace) -> tuple[int, Path | None]:
     """(version number, checkpoint to resume from): the newest version that has one, else the next new version."""
+    if options.dry_run:
+        return 0, None
     run = options.checkpoint_dir / options.exp_name
     matches = [re.fullmatch(r"version_(\d+)", path.name) for path in run.glob("version_*")]
     versions = sorted(int(match[1]) for match in matches if match)
@@ -127,6 +130,38 @@ def find_version(options: argparse.Namespace) -> tuple[int, Path | None]:
                 return version, last
     # No process makes the new folder before all have joined the group, so that all find the same number.
     return (versions[-1] + 1 if versions else 0), None
+
+
+def fit(
+    module: LSegModule,
+    train_set: Any,
+    val_set: Any,
+    make_loader: Callable[..., Any],
+    options: argparse.Namespace,
+    version: int,
+    last: Path | None,
+) -> None:
+    """Train ``module``, from ``last`` if that is a checkpoint, and say where the best one is."""
+    if last is not None:
+        check_same_run(last, module.net, module.config)
+        print(f"resuming {last}")
+    trainer = build_trainer(options, version)
+    if trainer.is_global_zero:
+        backbone, labels = module.net.architecture["backbone"], module.net.labels
+        print(f"{backbone} on {options.dataset}: {len(train_set)} + {len(val_set)} images, {len(labels)} labels")
+        print(module.config.describe())
+        print(f"{trainer.precision}, {device_count(options)} process(es) on {options.num_nodes} node(s)")
+
+    def loader(dataset: Any, shuffle: bool) -> Any:
+        return make_loader(
+            dataset, options.batch_size, options.seed, shuffle, num_workers=options.workers, drop_last=shuffle
+        )
+
+    data = LSegData(lambda: loader(train_set, shuffle=True), lambda: loader(val_set, shuffle=False))
+    trainer.fit(module, datamodule=data, ckpt_path=last)
+    if trainer.is_global_zero and not options.dry_run:
+        best = trainer.checkpoint_callback
+        print(f"best validation mIoU {float(best.best_model_score or 0):.4f}: {best.best_model_path}")
 
 
 def check_same_run(last: Path, net: LSegNet, config: OptimizationConfig) -> None:

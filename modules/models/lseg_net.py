@@ -77,8 +77,8 @@ class LSegNet(nn.Module):
         return upsample_x2(self._coarse_embedding(images))
 
     def encode_labels(self, labels: Sequence[str]) -> Tensor:
-        """N strings -> (N, C) float32 unit vectors, kept for the next call."""
-        return self.text_encoder(labels)
+        """N strings -> (N, C) float32 unit vectors; computed once and kept, so the result is a copy of the caller's."""
+        return self.text_encoder(labels).clone()
 
     def _coarse_embedding(self, images: Tensor) -> Tensor:
         return self.decoder(self.image_encoder(images))  # (B, C, H/4, W/4)

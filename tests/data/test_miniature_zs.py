@@ -88,6 +88,7 @@ def pictures(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_world_is_a_function_of_its_seed_and_made_once(tmp_path: Path) -> None:
+    (tmp_path / "a" / ".miniature_zs.aside" / "red_circle").mkdir(parents=True)  # left by a killed process
     folder, made = make_fewshot_world(tmp_path / "a", seed=5, training=1, test=1)
     same, _ = make_fewshot_world(tmp_path / "b", seed=5, training=1, test=1)
     other, _ = make_fewshot_world(tmp_path / "c", seed=6, training=1, test=1)

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from modules.models import build_lseg, pretrained
 from modules.models.pretrained import RANDOM, load_pretrained
 from tiny import LABELS, TOWER, pictures, tiny_clip, tiny_net
-from train_lseg import read_weights
+from modules.start import read_weights
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

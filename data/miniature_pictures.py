@@ -1,0 +1,211 @@
+"""The pictures that end the quickstart: what the network sees, under which labels, and what its text tower knows.
+
+``Segment`` is any function (image (3, H, W) normalised, N labels) -> int (H, W) of 0..N-1; ``ToPixels`` undoes the
+normalisation, -> uint8 (H, W, 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data.miniature_drawing import COLOUR_RGB
+from data.miniature_names import COLOURS, LABELS, SHAPES, SYNONYMS, TEXTURES, UNSEEN, with_synonyms
+from encoding_ext.heatmaps import DIVERGING, HeatScale, heat_map
+from encoding_ext.named_maps import named_map
+from encoding_ext.pictures import PAPER, legend, sheet
+
+Segment = Callable[[Tensor, Sequence[str]], np.ndarray]
+ToPixels = Callable[[Tensor], np.ndarray]
+
+FACTOR = 4  # 64 pixels become 256
+WELL_VISIBLE = 100  # pixels: less of an object is half hidden behind another
+STAR_NOTE = "* = unseen: no training mask ever had this label"
+
+# A thing's colour on the map is its own, darker or paler by its shape; what a word alone names has a colour of its own.
+_SHADE = dict(zip(SHAPES, (0.08, -0.30, 0.32, -0.46, 0.55, -0.14)))
+_WORD_RGB = {
+    **COLOUR_RGB, "white": (190, 190, 196),
+    "grass": (78, 100, 48), "sand": (196, 170, 124), "water": (62, 118, 138), "brick": (128, 72, 58),
+    "circle": (240, 130, 30), "square": (60, 130, 220), "triangle": (60, 175, 90), "star": (235, 205, 50),
+    "cross": (200, 70, 160), "ring": (110, 80, 190),
+}
+_CANONICAL = {synonym: word for word, synonym in SYNONYMS.items()}
+
+
+def label_colours(labels: Sequence[str]) -> np.ndarray:
+    """A colour for each label, uint8 (N, 3), after what it means: a red shade for 'red circle' and 'crimson disc'."""
+    colours = []
+    for label in labels:
+        words = [_CANONICAL.get(word, word) for word in label.split()]
+        colour, shade = np.array(_WORD_RGB[words[0]], float), _SHADE[words[1]] if len(words) > 1 else 0.0
+        colours.append(colour * (1 + shade) if shade < 0 else colour + shade * (255 - colour))
+    return np.array(colours).round().astype(np.uint8)
+
+
+def starred(labels: Sequence[str]) -> list[str]:
+    """The labels with a ``*`` behind those that are unseen, in canonical words or in synonyms."""
+    unseen = {*UNSEEN, *map(with_synonyms, UNSEEN)}
+    return [f"{label}*" if label in unseen else label for label in labels]
+
+
+# ------------------------------------------------------------------------------------------------- which images
+
+
+def visible_areas(dataset: Any) -> np.ndarray:
+    """How many pixels each of the 40 labels has in each image: int (images, 40)."""
+    masks = (dataset[i][1] for i in range(len(dataset)))
+    return np.array([np.bincount(mask[mask >= 0].numpy(), minlength=len(LABELS)) for mask in masks])
+
+
+def choose_images(areas: np.ndarray) -> list[int]:
+    """For each unseen composition, the first image that shows it well and was not taken yet: at most 6 images.
+
+    Where there is none, as in a very small world, the first one left with any unseen composition, else the first left.
+    """
+    unseen = [LABELS.index(label) for label in UNSEEN]
+    chosen: list[int] = []
+    for label in unseen[: len(areas)]:
+        left = np.setdiff1d(np.arange(len(areas)), chosen)
+        shown = areas[left][:, unseen].max(axis=1) >= WELL_VISIBLE
+        shown_well = areas[left, label] >= WELL_VISIBLE
+        chosen.append(int(left[np.lexsort((left, ~shown, ~shown_well))[0]]))
+    return chosen
+
+
+def choose_rich_image(areas: np.ndarray) -> int:
+    """The first of the images that show most labels well, among those with an unseen composition if there are any."""
+    well = areas >= WELL_VISIBLE
+    has_unseen = well[:, [LABELS.index(label) for label in UNSEEN]].any(axis=1)
+    return int(np.lexsort((-well.sum(axis=1), ~has_unseen))[0])
+
+
+# ------------------------------------------------------------------------------------------------------ pictures
+
+
+def prediction_sheet(dataset: Any, chosen: Sequence[int], segment: Segment, to_pixels: ToPixels) -> Image.Image:
+    """A column for each chosen image: the image, its truth, the prediction with labels, and with synonyms only."""
+    synonyms = list(map(with_synonyms, LABELS))
+    colours, names = label_colours(LABELS), starred(LABELS)
+    columns, found = [], set()
+    for index in chosen:
+        image, mask = dataset[index]
+        maps = [mask.numpy(), segment(image, LABELS), segment(image, synonyms)]
+        found |= {int(label) for one in maps for label in np.unique(one) if label >= 0}
+        named = [named_map(one, colours, text, FACTOR) for one, text in zip(maps, (names, names, starred(synonyms)))]
+        columns.append([_enlarged(to_pixels(image)), *named])
+    side = columns[0][0].width
+    both = [f"{name} = {synonym}" for name, synonym in zip(names, synonyms)]
+    width = len(columns) * (side + 10)
+    return sheet(
+        list(zip(*columns)),
+        [Path(dataset.name_of(index)).name for index in chosen],
+        ["image", "truth", "prediction", "prediction, synonyms only"],
+        cell=(side, side),
+        heading=f"LSeg in miniature: every pixel chooses among all {len(LABELS)} labels.  {STAR_NOTE}",
+        footer=legend(sorted(found), both, colours, max(width, 700)),
+    )
+
+
+def relabel_sheet(image: Tensor, mask: np.ndarray, segment: Segment, to_pixels: ToPixels) -> Image.Image:
+    """One image segmented again under other label lists, each with the legend of what it found."""
+    synonyms = list(map(with_synonyms, LABELS))
+    single = _one_object(mask)
+    lists = {
+        f"all {len(LABELS)} labels": LABELS,
+        f"all {len(LABELS)} synonyms": synonyms,
+        "colours alone, and textures": COLOURS + TEXTURES,
+        "shapes alone, and textures": SHAPES + TEXTURES,
+        f"'{starred([single])[0]}' alone, and textures": (single, *TEXTURES),
+        "textures alone": TEXTURES,
+    }
+    panels = [("image", _enlarged(to_pixels(image)), None), ("truth", *_panel(mask, LABELS))]
+    panels += [(title, *_panel(segment(image, labels), labels)) for title, labels in lists.items()]
+    side = panels[0][1].width
+    lower = _panel_row(panels[4:], side)
+    return _panel_row(panels[:4], side, f"One image, one network, other label lists.  {STAR_NOTE}", lower)
+
+
+def iou_maps(labels: np.ndarray, synonyms: np.ndarray) -> Image.Image:
+    """IoU in percent of all compositions, (6, 6) colours x shapes, with labels and with synonyms; unseen ones framed."""
+    scale = HeatScale(0, 100, ticks=(0, 25, 50, 75, 100), form="{:.0f}".format)
+    marked = [(COLOURS.index(colour), SHAPES.index(shape)) for colour, shape in map(str.split, UNSEEN)]
+    words = [(COLOURS, SHAPES), tuple([SYNONYMS[word] for word in some] for some in (COLOURS, SHAPES))]
+    maps = [
+        heat_map(values, rows, columns, scale, cell=72, text_size=16, marked=marked, numbers=True)
+        for values, (rows, columns) in zip((labels, synonyms), words)
+    ]
+    heading = "IoU % of every composition of colour and shape; framed: unseen in training"
+    return _side_by_side(maps, ["tested with labels", "tested with synonyms only"], heading)
+
+
+def cosine_maps(trained: np.ndarray, untrained: np.ndarray) -> Image.Image:
+    """Cosines of the 40 labels' embeddings, (40, 40) in mask order each, of the trained and an untrained text tower."""
+    shown = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES] + list(TEXTURES)
+    order = [LABELS.index(label) for label in shown]
+    names, groups = starred(shown), range(len(SHAPES) - 1, len(COLOURS) * len(SHAPES), len(SHAPES))
+    scale = HeatScale(-1, 1, DIVERGING, ticks=(-1, -0.5, 0, 0.5, 1))
+    maps = [
+        heat_map(matrix[np.ix_(order, order)], names, names, scale, cell=16, text_size=13, lines_after=groups)
+        for matrix in (trained, untrained)
+    ]
+    titles = ["text tower of the miniature's CLIP", "untrained text tower (random weights)"]
+    return _side_by_side(maps, titles, f"Cosine of the label embeddings of each two labels.  {STAR_NOTE}")
+
+
+def pixels_of(mean: Sequence[float], std: Sequence[float]) -> ToPixels:
+    """What undoes the normalisation by ``mean`` and ``std`` (of values 0..1)."""
+    centre, spread = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+    return lambda image: ((image * spread + centre) * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+
+
+# -------------------------------------------------------------------------------------------------------- parts
+
+
+def _enlarged(pixels: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(pixels)
+    return picture.resize((picture.width * FACTOR, picture.height * FACTOR), Image.Resampling.BICUBIC)
+
+
+def _panel(labels: np.ndarray, names: Sequence[str]) -> tuple[Image.Image, Image.Image]:
+    """A named map and the legend of what occurs in it, the largest area first."""
+    colours, names = label_colours(names), starred(names)
+    picture = named_map(labels, colours, names, FACTOR)
+    found, areas = np.unique(labels[labels >= 0], return_counts=True)
+    return picture, legend(found[np.argsort(-areas, kind="stable")], names, colours, picture.width, text_size=15)
+
+
+def _one_object(mask: np.ndarray) -> str:
+    """The label that covers most of the truth: among unseen compositions, else among all objects, else of all."""
+    areas = np.bincount(mask[mask >= 0], minlength=len(LABELS))
+    return LABELS[
+        max(range(len(LABELS)), key=lambda i: (areas[i] > 0, LABELS[i] in UNSEEN, LABELS[i] not in TEXTURES, areas[i]))
+    ]
+
+
+def _panel_row(
+    panels: Sequence[tuple[str, Image.Image, Image.Image | None]],
+    side: int,
+    heading: str = "",
+    footer: Image.Image | None = None,
+) -> Image.Image:
+    """Panels of title, map and legend next to each other, all with as much room as the longest legend takes."""
+    height = side + max(key.height for *_, key in panels if key is not None)
+    cells = []
+    for _, picture, key in panels:
+        cells.append(Image.new("RGB", (side, height), PAPER))
+        cells[-1].paste(picture, (0, 0))
+        if key is not None:
+            cells[-1].paste(key, (0, side))
+    return sheet([cells], [title for title, *_ in panels], cell=(side, height), heading=heading, footer=footer)
+
+
+def _side_by_side(maps: Sequence[Image.Image], titles: Sequence[str], heading: str) -> Image.Image:
+    cell = (max(one.width for one in maps), max(one.height for one in maps))
+    return sheet([maps], titles, cell=cell, heading=heading)

@@ -1,0 +1,70 @@
+"""The network that a training starts with: from a checkpoint, from CLIP and ImageNet files, or downloaded."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from encoding_ext.errors import InputError
+from modules.checkpoints import load_lseg
+from modules.models import LSegNet, build_lseg
+from modules.models.pretrained import RANDOM, load_pretrained
+from modules.options import Parser, block_options
+from modules.safe_load import read_torch_file, read_torchscript_weights
+
+
+def add_start_options(parser: Parser) -> None:
+    """Where the first weights come from."""
+    group = parser.add_argument_group("start")
+    group.add_argument("--finetune_weights", type=Path, help="checkpoint to start from instead of ImageNet weights")
+    group.add_argument("--clip_weights", help=f"CLIP file for the text tower, or '{RANDOM}'; default: download")
+    group.add_argument("--backbone_weights", help=f"ImageNet weights as a file, or '{RANDOM}'; default: download")
+    group.add_argument("--trust_checkpoint", action="store_true", help="run code found in --finetune_weights: risky")
+
+
+def start_problems(options: argparse.Namespace) -> list[str]:
+    """Files that are not there, and options that exclude one another."""
+    problems = []
+    for name in ("finetune_weights", "clip_weights", "backbone_weights"):
+        path = getattr(options, name)
+        if path and str(path) != RANDOM and not Path(path).is_file():
+            problems.append(f"--{name}: there is no file {path}")
+    if options.finetune_weights and (options.clip_weights or options.backbone_weights):
+        problems.append("--finetune_weights replaces --clip_weights and --backbone_weights; give only one kind")
+    return problems
+
+
+def build_network(options: argparse.Namespace, labels: list[str], resuming: bool) -> LSegNet:
+    """The network to train; nothing is downloaded where a checkpoint overwrites it anyway, nor by a dry run."""
+    if options.finetune_weights and not resuming:
+        net = load_lseg(
+            options.finetune_weights,
+            labels=labels,
+            trust_checkpoint=options.trust_checkpoint,
+            **block_options(options),
+        )
+        return net.train()
+    try:
+        net = build_lseg(
+            options.backbone, labels, features=options.num_features, dropout=options.dropout, **block_options(options)
+        )
+        if not resuming:
+            sources = (options.clip_weights, options.backbone_weights)
+            if options.dry_run:
+                sources = tuple(source or RANDOM for source in sources)
+            load_pretrained(net, *sources, read=read_weights)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return net.train()
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """A CLIP or ImageNet file: safetensors, a TorchScript archive, a state dict, or a dict that holds one."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    weights = read_torchscript_weights(path)
+    weights = read_torch_file(path) if weights is None else weights
+    return weights.get("state_dict", weights)

@@ -1,0 +1,59 @@
+"""What the two test scripts share: their options, the checkpoint, the forward in reduced precision."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encoding_ext.errors import InputError
+from modules.checkpoints import load_lseg
+from modules.models import LSegNet
+from modules.options import REPOSITORY, Parser, autocast_dtype, block_options
+
+
+def add_test_options(parser: Parser) -> None:
+    """The checkpoint, where results go, and the control."""
+    group = parser.add_argument_group("test")
+    group.add_argument("--weights", "--checkpoint", type=Path, required=True, help="official or own checkpoint")
+    group.add_argument("--trust_checkpoint", action="store_true", help="run code found in the file: risky")
+    group.add_argument("--shuffle_labels", type=int, metavar="SEED", help="control: exchange the labels' embeddings")
+    group.add_argument("--output_dir", type=Path, help="default: outputs/<dataset>_<weights>")
+    group.add_argument("--log_dir", "--logpath", type=Path, default=REPOSITORY / "logs", help="gets a line per test")
+    group.add_argument("--jobname", default="default", help="part of the log's file name")
+    group.add_argument("--seed", type=int, default=0, help="of what a test draws at random")
+
+
+def load_for_test(options: argparse.Namespace) -> LSegNet:
+    """The network of ``--weights``; ``InputError`` if ``--backbone`` names another one."""
+    net = load_lseg(options.weights, trust_checkpoint=options.trust_checkpoint, **block_options(options))
+    found = net.architecture["backbone"]
+    if options.backbone not in (None, found):
+        raise InputError(
+            f"--backbone {options.backbone}, but {options.weights} is a {found}; give --backbone {found} (or none), "
+            "or another checkpoint"
+        )
+    return net
+
+
+def predictor(net: LSegNet, options: argparse.Namespace, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """(images, text matrix) -> logits, in the precision that was asked for."""
+    dtype = autocast_dtype(options.precision)
+
+    def predict(images: Tensor, text: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            return net(images, text)
+
+    return predict
+
+
+def derangement(count: int, seed: int) -> list[int]:
+    """A random cyclic order of 0..count-1: nobody keeps its place (for one label there is no other place)."""
+    order = np.random.default_rng(seed).permutation(count)
+    target = np.empty(count, dtype=int)
+    target[order] = np.roll(order, 1)
+    return target.tolist()

@@ -1,0 +1,275 @@
+"""Test zero-shot LSeg on one fold of Pascal-5i, COCO-20i or FSS-1000 (protocol of HSNet): mIoU and FB-IoU.
+
+An episode is an image and one of its classes; the labels are 'others' and that class. Pairs that the official sequence
+repeats are segmented once and counted as often as they occur. On several GPUs: torchrun, as for test_lseg.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data import check_dataset, get_dataset
+from data.loading import make_loader
+from encoding_ext import EpisodeMetric, image_to_tensor
+from encoding_ext.distributed import from_first, join_group, leave_group, wait_for_all
+from encoding_ext.episode_log import Areas, EpisodeLog
+from encoding_ext.errors import InputError, run_script
+from encoding_ext.metrics import episode_areas
+from encoding_ext.palettes import palette, save_picture
+from encoding_ext.pictures import overlay, sheet
+from encoding_ext.progress import is_rank_zero, process_rank, progress_bar
+from encoding_ext.results import append_log, text_table, write_csv, write_json
+from modules.checkpoints import git_state, read_checkpoint
+from modules.lseg_module_zs import BACKGROUND, episode_labels
+from modules.models import LSegNet
+from modules.options import (
+    REPOSITORY,
+    Parser,
+    add_compatibility_options,
+    add_data_options,
+    add_device_options,
+    add_network_options,
+    compatibility_problems,
+    resolve_device,
+)
+from modules.testing import add_test_options, derangement, load_for_test, predictor
+
+
+def build_parser() -> Parser:
+    """The options of this script."""
+    parser = Parser(__doc__)
+    add_test_options(parser)
+    add_fold_options(parser)
+    parser.add_argument("--bsz", type=int, default=1, help="images per forward; changes time, not results")
+    parser.add_argument("--nworker", type=int, default=2, help="processes that load images")
+    parser.add_argument("--ignore_index", type=int, default=255, choices=(255,), help="mask value that never counts")
+    parser.add_argument("--save_pictures", type=int, default=0, metavar="N", help="sheets of N episodes")
+    add_data_options(parser, default_dataset="pascal")
+    add_network_options(parser, backbone=None)
+    add_device_options(parser)
+    add_compatibility_options(parser)
+    return parser
+
+
+def add_fold_options(parser: Parser) -> None:
+    """Which part of a benchmark."""
+    group = parser.add_argument_group("benchmark")
+    group.add_argument("--fold", type=int, default=0, help="0..3; FSS-1000 has only one, whatever the number")
+    group.add_argument("--nshot", type=int, default=0, help="support images: 0, 1 or 5")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Check everything, load, segment what earlier runs left over, report."""
+    options = build_parser().parse(argv)
+    check_all(options)
+    device = resolve_device(options.device)
+    net = load_for_test(options)
+    for doubt in file_name_doubts(options):
+        print(f"note: {doubt}")
+    device = join_group(device)
+    try:
+        dataset = get_dataset(
+            options.dataset,
+            root=options.data_path,
+            split="test",
+            transform=image_to_tensor(net.mean, net.std),
+            crop_size=options.crop_size,
+            label_src=options.label_src,
+            fold=options.fold,
+            nshot=options.nshot,
+        )
+        evaluate(net.to(device), dataset, options, device)
+    finally:
+        leave_group()
+
+
+def check_all(options: argparse.Namespace) -> None:
+    """One ``InputError`` with everything that is wrong, before the network is built."""
+    problems = compatibility_problems(options)
+    if options.bsz < 1 or options.nworker < 0:
+        problems.append(f"--bsz {options.bsz} and --nworker {options.nworker}: at least 1 image and 0 processes")
+    try:
+        check_dataset(options.dataset, options.data_path, ("test",), fold=options.fold, nshot=options.nshot)
+    except InputError as error:
+        problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def file_name_doubts(options: argparse.Namespace) -> list[str]:
+    """Where the checkpoint's file name says another benchmark or fold (official commands mix them up)."""
+    name, doubts = options.weights.stem.lower(), []
+    benchmark = re.search(r"pascal|coco|fss", name)
+    if benchmark and options.dataset in ("pascal", "coco", "fss") and benchmark[0] != options.dataset:
+        doubts.append(f"{options.weights.name} sounds like a checkpoint for {benchmark[0]}, this test is on {options.dataset}")
+    fold = re.search(r"fold_?(\d)", name)
+    if fold and int(fold[1]) != options.fold and options.dataset != "fss":
+        doubts.append(f"{options.weights.name} sounds like fold {fold[1]}, this test is on fold {options.fold}")
+    return doubts
+
+
+# ---------------------------------------------------------------------------------------------------- measuring
+
+
+class Remaining:
+    """The items of a dataset that are left to do."""
+
+    on_bad_image = "stop"
+
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        self.dataset, self.indices = dataset, list(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Item ``index`` of what is left, with its place in the whole dataset as ``episode``."""
+        episode = self.indices[index]
+        return {**self.dataset.sample(episode, rng), "episode": episode}
+
+
+def evaluate(net: LSegNet, dataset: Any, options: argparse.Namespace, device: torch.device) -> None:
+    """Segment each distinct pair once over all processes, count, report; finished pairs survive an early end."""
+    log = EpisodeLog(output_folder(options), describe_test(options), process_rank())
+    finished: dict[int, Areas] = from_first(log.finished())
+    metric = EpisodeMetric(dataset.class_ids)
+    if is_rank_zero():
+        if finished:
+            print(f"taking up an unfinished test: {len(finished)} of {len(dataset)} pairs are done")
+        count(metric, dataset, finished)
+    todo = [index for index in range(len(dataset)) if index not in finished]
+    bar = progress_bar(total=len(todo), desc=f"{options.dataset} fold {options.fold}", unit="image")
+    for episodes in segment(net, dataset, todo, options, device):
+        log.add(episodes.items())
+        count(metric, dataset, episodes)
+        bar.update(len(episodes))
+        bar.set_postfix_str("mIoU {:.2f} FB-IoU {:.2f}".format(*metric.get()))
+    bar.close()
+    metric.all_reduce()
+    if is_rank_zero():
+        report(metric, dataset, options)
+        save_pictures(net, dataset, options, device)
+    wait_for_all()
+    log.remove() if is_rank_zero() else None
+
+
+def segment(
+    net: LSegNet, dataset: Any, todo: Sequence[int], options: argparse.Namespace, device: torch.device
+) -> Iterator[dict[int, Areas]]:
+    """This process's share of ``todo``: index -> areas, batch by batch."""
+    predict, names = predictor(net, options, device), class_names(dataset, options)
+    loader = make_loader(Remaining(dataset, todo), options.bsz, options.seed, shuffle=False, num_workers=options.nworker)
+    for batch in loader if todo else ():
+        with torch.inference_mode():
+            logits = predict(batch["image"].to(device), text_of(net, batch["class_id"], names))
+        mask = batch["mask"]
+        areas = episode_areas(logits.argmax(1).cpu(), mask, ignore=mask < 0)
+        yield dict(zip(batch["episode"].tolist(), areas.tolist(), strict=True))
+
+
+def text_of(net: LSegNet, class_ids: Tensor, names: list[str]) -> Tensor:
+    """(B, 2, C): the vectors of 'others' and of each image's class."""
+    return torch.stack([net.encode_labels(labels) for labels in episode_labels(class_ids, names)])
+
+
+def class_names(dataset: Any, options: argparse.Namespace) -> list[str]:
+    """The labels by class; in the control, exchanged among the classes of this test."""
+    names = list(dataset.labels)
+    if options.shuffle_labels is not None:
+        order = derangement(len(dataset.class_ids), options.shuffle_labels)
+        for place, other in enumerate(order):
+            names[dataset.class_ids[place]] = dataset.labels[dataset.class_ids[other]]
+    return names
+
+
+def count(metric: EpisodeMetric, dataset: Any, episodes: dict[int, Areas]) -> None:
+    """Add episodes with the weight that the official sequence gives them."""
+    if episodes:
+        indices = list(episodes)
+        class_ids = torch.tensor([dataset.pairs[index][0] for index in indices])
+        weights = torch.tensor([dataset.count_of(index) for index in indices])
+        metric.add(torch.tensor([episodes[index] for index in indices]), class_ids, weights)
+
+
+def describe_test(options: argparse.Namespace) -> dict[str, Any]:
+    """Everything that the areas of an episode depend on."""
+    state = options.weights.stat()
+    names = ("dataset", "fold", "nshot", "label_src", "crop_size", "shuffle_labels", "precision", "arch_option")
+    return {
+        "weights": [str(options.weights.resolve()), state.st_size, state.st_mtime_ns],
+        "data_path": str(options.data_path),
+        **{name: getattr(options, name) for name in names},
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- reporting
+
+
+def report(metric: EpisodeMetric, dataset: Any, options: argparse.Namespace) -> None:
+    """The table on the screen, results.json, per_class_iou.csv and the line in the log. All figures in percent."""
+    miou, fb_iou = metric.get()
+    rows = [(c, dataset.labels[c], iou) for c, iou in zip(metric.class_ids, metric.per_class_iou().tolist(), strict=True)]
+    print(text_table(("class", "label", "IoU %"), rows))
+    print(f"mIoU: {miou:.2f} %\nFB-IoU: {fb_iou:.2f} %")
+    folder = output_folder(options)
+    result = {
+        "dataset": options.dataset,
+        "fold": options.fold,
+        "nshot": options.nshot,
+        "weights": str(options.weights),
+        "trained": read_checkpoint(options.weights, options.trust_checkpoint).metadata.get("zero_shot", {}),
+        "episodes": len(dataset.episodes),
+        "distinct_pairs": len(dataset),
+        "shuffled_labels": options.shuffle_labels,
+        "miou": miou,
+        "fb_iou": fb_iou,
+        "per_class_iou": {label: iou for _, label, iou in rows},
+        "git": git_state(),
+    }
+    write_json(folder / "results.json", result)
+    write_csv(folder / "per_class_iou.csv", ("class", "label", "iou_percent"), rows)
+    append_log(
+        options.log_dir / f"log_test_zs_{options.jobname}_{options.dataset}.txt",
+        f"fold {options.fold} nshot {options.nshot} {options.weights} mIoU {miou:.2f} FB-IoU {fb_iou:.2f}",
+    )
+    print(f"wrote {folder / 'results.json'}")
+
+
+@torch.inference_mode()
+def save_pictures(net: LSegNet, dataset: Any, options: argparse.Namespace, device: torch.device) -> None:
+    """sheet.png: image, truth and prediction of evenly spread episodes."""
+    shown = min(options.save_pictures, len(dataset))
+    if not shown:
+        return
+    predict, names, colours = predictor(net, options, device), class_names(dataset, options), palette(2)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (net.mean, net.std))
+    rows, titles = [], []
+    for number in range(shown):
+        item = dataset.sample(number * len(dataset) // shown, np.random.default_rng(options.seed))
+        image = ((item["image"] * std + mean) * 255).clamp(0, 255).round().byte().permute(1, 2, 0).numpy()
+        text = text_of(net, torch.tensor([item["class_id"]]), names)
+        predicted = predict(item["image"][None].to(device), text)[0].argmax(0).cpu().numpy()
+        rows.append([image, overlay(image, item["mask"].numpy(), colours), overlay(image, predicted, colours)])
+        titles.append(names[item["class_id"]])
+    picture = sheet(rows, ["image", "truth", f"prediction ('{BACKGROUND}' or the class)"], row_titles=titles)
+    path = output_folder(options) / "sheet.png"
+    save_picture(path, picture)
+    print(f"wrote {path}")
+
+
+def output_folder(options: argparse.Namespace) -> Path:
+    """Where the results of this test go."""
+    name = f"{options.dataset}_fold{options.fold}_{options.nshot}shot_{options.weights.stem}"
+    return options.output_dir or REPOSITORY / "outputs" / name
+
+
+if __name__ == "__main__":
+    run_script(main)
