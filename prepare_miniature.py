@@ -7,6 +7,9 @@ from pathlib import Path
 
 from data.miniature_clip import ClipSettings, make_clip
 from data.miniature_world import TRAINING_IMAGES, VALIDATION_IMAGES, make_world
+from data.miniature_zs import TEST_IMAGES as TEST_IMAGES_ZS
+from data.miniature_zs import TRAINING_IMAGES as TRAINING_IMAGES_ZS
+from data.miniature_zs import make_fewshot_world
 from encoding_ext.errors import InputError, run_script
 from encoding_ext.results import text_table
 from modules.options import REPOSITORY, Parser
@@ -20,13 +23,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--training", type=int, default=TRAINING_IMAGES, help="training images")
     parser.add_argument("--validation", type=int, default=VALIDATION_IMAGES, help="validation images")
     parser.add_argument("--clip_steps", type=int, default=ClipSettings(seed=0).steps, help="training steps of the tiny CLIP")
+    parser.add_argument("--zs_training", type=int, default=TRAINING_IMAGES_ZS, help="zero-shot: training images a class")
+    parser.add_argument("--zs_test", type=int, default=TEST_IMAGES_ZS, help="zero-shot: test images a class")
     options = parser.parse(argv)
-    check(options.seed, options.training, options.validation, options.clip_steps)
+    check(options.seed, options.training, options.validation, options.clip_steps, options.zs_training, options.zs_test)
 
     folder, made = make_world(options.data_path, options.seed, options.training, options.validation)
     print(f"{folder}: {'made' if made else 'already there'}")
     weights, accuracies, made = make_clip(folder, ClipSettings(options.seed, steps=options.clip_steps))
     print(f"{weights}: {'made' if made else 'already there'}")
+    folder, made = make_fewshot_world(options.data_path, options.seed, options.zs_training, options.zs_test)
+    print(f"{folder}: {'made' if made else 'already there'}")
     rows = [(wording, 100 * accuracy) for wording, accuracy in accuracies.items()]
     print(text_table(("its retrieval among 40 labels", "accuracy %"), rows))
 

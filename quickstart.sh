@@ -7,21 +7,20 @@
 # --controls  also an untrained text tower, and the labels' embeddings shuffled (about as long again)
 # --short     a smaller world and one epoch: shows that everything runs, not that it learns
 set -euo pipefail
-started=$(pwd)
-cd "$(dirname "$0")"
+home="$(cd "$(dirname "$0")" && pwd)"
 
-seed=0 controls=no short=no folder=quickstart
+seed=0 controls=no short=no folder="$home/quickstart"
 while [ $# -gt 0 ]; do
     case "$1" in
         --seed) seed="$2"; shift 2 ;;
         --controls) controls=yes; shift ;;
         --short) short=yes; shift ;;
-        --folder) folder="$(cd "$started" && mkdir -p "$2" && cd "$2" && pwd)"; shift 2 ;;
+        --folder) folder="$2"; shift 2 ;;
         *) echo "error: unknown option $1; see the first lines of quickstart.sh" >&2; exit 2 ;;
     esac
 done
 
-source setup_env.sh
+source "$home/setup_env.sh"
 setup_env requirements.txt
 
 # More threads than this slow down networks this small.
@@ -34,7 +33,7 @@ fi
 say() { printf '\n== %s\n' "$*"; }
 
 train() { # $1 name of the run, $2 CLIP weights
-    "$PYTHON" train_lseg.py --dataset miniature --data_path "$root" --backbone tiny_resnet --num_features 48 \
+    "$PYTHON" "$home/train_lseg.py" --dataset miniature --data_path "$root" --backbone tiny_resnet --num_features 48 \
         --clip_weights "$2" --backbone_weights random --checkpoint_dir "$runs" --exp_name "$1_seed$seed" \
         --optimizer adamw --base_lr 0.008 --scratch_factor 1 --schedule cosine --warmup_steps 100 --batch_size 4 \
         --weight_decay 0.01 --workers 1 --seed "$seed" --accelerator cpu "${training[@]}"
@@ -44,13 +43,13 @@ measure() { # $1 name of the run, $2 name of the result, further options
     local run="$1" result="$2" out="$folder/results/seed$seed"
     shift 2
     [ "$short" = yes ] && out="${out}_short"
-    "$PYTHON" test_lseg.py --eval --dataset miniature --data_path "$root" \
+    "$PYTHON" "$home/test_lseg.py" --eval --dataset miniature --data_path "$root" \
         --weights "$runs/${run}_seed$seed/version_0/checkpoints/last.ckpt" --scales 1 --window_batch 2 --workers 1 \
         --device cpu --output_dir "$out/$result" --log_dir "$folder/logs" "$@"
 }
 
 say "1/4 a small world of pictures, and a small CLIP that has read about it"
-"$PYTHON" prepare_miniature.py --data_path "$root" --seed "$seed" "${world[@]}"
+"$PYTHON" "$home/prepare_miniature.py" --data_path "$root" --seed "$seed" "${world[@]}"
 
 say "2/4 training LSeg on the seen labels"
 train trained "$root/miniature/clip_tiny.pt"
@@ -67,4 +66,4 @@ if [ "$controls" = yes ]; then
 fi
 
 say "4/4 the results"
-"$PYTHON" report_miniature.py --folder "$folder" --seed "$seed" $([ "$short" = yes ] && echo --short)
+"$PYTHON" "$home/report_miniature.py" --folder "$folder" --seed "$seed" $([ "$short" = yes ] && echo --short)

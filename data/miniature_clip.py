@@ -34,8 +34,8 @@ CONTEXT_LENGTH = 16
 VOCABULARY = 49408  # OpenAI's byte pair encoding
 EMBEDDING = 64
 IMAGE_SIZE = 32
-SYNONYM_PROBABILITY = 0.3
-VERSION = 1  # raise it when the same settings give other weights, so that old files are made again
+SYNONYM_PROBABILITY = 0.5
+VERSION = 2  # raise it when the same settings give other weights, so that old files are made again
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def retrieval(model: CLIP, captions: Captions, rng: np.random.Generator, count: 
 
 
 def _fit(model: CLIP, images: Tensor, captions: Captions, settings: ClipSettings, rng: np.random.Generator) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.2, fused=True)
     warmup = min(20, settings.steps // 2)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(
         (step + 1) / (warmup + 1), 0.5 + 0.5 * math.cos(math.pi * max(0, step - warmup) / max(1, settings.steps - warmup))))

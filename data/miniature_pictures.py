@@ -133,7 +133,7 @@ def relabel_sheet(image: Tensor, mask: np.ndarray, segment: Segment, to_pixels: 
 
 
 def iou_maps(labels: np.ndarray, synonyms: np.ndarray) -> Image.Image:
-    """IoU in percent of all compositions, (6, 6) colours x shapes, with labels and with synonyms; unseen ones framed."""
+    """IoU in percent of all compositions, (6, 6) colours x shapes, with labels and with synonyms; unseen framed."""
     scale = HeatScale(0, 100, ticks=(0, 25, 50, 75, 100), form="{:.0f}".format)
     marked = [(COLOURS.index(colour), SHAPES.index(shape)) for colour, shape in map(str.split, UNSEEN)]
     words = [(COLOURS, SHAPES), tuple([SYNONYMS[word] for word in some] for some in (COLOURS, SHAPES))]

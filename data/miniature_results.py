@@ -20,7 +20,7 @@ CONTROLS = {
     "untrained_synonyms": "control: text tower untrained, synonyms only",
 }
 TABLE_NOTE = (
-    "Every pixel chooses among all 40 labels. Seen: 30 compositions of colour and shape, and 4 textures. "
+    "Every pixel chooses among all 40 labels. Seen: 30 compositions of colour and shape, and 4 textures.\n"
     "Unseen: 6 compositions that no training mask ever had."
 )
 COLUMNS = {"seen": "seen mIoU %", "unseen": "unseen mIoU %", "all": "all mIoU %"}
@@ -64,7 +64,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def table_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row per test, in the order of the table: ``test``, ``name``, and mIoU in percent: ``seen``, ``unseen``, ``all``."""
+    """A row per test, in the table's order: ``test``, ``name``, and in percent the mIoU ``seen``, ``unseen``, ``all``."""
     return [
         {"test": test, "name": name, **{group: float(results[test]["groups"][group]) for group in ("seen", "unseen")},
          "all": float(results[test]["miou"])}

@@ -25,7 +25,8 @@ def named_map(
     """
     enlarged = Image.fromarray(colourise(labels, colours).repeat(factor, axis=0).repeat(factor, axis=1))
     draw = ImageDraw.Draw(enlarged)
-    style = {"font": ImageFont.load_default(text_size), "anchor": "mm", "align": "center", "spacing": 1, "stroke_width": 2}
+    font = ImageFont.load_default(text_size)
+    style = {"font": font, "anchor": "mm", "align": "center", "spacing": 1, "stroke_width": 2}
     found, areas = np.unique(labels[labels >= 0], return_counts=True)
     taken: list[Box] = []
     for label in found[np.argsort(-areas, kind="stable")][: int((areas >= SMALLEST_NAMED * labels.size).sum())]:

@@ -1,0 +1,91 @@
+"""The zero-shot table of one benchmark: each fold's mIoU and FB-IoU, beside the published figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from encoding_ext.errors import InputError, run_script
+from encoding_ext.results import text_table, write_json
+from modules.options import Parser
+
+# (dataset, backbone) -> mIoU by fold (None where only the mean is published), mean mIoU, mean FB-IoU, in percent.
+# Folds and FSS with ResNet101: model zoo of the official README; the others: the paper's tables, by secondary sources.
+PUBLISHED: dict[tuple[str, str], tuple[list[float | None], float, float | None]] = {
+    ("pascal", "clip_resnet101"): ([52.8, 53.8, 44.4, 38.5], 47.4, 64.1),
+    ("coco", "clip_resnet101"): ([22.1, 25.1, 24.9, 21.5], 23.4, 57.9),
+    ("pascal", "clip_vitl16_384"): ([None] * 4, 52.3, 67.0),
+    ("coco", "clip_vitl16_384"): ([None] * 4, 27.2, 59.9),
+    ("fss", "clip_resnet101"): ([84.7], 84.7, None),
+    ("fss", "clip_vitl16_384"): ([87.8], 87.8, None),
+}
+SELECTION = {
+    "held_out": "epoch and learning rate chosen on seen classes kept from training",
+    "official": "epoch and learning rate chosen on the test classes, as published",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Gather the folds' results.json, print the table, write table.json beside them."""
+    parser = Parser(__doc__)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--backbone", required=True)
+    parser.add_argument("--folder", type=Path, required=True, help="holds fold<f>/results.json, and fold<f>_shuffled/")
+    options = parser.parse(argv)
+    folds = read_folds(options.folder)
+    shuffled = read_folds(options.folder, "_shuffled", required=False)
+    per_fold, published_mean, published_fb = PUBLISHED.get((options.dataset, options.backbone), ([], None, None))
+    rows = [
+        row(str(fold), result["miou"], result["fb_iou"], value_at(per_fold, fold), shuffled.get(fold))
+        for fold, result in folds.items()
+    ]
+    averages = [mean(result[key] for result in folds.values()) for key in ("miou", "fb_iou")]
+    rows.append(row("mean", *averages, published_mean, None))
+    header = ["fold", "mIoU", "FB-IoU", "published", "difference", *(["shuffled control"] if shuffled else [])]
+    print(text_table(header, [cells[: len(header)] for cells in rows]))
+    if published_fb is not None:
+        print(f"published mean FB-IoU {published_fb}")
+    print(how_selected(folds))
+    table = {"dataset": options.dataset, "backbone": options.backbone, "header": header, "rows": rows}
+    write_json(options.folder / "table.json", {**table, "selection": how_selected(folds)})
+    print(f"wrote {options.folder / 'table.json'}")
+
+
+def read_folds(folder: Path, suffix: str = "", required: bool = True) -> dict[int, dict[str, Any]]:
+    """Fold -> its results; ``InputError`` if there are none although they are ``required``."""
+    paths = {fold: folder / f"fold{fold}{suffix}" / "results.json" for fold in range(4)}
+    found = {fold: json.loads(path.read_text()) for fold, path in paths.items() if path.is_file()}
+    if required and not found:
+        raise InputError(f"no fold has results under {folder}; run train_zs.sh or test_zs.sh first")
+    return found
+
+
+def value_at(values: Sequence[float | None], fold: int) -> float | None:
+    """The published figure of a fold, None where there is none."""
+    return values[fold] if fold < len(values) else None
+
+
+def row(name: str, miou: float, fb_iou: float, published: float | None, control: dict[str, Any] | None) -> list[str]:
+    """The cells of a line, as text."""
+    difference = "" if published is None else f"{miou - published:+.1f}"
+    return [
+        name,
+        f"{miou:.1f}",
+        f"{fb_iou:.1f}",
+        "" if published is None else f"{published:.1f}",
+        difference,
+        "" if control is None else f"{control['miou']:.1f}",
+    ]
+
+
+def how_selected(folds: dict[int, dict[str, Any]]) -> str:
+    """Which classes chose the checkpoints."""
+    ways = {result["trained"].get("select") for result in folds.values()}
+    return "; ".join(SELECTION.get(way, "the checkpoints do not say how they were chosen") for way in sorted(ways, key=str))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,33 @@
+"""Print the checkpoint with the best validation mIoU among some runs: how a learning rate of a sweep is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from encoding_ext.errors import InputError, run_script
+from modules.checkpoints import read_checkpoint
+from modules.options import Parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Look through ``<run>/version_*/checkpoints/result-*.ckpt`` of every run."""
+    parser = Parser(__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs: <checkpoint_dir>/<exp_name>")
+    options = parser.parse(argv)
+    found = [path for run in options.runs for path in sorted(run.glob("version_*/checkpoints/result-*.ckpt"))]
+    if not found:
+        raise InputError(f"no result-*.ckpt under {', '.join(map(str, options.runs))}; train there first")
+    print(max(found, key=validation_miou))
+
+
+def validation_miou(path: Path) -> float:
+    """The validation mIoU, 0..1, that a checkpoint of ours says it has."""
+    metric = read_checkpoint(path).metadata.get("metric", {})
+    if "val_miou_epoch" not in metric:
+        raise InputError(f"{path} does not say what its validation mIoU is; only runs of this code can be compared")
+    return metric["val_miou_epoch"]
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Zero-shot: tests every fold of a benchmark with given checkpoints, then prints the table beside the published one.
+#
+#   bash test_zs.sh DATASET BACKBONE [--weights 'checkpoints/pascal_fold%.ckpt'] [--folds "0 1 2 3"] [options of test_lseg_zs.py]
+#   bash test_zs.sh pascal clip_resnet101
+#
+# In --weights, % stands for the fold. Default: the official file names (pascal_fold0.ckpt ..., coco_fold0.ckpt ...,
+# fss_rn101.ckpt, fss_l16.ckpt) under checkpoints/. A fold that was tested already is kept; delete its folder to redo it.
+set -euo pipefail
+home="$(cd "$(dirname "$0")" && pwd)"
+[ $# -ge 2 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+dataset="$1" backbone="$2"
+shift 2
+
+python="${PYTHON:-$([ -x "$home/.venv/bin/python" ] && echo "$home/.venv/bin/python" || echo python)}"
+folds="0 1 2 3" weights="$home/checkpoints/${dataset}_fold%.ckpt" options=()
+if [ "$dataset" = fss ]; then
+    folds=0 weights="$home/checkpoints/fss_rn101.ckpt"
+    [ "$backbone" = clip_resnet101 ] || weights="$home/checkpoints/fss_l16.ckpt"
+fi
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --weights) weights="$2"; shift 2 ;;
+        --folds) folds="$2"; shift 2 ;;
+        *) options+=("$1"); shift ;;
+    esac
+done
+results="$home/outputs/zs_${dataset}_${backbone}"
+
+for fold in $folds; do
+    [ -f "$results/fold$fold/results.json" ] && continue
+    "$python" -u "$home/test_lseg_zs.py" --dataset "$dataset" --backbone "$backbone" --fold "$fold" --nshot 0 --bsz 8 \
+        --weights "${weights//%/$fold}" --output_dir "$results/fold$fold" "${options[@]}"
+done
+"$python" "$home/report_zs.py" --dataset "$dataset" --backbone "$backbone" --folder "$results"

@@ -1,0 +1,174 @@
+"""train_lseg_zs.py, test_lseg_zs.py and the recipes as a user runs them, on tiny trees in the three real layouts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.episodes import test_episodes as official_episodes
+from fewshot_trees import make_pascal, make_tree, replace
+from modules.checkpoints import to_official
+from modules.models import build_lseg
+from modules.safe_load import read_torch_file
+from scripts import REPOSITORY, TINY, environment, run, torchrun
+
+README = "--module clipseg_DPT_test_v2 --widehead --no-scaleinv --arch_option 0 --ignore_index 255 --nshot 0".split()
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> Path:
+    """A checkpoint in the official format: whole state dict under ``net.``, no hyper-parameters."""
+    torch.manual_seed(0)
+    path = tmp_path / "pascal_fold0.ckpt"
+    torch.save({"state_dict": to_official(build_lseg("tiny_resnet", None, features=16).state_dict())}, path)
+    return path
+
+
+def test_arguments(root: Path, official: Path, dataset: str, *more: object) -> list[object]:
+    places = ("--datapath", root, "--output_dir", root.parent / "out", "--logpath", root.parent / "logs")
+    return ["--dataset", dataset, "--weights", official, *places, "--crop_size", 32, "--nworker", 0, "--device", "cpu", *more]
+
+
+test_arguments.__test__ = False
+
+
+def results(root: Path) -> dict:
+    return json.loads((root.parent / "out" / "results.json").read_text())
+
+
+@pytest.mark.parametrize("dataset", ["pascal", "coco", "fss"])
+def test_readme_commands_run_on_every_benchmark(dataset, official, tmp_path):
+    root = make_tree(dataset, tmp_path / "data", fold=1)
+    options = test_arguments(root, official, dataset, "--backbone", "tiny_resnet", "--fold", 1, "--bsz", 50, *README)
+    output = run("test_lseg_zs.py", *options, "--save_pictures", 2, cwd=tmp_path)
+    assert "FB-IoU" in output and "sounds like" in output  # pascal_fold0.ckpt on another fold or benchmark
+    found = results(root)
+    assert found["episodes"] == {"pascal": 1000, "coco": 1000, "fss": 2400}[dataset]
+    assert len(found["per_class_iou"]) == {"pascal": 5, "coco": 20, "fss": 240}[dataset]
+    assert (tmp_path / "out" / "sheet.png").is_file() and not list((tmp_path / "out").glob(".unfinished*"))
+
+
+def test_batches_workers_and_processes_do_not_change_the_result(official, tmp_path):
+    root = make_pascal(tmp_path / "data", fold=0)
+    options = test_arguments(root, official, "pascal", "--fold", 0)
+    found = {}
+    for bsz, workers in ((1, 0), (7, 2)):
+        run("test_lseg_zs.py", *options, "--bsz", bsz, "--nworker", workers, cwd=tmp_path)
+        found[bsz, workers] = results(root)
+    torchrun(2, "test_lseg_zs.py", *options, "--bsz", 7, cwd=tmp_path)
+    found["two processes"] = results(root)
+    first = found[1, 0]
+    assert first["distinct_pairs"] == len(set(official_episodes("pascal", 0)))
+    for name, other in found.items():
+        assert other["miou"] == pytest.approx(first["miou"], abs=1e-4), name  # percent: 1e-6 of the mIoU
+        assert other["fb_iou"] == pytest.approx(first["fb_iou"], abs=1e-4), name
+
+
+def test_a_corrupt_image_ends_the_test_and_what_is_done_is_taken_up_again(official, tmp_path):
+    root = make_pascal(tmp_path / "data", fold=0)
+    options = test_arguments(root, official, "pascal", "--fold", 0, "--bsz", 8)
+    run("test_lseg_zs.py", *options, cwd=tmp_path)
+    undisturbed = results(root)
+    name = official_episodes("pascal", 0)[200][1]
+    bad = replace(root / "VOC2012" / "JPEGImages" / f"{name}.jpg")
+    content = bad.read_bytes()
+    bad.write_bytes(content[: len(content) // 2])
+    output = run("test_lseg_zs.py", *options, cwd=tmp_path, code=2)
+    assert str(bad) in output and "Traceback" not in output
+    bad.write_bytes(content)
+    output = run("test_lseg_zs.py", *options, cwd=tmp_path)
+    assert "taking up an unfinished test" in output
+    assert results(root) == undisturbed
+
+
+def test_shuffled_names_are_another_result(official, tmp_path):
+    root = make_pascal(tmp_path / "data", fold=0)
+    options = test_arguments(root, official, "pascal", "--fold", 0, "--bsz", 50)
+    run("test_lseg_zs.py", *options, cwd=tmp_path)
+    before = results(root)["per_class_iou"]
+    run("test_lseg_zs.py", *options, "--shuffle_labels", 0, cwd=tmp_path)
+    assert results(root)["per_class_iou"] != before
+
+
+def test_bad_input_is_named_before_the_network_is_built(official, tmp_path):
+    root = make_pascal(tmp_path / "data", fold=0)
+    empty = tmp_path / "nothing"
+    cases = {
+        "no data": (["--datapath", empty], "VOC2012"),
+        "fold": (["--fold", 4], "fold"),
+        "shots": (["--nshot", 3], "nshot"),
+        "backbone": (["--backbone", "clip_vitl16_384"], "is a tiny_resnet"),
+        "batch": (["--bsz", 0], "--bsz 0"),
+    }
+    for name, (options, expected) in cases.items():
+        output = run("test_lseg_zs.py", *test_arguments(root, official, "pascal", *options), cwd=tmp_path, code=2)
+        assert expected in output and "Traceback" not in output, name
+
+
+# ------------------------------------------------------------------------------------------------------ training
+
+
+def train_arguments(root: Path, *more: object) -> list[object]:
+    tiny = ["tiny_resnet" if option == "tiny_vit" else option for option in TINY]
+    place = tiny.index("--base_size")
+    del tiny[place : place + 2]
+    return ["--dataset", "pascal", "--data_path", root, "--checkpoint_dir", root.parent / "runs", *tiny, *more]
+
+
+def whole_fold(tmp_path: Path) -> Path:
+    """All images of fold 0, training and test."""
+    root = make_pascal(tmp_path / "data", fold=0, role="train")
+    return make_pascal(root, fold=0)
+
+
+@pytest.mark.parametrize("options", [["--nshot", 1], ["--nshot", 5, "--finetune_mode"], ["--nshot", 0, "--select", "official"]])
+def test_trains_on_support_images_too_and_says_what_chose_the_epoch(options, tmp_path):
+    root = whole_fold(tmp_path)
+    output = run("train_lseg_zs.py", *train_arguments(root, "--dry_run", "--batch_size", 4, *options), cwd=tmp_path)
+    assert "train_loss" in output and "val_miou_epoch" in output
+
+
+def test_miniature_recipe_survives_kills_and_prints_the_same_table(tmp_path):
+    """train_zs.sh over two folds of a small world: undisturbed, and killed twice on the way."""
+    sizes = ("--training", 2, "--validation", 2, "--clip_steps", 2, "--zs_training", 4, "--zs_test", 2)
+    run("prepare_miniature.py", "--data_path", tmp_path / "world", *sizes, cwd=tmp_path)
+    recipe = ["bash", str(REPOSITORY / "train_zs.sh"), "miniature_zs", "tiny_resnet", "--folds", "0 1", "--control"]
+    recipe += ["--lrs", "0.004 0.008", "--data_path", "world", "--max_epochs", "2", "--num_features", "16"]
+    recipe += ["--clip_weights", "world/miniature/clip_tiny.pt", "--backbone_weights", "random", "--workers", "0"]
+    recipe += ["--accelerator", "cpu", "--batch_size", "8"]
+
+    def start(runs: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*recipe, "--checkpoint_dir", runs],
+            cwd=tmp_path,
+            env=environment(PYTHON=sys.executable),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def finish(runs: str) -> tuple[str, dict]:
+        output = start(runs).communicate(timeout=400)[0]
+        table = tmp_path / runs / "zs_miniature_zs_tiny_resnet_results" / "table.json"
+        assert table.is_file(), output[-3000:]
+        return output, json.loads(table.read_text())
+
+    output, undisturbed = finish("calm")
+    assert "seen classes kept from training" in output
+    for seconds in (9, 14):
+        process = start("killed")
+        try:
+            process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.wait()
+    assert finish("killed")[1] == undisturbed
+    metadata = read_torch_file(next((tmp_path / "calm").glob("*fold1*/version_0/checkpoints/last.ckpt")))["lseg"]
+    assert metadata["zero_shot"]["select"] == "held_out" and metadata["zero_shot"]["fold"] == 1

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Zero-shot: trains and tests every fold of a benchmark, then prints its table beside the published one.
+#
+#   bash train_zs.sh DATASET BACKBONE [--lrs "0.001 0.004"] [--folds "0 1 2 3"] [--control] [options of train_lseg_zs.py]
+#   bash train_zs.sh pascal clip_resnet101
+#
+# DATASET pascal, coco, fss or miniature_zs. --lrs: base learning rates; the one with the best validation mIoU is tested.
+# --control: also tests with the names of the test classes exchanged. Killed at any point, the same command goes on.
+set -euo pipefail
+home="$(cd "$(dirname "$0")" && pwd)"
+[ $# -ge 2 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+dataset="$1" backbone="$2"
+shift 2
+
+python="${PYTHON:-$([ -x "$home/.venv/bin/python" ] && echo "$home/.venv/bin/python" || echo python)}"
+folds="0 1 2 3" lrs="0.004" control=no runs="$home/checkpoints" test_options=() options=()
+[ "$dataset" = fss ] && folds=0
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --lrs) lrs="$2"; shift 2 ;;
+        --folds) folds="$2"; shift 2 ;;
+        --control) control=yes; shift ;;
+        --checkpoint_dir) runs="$2"; shift 2 ;;
+        --data_path | --datapath | --data-path)
+            options+=(--data_path "$2") test_options+=(--data_path "$2"); shift 2 ;;
+        --crop_size | --label_src) options+=("$1" "$2") test_options+=("$1" "$2"); shift 2 ;;
+        *) options+=("$1"); shift ;;
+    esac
+done
+
+name="zs_${dataset}_${backbone}" results="$runs/zs_${dataset}_${backbone}_results"
+
+measure() { # $1 fold, $2 folder of the result, further options; a result that is there is kept
+    local fold="$1" out="$results/$2"
+    shift 2
+    [ -f "$out/results.json" ] && return 0
+    "$python" -u "$home/test_lseg_zs.py" --dataset "$dataset" --fold "$fold" --bsz 8 --weights "$best" --output_dir "$out" \
+        --log_dir "$runs/logs" "${test_options[@]}" "$@"
+}
+
+for fold in $folds; do
+    candidates=()
+    for lr in $lrs; do
+        run="${name}_fold${fold}_lr${lr}"
+        done_mark="$runs/$run/finished_$(printf '%s ' "${options[@]}" | cksum | cut -d' ' -f1)"
+        candidates+=("$runs/$run")
+        [ -f "$done_mark" ] && continue
+        echo "== $dataset fold $fold, base_lr $lr"
+        "$python" -u "$home/train_lseg_zs.py" --dataset "$dataset" --backbone "$backbone" --fold "$fold" --base_lr "$lr" \
+            --checkpoint_dir "$runs" --exp_name "$run" "${options[@]}"
+        rm -rf "$results/fold$fold" "$results/fold${fold}_shuffled"
+        touch "$done_mark"
+    done
+    best="$("$python" "$home/select_checkpoint.py" "${candidates[@]}")"
+    echo "== $dataset fold $fold: testing $best"
+    measure "$fold" "fold$fold"
+    [ "$control" = yes ] && measure "$fold" "fold${fold}_shuffled" --shuffle_labels 0
+done
+"$python" "$home/report_zs.py" --dataset "$dataset" --backbone "$backbone" --folder "$results"
