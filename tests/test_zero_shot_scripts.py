@@ -78,7 +78,7 @@ def test_a_corrupt_image_ends_the_test_and_what_is_done_is_taken_up_again(offici
     name = official_episodes("pascal", 0)[200][1]
     bad = replace(root / "VOC2012" / "JPEGImages" / f"{name}.jpg")
     content = bad.read_bytes()
-    bad.write_bytes(content[: len(content) // 2])
+    bad.write_bytes(content[:-20])  # the header is whole, so only decoding finds it
     output = run("test_lseg_zs.py", *options, cwd=tmp_path, code=2)
     assert str(bad) in output and "Traceback" not in output
     bad.write_bytes(content)
