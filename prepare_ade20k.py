@@ -5,16 +5,14 @@ Safe to interrupt and to run again: what is finished is recognised, what is half
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data import DEFAULT_ROOT
 from data.pairs import find_pairs
-from encoding_ext.cli import normalise_flags
+from encoding_ext.cli import Parser
 from encoding_ext.download import download, part_of
 from encoding_ext.errors import InputError, run_script
 from encoding_ext.files import check_free_space
@@ -72,14 +70,17 @@ ARCHIVES = (
 )
 
 
+def build_parser() -> Parser:
+    """The options of this script."""
+    parser = Parser(__doc__)
+    parser.add_argument("--data_path", "--target_dir", type=Path, default=DEFAULT_ROOT, help="where to put it")
+    parser.add_argument("--download_dir", type=Path, help="an existing copy, which is checked and linked to instead")
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, then link or fetch both archives."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data_path", "--target_dir", type=Path, default=DEFAULT_ROOT, help="where to put it (default: %(default)s)"
-    )
-    parser.add_argument("--download_dir", type=Path, help="an existing copy, which is checked and linked to instead")
-    args = parser.parse_args(normalise_flags(sys.argv[1:] if argv is None else argv))
+    args = build_parser().parse(argv)
     target = args.data_path.expanduser().absolute()
     try:
         target.mkdir(parents=True, exist_ok=True)

@@ -10,9 +10,10 @@ from data.miniature_world import TRAINING_IMAGES, VALIDATION_IMAGES, make_world
 from data.miniature_zs import TEST_IMAGES as TEST_IMAGES_ZS
 from data.miniature_zs import TRAINING_IMAGES as TRAINING_IMAGES_ZS
 from data.miniature_zs import make_fewshot_world
+from encoding_ext.cli import Parser
 from encoding_ext.errors import InputError, run_script
 from encoding_ext.results import text_table
-from modules.options import REPOSITORY, Parser
+from modules.options import REPOSITORY
 
 
 def main(argv: Sequence[str] | None = None) -> None:

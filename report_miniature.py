@@ -25,13 +25,14 @@ from data.miniature_pictures import (
 )
 from data.miniature_results import TABLE_NOTE, composition_ious, read_results, table_cells, table_rows
 from encoding_ext import image_to_tensor
+from encoding_ext.cli import Parser
 from encoding_ext.errors import InputError, run_script
 from encoding_ext.files import write_aside
 from encoding_ext.palettes import save_picture
 from encoding_ext.results import text_table, write_json
 from modules.checkpoints import load_lseg
 from modules.models import LSegNet, build_lseg
-from modules.options import REPOSITORY, Parser
+from modules.options import REPOSITORY
 
 
 @dataclass(frozen=True)

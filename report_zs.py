@@ -8,9 +8,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from encoding_ext.cli import Parser
 from encoding_ext.errors import InputError, run_script
 from encoding_ext.results import text_table, write_json
-from modules.options import Parser
+
 
 # (dataset, backbone) -> mIoU by fold (None where only the mean is published), mean mIoU, mean FB-IoU, in percent.
 # Folds and FSS with ResNet101: model zoo of the official README; the others: the paper's tables, by secondary sources.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from encoding_ext.cli import Parser
 from encoding_ext.errors import InputError, run_script
 from modules.checkpoints import read_checkpoint
-from modules.options import Parser
+
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from data import check_dataset, get_dataset, get_labels
 from data.loading import make_loader
 from encoding_ext import MultiScaleEvaluator, SegmentationMetric, image_to_tensor
+from encoding_ext.cli import Parser
 from encoding_ext.distributed import join_group, leave_group
 from encoding_ext.errors import InputError, run_script
 from encoding_ext.evaluator import TEST_SCALES
@@ -28,7 +29,6 @@ from modules.checkpoints import export_plain, git_state
 from modules.models import LSegNet
 from modules.options import (
     REPOSITORY,
-    Parser,
     add_compatibility_options,
     add_data_options,
     add_device_options,

@@ -19,6 +19,7 @@ from torch import Tensor
 from data import check_dataset, get_dataset
 from data.loading import make_loader
 from encoding_ext import EpisodeMetric, image_to_tensor
+from encoding_ext.cli import Parser
 from encoding_ext.distributed import from_first, join_group, leave_group, wait_for_all
 from encoding_ext.episode_log import Areas, EpisodeLog
 from encoding_ext.errors import InputError, run_script
@@ -32,7 +33,6 @@ from modules.lseg_module_zs import BACKGROUND, episode_labels
 from modules.models import LSegNet
 from modules.options import (
     REPOSITORY,
-    Parser,
     add_compatibility_options,
     add_data_options,
     add_device_options,

@@ -10,12 +10,12 @@ import pytorch_lightning as pl
 
 from data import check_dataset, get_dataset
 from data.loading import make_loader
+from encoding_ext.cli import Parser
 from encoding_ext.errors import InputError, run_script
 from encoding_ext.transforms import image_to_tensor
 from modules.lseg_module import LSegModule
 from modules.models import BACKBONES
 from modules.options import (
-    Parser,
     add_compatibility_options,
     add_data_options,
     add_network_options,

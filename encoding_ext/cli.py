@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 
 _FLAG = re.compile(r"^--[A-Za-z][\w-]*(?==|$)")
 
@@ -18,3 +20,16 @@ def normalise_flags(argv: Iterable[str]) -> list[str]:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     flags = [_FLAG.sub(lambda match: "--" + match[0][2:].replace("-", "_"), text) for text in arguments[:end]]
     return flags + arguments[end:]
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes ``--some-flag`` and ``--some_flag`` alike, never abbreviations, and shows defaults in its help."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+        )
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """The parsed ``argv`` (default: the process's own arguments)."""
+        return self.parse_args(normalise_flags(sys.argv[1:] if argv is None else argv))

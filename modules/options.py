@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from encoding_ext.cli import normalise_flags
+from encoding_ext.cli import Parser
 from encoding_ext.errors import InputError
 from modules.models import BACKBONES
 from modules.optimization import OPTIMIZERS, SCHEDULES, OptimizationConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NO_EFFECT = "accepted for old command lines; changes nothing, as in the official code"
-
-
-class Parser(argparse.ArgumentParser):
-    """Takes ``--some-flag`` and ``--some_flag`` alike, never abbreviations, and shows defaults in its help."""
-
-    def __init__(self, description: str) -> None:
-        super().__init__(
-            description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-        )
-
-    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
-        """The parsed ``argv`` (default: the process's own arguments)."""
-        import sys
-
-        return self.parse_args(normalise_flags(sys.argv[1:] if argv is None else argv))
 
 
 def add_data_options(parser: Parser, default_dataset: str = "ade20k") -> None:
@@ -39,7 +23,7 @@ def add_data_options(parser: Parser, default_dataset: str = "ade20k") -> None:
     group.add_argument("--data_path", "--datapath", type=Path, help="folder that holds the datasets")
     group.add_argument("--label_src", help="label list: default, corrected, a name the dataset knows, or a file")
     group.add_argument("--base_size", type=int, help="size that scales refer to; default: the dataset's")
-    group.add_argument("--crop_size", "--crop-size", type=int, help="side of crops; default: the dataset's")
+    group.add_argument("--crop_size", type=int, help="side of crops; default: the dataset's")
     group.add_argument("--workers", type=int, default=4, help="processes that load images")
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from encoding_ext.cli import Parser
 from encoding_ext.errors import InputError
 from modules.checkpoints import load_lseg
 from modules.models import LSegNet
-from modules.options import REPOSITORY, Parser, autocast_dtype, block_options
+from modules.options import REPOSITORY, autocast_dtype, block_options
 
 
 def add_test_options(parser: Parser) -> None:

@@ -22,12 +22,13 @@ from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from encoding_ext.cli import Parser
 from encoding_ext.errors import InputError
 from modules.checkpoints import read_checkpoint, save_file
 from modules.lseg_module import LSegModule
 from modules.models import LSegNet
 from modules.optimization import OptimizationConfig
-from modules.options import PRECISIONS, REPOSITORY, Parser, training_precision
+from modules.options import PRECISIONS, REPOSITORY, training_precision
 from modules.safe_load import read_torch_file
 
 BEST = 3

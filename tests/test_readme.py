@@ -1,0 +1,82 @@
+"""The README tells the truth: its snippet runs, its commands are accepted, its file tree is the one on disk."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ade_tree import make_tree
+from modules.checkpoints import METADATA_KEY, metadata_of, to_official
+from modules.models import build_lseg
+from scripts import REPOSITORY, environment
+
+README = (REPOSITORY / "README.md").read_text()
+FENCED = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+COMMANDS = "\n".join(body for language, body in FENCED if language == "bash").replace("\\\n", " ")
+
+
+def checkpoint(path: Path) -> Path:
+    net = build_lseg("tiny_vit", None, features=16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": to_official(net.state_dict()), METADATA_KEY: metadata_of(net)}, path)
+    return path
+
+
+def test_the_eight_lines_run_as_they_stand(tmp_path, monkeypatch):
+    (snippet,) = [body for language, body in FENCED if language == "python"]
+    checkpoint(tmp_path / "checkpoints" / "demo_e200.ckpt")
+    Image.new("RGB", (50, 40), "green").save(tmp_path / "cat.jpg")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, torch.Tensor] = {}
+    exec(snippet, names)
+    assert names["logits"].shape == (1, 3, 480, 640) and names["mask"].shape == (1, 480, 640)
+    assert names["embedding"].shape[-2:] == (240, 320)
+
+
+@pytest.mark.parametrize("line", re.findall(r"^python (\w+\.py.*?)(?:#.*)?$", COMMANDS, re.MULTILINE))
+def test_every_python_command_is_accepted(line):
+    script, *arguments = shlex.split(line)
+    module = importlib.import_module(script.removesuffix(".py"))
+    module.build_parser().parse(arguments)  # an unknown flag would raise SystemExit
+
+
+@pytest.mark.parametrize("script", sorted(set(re.findall(r"bash (\w+\.sh)", README))))
+def test_every_recipe_is_there_and_is_valid_bash(script):
+    result = subprocess.run(["bash", "-n", str(REPOSITORY / script)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_train_sh_and_test_sh_run_from_anywhere(tmp_path):
+    root = make_tree(tmp_path / "datasets")
+    tiny = ["--backbone", "tiny_vit", "--crop_size", "64", "--base_size", "64", "--workers", "0"]
+    weights = checkpoint(tmp_path / "mine.ckpt")
+    recipes = {
+        "train.sh": ["--dry-run", "--num_features", "16", "--accelerator", "cpu", "--checkpoint_dir", "runs"],
+        "test.sh": ["--weights", str(weights), "--device", "cpu", "--output_dir", "out", "--log_dir", "logs"],
+    }
+    for script, options in recipes.items():
+        line = ["bash", str(REPOSITORY / script), *tiny, "--data_path", str(root), *options]
+        result = subprocess.run(
+            line, cwd=tmp_path, env=environment(PYTHON=sys.executable), capture_output=True, text=True, timeout=200
+        )
+        assert result.returncode == 0, (result.stdout + result.stderr)[-2000:]
+    assert (tmp_path / "out" / "results.json").is_file()
+
+
+def test_the_file_tree_names_what_there_is():
+    tree = next(body for language, body in FENCED if not language and "modules/" in body)
+    scripts = {path.name for pattern in ("*.py", "*.sh") for path in REPOSITORY.glob(pattern)}
+    parts = {path.name for folder in ("modules", "modules/models") for path in (REPOSITORY / folder).glob("[!_]*.py")}
+    named = set(re.findall(r"[\w*]+\.(?:py|sh)", tree))
+    assert scripts | parts <= named, f"not in the README's tree: {sorted((scripts | parts) - named)}"
+    files = {path.name for path in REPOSITORY.rglob("*") if ".venv" not in path.parts}
+    missing = [name for name in named if "*" not in name and name not in files]
+    assert not missing, f"in the README's tree, not on disk: {missing}"
