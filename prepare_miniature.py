@@ -19,13 +19,13 @@ from modules.options import REPOSITORY
 def main(argv: Sequence[str] | None = None) -> None:
     """World, then CLIP; what is there already, with the same settings, is left alone."""
     parser = Parser(__doc__)
-    parser.add_argument("--data_path", type=Path, default=REPOSITORY / "quickstart" / "datasets", help="gets miniature/")
+    parser.add_argument("--data_path", type=Path, default=REPOSITORY / "quickstart" / "datasets", help="where to")
     parser.add_argument("--seed", type=int, default=0, help="of the pictures and of the CLIP; 0 or more")
     parser.add_argument("--training", type=int, default=TRAINING_IMAGES, help="training images")
     parser.add_argument("--validation", type=int, default=VALIDATION_IMAGES, help="validation images")
-    parser.add_argument("--clip_steps", type=int, default=ClipSettings(seed=0).steps, help="training steps of the tiny CLIP")
-    parser.add_argument("--zs_training", type=int, default=TRAINING_IMAGES_ZS, help="zero-shot: training images a class")
-    parser.add_argument("--zs_test", type=int, default=TEST_IMAGES_ZS, help="zero-shot: test images a class")
+    parser.add_argument("--clip_steps", type=int, default=ClipSettings(seed=0).steps, help="steps of the tiny CLIP")
+    parser.add_argument("--zs_training", type=int, default=TRAINING_IMAGES_ZS, help="zero-shot: training, per class")
+    parser.add_argument("--zs_test", type=int, default=TEST_IMAGES_ZS, help="zero-shot: test images, per class")
     options = parser.parse(argv)
     check(options.seed, options.training, options.validation, options.clip_steps, options.zs_training, options.zs_test)
 

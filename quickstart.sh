@@ -42,7 +42,7 @@ recipe=(--num_features 48 --backbone_weights random --optimizer adamw --scratch_
 
 train() { # $1 name of the run, $2 CLIP weights
     "$PYTHON" "$home/train_lseg.py" --dataset miniature --data_path "$root" --backbone tiny_resnet --base_lr 0.008 \
-        --clip_weights "$2" --checkpoint_dir "$runs" --exp_name "$1_seed$seed" "${recipe[@]}" "${training[@]}"
+        --clip_weights "$2" --checkpoint_dir "$runs" --exp_name "$1_seed$seed" "${recipe[@]}" ${training[@]+"${training[@]}"}
 }
 
 measure() { # $1 name of the run, $2 name of the result, further options
@@ -55,7 +55,7 @@ measure() { # $1 name of the run, $2 name of the result, further options
 }
 
 say "1/5 a small world of pictures, and a small CLIP that has read about it"
-"$PYTHON" "$home/prepare_miniature.py" --data_path "$root" --seed "$seed" "${world[@]}"
+"$PYTHON" "$home/prepare_miniature.py" --data_path "$root" --seed "$seed" ${world[@]+"${world[@]}"}
 
 say "2/5 training LSeg on the seen labels"
 train trained "$root/miniature/clip_tiny.pt"
@@ -74,7 +74,7 @@ fi
 say "4/5 zero-shot: trained on other classes, tested on those of fold $folds, beside exchanged names"
 PYTHON="$PYTHON" bash "$home/train_zs.sh" miniature_zs tiny_resnet --lrs 0.008 --folds "$folds" --control \
     --data_path "$root" --clip_weights "$root/miniature/clip_tiny.pt" --checkpoint_dir "$runs/zero_shot_seed$seed" \
-    "${recipe[@]}" "${zero_shot[@]}"
+    "${recipe[@]}" ${zero_shot[@]+"${zero_shot[@]}"}
 
 say "5/5 the results"
 "$PYTHON" "$home/report_miniature.py" --folder "$folder" --seed "$seed" $([ "$short" = yes ] && echo --short)

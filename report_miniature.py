@@ -18,7 +18,6 @@ from data.miniature_pictures import (
     choose_rich_image,
     cosine_maps,
     iou_maps,
-    pixels_of,
     prediction_sheet,
     relabel_sheet,
     visible_areas,
@@ -30,6 +29,7 @@ from encoding_ext.errors import InputError, run_script
 from encoding_ext.files import write_aside
 from encoding_ext.palettes import save_picture
 from encoding_ext.results import text_table, write_json
+from encoding_ext.transforms import tensor_to_pixels
 from modules.checkpoints import load_lseg
 from modules.models import LSegNet, build_lseg
 from modules.options import REPOSITORY
@@ -109,7 +109,8 @@ def check_all(places: Places) -> dict[str, dict]:
     except InputError as error:
         problems.append(str(error))
     if problems:
-        raise InputError("\n".join([*problems, f"`{places.command}` makes all that is missing; then run this again"]))
+        problems.append(f"`{places.command}` makes all that is missing; then run this again")
+        raise InputError("\n".join(problems))
     return results
 
 
@@ -123,7 +124,7 @@ def write_pictures(places: Places, net: LSegNet) -> None:
     def segment(image: Tensor, labels: Sequence[str]) -> np.ndarray:
         return net(image[None], labels=list(labels))[0].argmax(dim=0).numpy()
 
-    areas, to_pixels = visible_areas(dataset), pixels_of(net.mean, net.std)
+    areas, to_pixels = visible_areas(dataset), tensor_to_pixels(net.mean, net.std)
     picture = prediction_sheet(dataset, choose_images(areas), segment, to_pixels)
     save_picture(places.report / "sheet.png", picture)
     image, mask = dataset[choose_rich_image(areas)]

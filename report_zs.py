@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for fold, result in folds.items()
     ]
     averages = [mean(result[key] for result in folds.values()) for key in ("miou", "fb_iou")]
-    rows.append(row("mean", *averages, published_mean, None))
+    # The published mean is over all folds, so it compares with nothing less.
+    rows.append(row("mean", *averages, published_mean if len(folds) == len(per_fold) else None, None))
     header = ["fold", "mIoU", "FB-IoU", "published", "difference", *(["shuffled control"] if shuffled else [])]
     print(text_table(header, [cells[: len(header)] for cells in rows]))
     if published_fb is not None:
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def read_folds(folder: Path, suffix: str = "", required: bool = True) -> dict[int, dict[str, Any]]:
     """Fold -> its results; ``InputError`` if there are none although they are ``required``."""
     paths = {fold: folder / f"fold{fold}{suffix}" / "results.json" for fold in range(4)}
-    found = {fold: json.loads(path.read_text()) for fold, path in paths.items() if path.is_file()}
+    found = {fold: json.loads(path.read_text(encoding="utf-8")) for fold, path in paths.items() if path.is_file()}
     if required and not found:
         raise InputError(f"no fold has results under {folder}; run train_zs.sh or test_zs.sh first")
     return found
@@ -85,7 +86,8 @@ def row(name: str, miou: float, fb_iou: float, published: float | None, control:
 def how_selected(folds: dict[int, dict[str, Any]]) -> str:
     """Which classes chose the checkpoints."""
     ways = {result["trained"].get("select") for result in folds.values()}
-    return "; ".join(SELECTION.get(way, "the checkpoints do not say how they were chosen") for way in sorted(ways, key=str))
+    texts = [SELECTION.get(way, "the checkpoints do not say how they were chosen") for way in sorted(ways, key=str)]
+    return "; ".join(texts)
 
 
 if __name__ == "__main__":

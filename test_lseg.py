@@ -1,6 +1,6 @@
 """Test LSeg on a dataset with a fixed label set: mIoU by the published protocol (--eval), or masks and overlays.
 
-On several GPUs: ``torchrun --nproc_per_node 8 test_lseg.py --eval ...``; each image is then tested once, by one of them.
+On several GPUs: ``torchrun --nproc_per_node 8 test_lseg.py --eval ...``; each image is then tested by one of them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from data.loading import make_loader
 from encoding_ext import MultiScaleEvaluator, SegmentationMetric, image_to_tensor
 from encoding_ext.cli import Parser
 from encoding_ext.distributed import join_group, leave_group
-from encoding_ext.errors import InputError, run_script
+from encoding_ext.errors import InputError, raise_all, run_script
 from encoding_ext.evaluator import TEST_SCALES
 from encoding_ext.palettes import palette, save_palette_png, save_picture
 from encoding_ext.pictures import overlay_with_legend
 from encoding_ext.precise_bn import precise_batch_norm
 from encoding_ext.progress import is_rank_zero, progress_bar
 from encoding_ext.results import append_log, text_table, write_csv, write_json
+from encoding_ext.transforms import tensor_to_pixels
 from modules.checkpoints import export_plain, git_state
 from modules.models import LSegNet
 from modules.options import (
@@ -34,9 +35,11 @@ from modules.options import (
     add_device_options,
     add_network_options,
     compatibility_problems,
+    data_problems,
     resolve_device,
 )
-from modules.testing import add_test_options, derangement, load_for_test, predictor
+from modules.start import check_label_lengths
+from modules.testing import add_test_options, derangement, load_for_test, output_problems, predictor
 
 BN_BATCHES = 200
 
@@ -64,13 +67,13 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, load, then export, measure or write pictures."""
     options = build_parser().parse(argv)
+    if options.export:
+        export(options)
+        return
     split = choose_split(options)
     check_all(options, split)
     device = resolve_device(options.device)
     net = load_network(options)
-    if options.export:
-        print(f"wrote {export_plain(net, options.export.with_suffix('.pth'))}")
-        return
     device = join_group(device)
     net.to(device)
     try:
@@ -86,6 +89,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         leave_group()
 
 
+def export(options: argparse.Namespace) -> None:
+    """Write the checkpoint as ``--export`` asks, with the suffix .pth that the official script adds."""
+    raise_all(compatibility_problems(options))
+    name = options.export.name
+    path = options.export if name.endswith(".pth") else options.export.with_name(f"{name}.pth")
+    print(f"wrote {export_plain(load_for_test(options), path)}")
+
+
 # ------------------------------------------------------------------------------------------------ before the test
 
 
@@ -96,24 +107,26 @@ def choose_split(options: argparse.Namespace) -> str:
     try:
         get_dataset(options.dataset, root=options.data_path, split="test", mode="test")
     except InputError:
-        print(f"{options.dataset} has no test split here; taking the validation images")
+        if is_rank_zero():
+            print(f"{options.dataset} has no test split here; taking the validation images")
         return "val"
     return "test"
 
 
 def check_all(options: argparse.Namespace, split: str) -> None:
     """One ``InputError`` with everything that is wrong, before the network is built."""
-    problems = compatibility_problems(options)
-    if not options.export:
-        splits = {split, "train"} if options.acc_bn else {split}
-        try:
-            check_dataset(options.dataset, options.data_path, sorted(splits - {"test"}))
-        except InputError as error:
-            problems.append(str(error))
+    problems = compatibility_problems(options) + data_problems(options)
+    problems += output_problems(options, output_folder(options))
     if options.eval and split == "test":
         problems.append("--eval needs masks, and the test split has none; use --split val")
-    if problems:
-        raise InputError("\n".join(problems))
+    if options.batch_size < 1:
+        problems.append(f"--batch_size is {options.batch_size}; give at least 1")
+    splits = [split, "train"] if options.acc_bn and split != "train" else [split]
+    raise_all(
+        problems,
+        lambda: check_dataset(options.dataset, options.data_path, splits),
+        lambda: get_labels(options.dataset, options.label_src, options.data_path),
+    )
 
 
 def load_network(options: argparse.Namespace) -> LSegNet:
@@ -123,6 +136,7 @@ def load_network(options: argparse.Namespace) -> LSegNet:
     # A checkpoint's own list (say, the corrected one) counts, unless another is asked for or the test has more labels.
     if options.label_src or net.labels is None or len(net.labels) != len(standard):
         net.labels = standard
+    check_label_lengths(net, net.labels)
     return net
 
 
@@ -148,7 +162,9 @@ def estimate_batch_norm(net: LSegNet, options: argparse.Namespace, device: torch
     precise_batch_norm(net, images, lambda batch: net.embed(batch), min(BN_BATCHES, len(loader)))
 
 
-def build_evaluator(net: LSegNet, dataset: Any, options: argparse.Namespace, device: torch.device) -> MultiScaleEvaluator:
+def build_evaluator(
+    net: LSegNet, dataset: Any, options: argparse.Namespace, device: torch.device
+) -> MultiScaleEvaluator:
     """The test protocol around the network; the labels are encoded here, once."""
     text = net.encode_labels(net.labels)
     if options.shuffle_labels is not None:
@@ -182,7 +198,8 @@ def evaluate(
     metric = SegmentationMetric(len(net.labels))
     bar = progress_bar(each_image(dataset, options), desc="testing", unit="image")
     for batch in bar:
-        metric.update(batch["mask"], evaluator(batch["image"].to(device)).cpu())
+        predicted = evaluator(batch["image"].to(device)).argmax(1)  # there: the scores are a hundred times larger
+        metric.update(batch["mask"], predicted.cpu())
         pixel_accuracy, miou = metric.get()
         bar.set_postfix_str(f"pixAcc {100 * pixel_accuracy:.2f} mIoU {100 * miou:.2f}")
     metric.all_reduce()
@@ -197,7 +214,8 @@ def report(metric: SegmentationMetric, dataset: Any, options: argparse.Namespace
     groups = {name: 100 * metric.miou_of(indices) for name, indices in dataset.groups.items()}
     rows = [(i + 1, label, iou) for i, (label, iou) in enumerate(zip(net.labels, per_class, strict=True))]
     print(text_table(("class", "label", "IoU %"), rows))
-    for name, value in {"pixel accuracy": pixel_accuracy, "mIoU": miou, **{f"mIoU {k}": v for k, v in groups.items()}}.items():
+    totals = {"pixel accuracy": pixel_accuracy, "mIoU": miou, **{f"mIoU {name}": groups[name] for name in groups}}
+    for name, value in totals.items():
         print(f"{name}: {value:.2f} %")
 
     folder = output_folder(options)
@@ -250,15 +268,13 @@ def write_pictures(
 ) -> None:
     """A palette PNG (value = label + 1) and an overlay with a legend for every image."""
     folder, colours = output_folder(options), palette(len(net.labels))
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (net.mean, net.std))
+    to_pixels = tensor_to_pixels(net.mean, net.std)
     for batch in progress_bar(each_image(dataset, options), desc="segmenting", unit="image"):
         labels = evaluator(batch["image"].to(device))[0].argmax(0).cpu().numpy()
-        pixels = ((batch["image"][0] * std + mean) * 255).round().byte().permute(1, 2, 0).numpy()
         stem = Path(batch["name"][0]).stem
         save_palette_png(folder / "masks" / f"{stem}.png", labels, colours)
-        save_picture(
-            folder / "overlays" / f"{stem}.jpg", overlay_with_legend(pixels, labels, colours, net.labels)
-        )
+        picture = overlay_with_legend(to_pixels(batch["image"][0]), labels, colours, net.labels)
+        save_picture(folder / "overlays" / f"{stem}.jpg", picture)
     if is_rank_zero():
         print(f"wrote {folder / 'masks'} and {folder / 'overlays'}")
 

@@ -16,18 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import check_dataset, get_dataset
+from data import check_dataset, get_dataset, get_labels
 from data.loading import make_loader
 from encoding_ext import EpisodeMetric, image_to_tensor
 from encoding_ext.cli import Parser
 from encoding_ext.distributed import from_first, join_group, leave_group, wait_for_all
 from encoding_ext.episode_log import Areas, EpisodeLog
-from encoding_ext.errors import InputError, run_script
+from encoding_ext.errors import raise_all, run_script
 from encoding_ext.metrics import episode_areas
 from encoding_ext.palettes import palette, save_picture
 from encoding_ext.pictures import overlay, sheet
 from encoding_ext.progress import is_rank_zero, process_rank, progress_bar
 from encoding_ext.results import append_log, text_table, write_csv, write_json
+from encoding_ext.transforms import tensor_to_pixels
 from modules.checkpoints import git_state, read_checkpoint
 from modules.lseg_module_zs import BACKGROUND, episode_labels
 from modules.models import LSegNet
@@ -37,10 +38,13 @@ from modules.options import (
     add_data_options,
     add_device_options,
     add_network_options,
+    block_options,
     compatibility_problems,
+    data_problems,
     resolve_device,
 )
-from modules.testing import add_test_options, derangement, load_for_test, predictor
+from modules.start import check_label_lengths
+from modules.testing import add_test_options, derangement, load_for_test, output_problems, predictor
 
 
 def build_parser() -> Parser:
@@ -49,10 +53,9 @@ def build_parser() -> Parser:
     add_test_options(parser)
     add_fold_options(parser)
     parser.add_argument("--bsz", type=int, default=1, help="images per forward; changes time, not results")
-    parser.add_argument("--nworker", type=int, default=2, help="processes that load images")
-    parser.add_argument("--ignore_index", type=int, default=255, choices=(255,), help="mask value that never counts")
+    parser.add_argument("--ignore_index", type=int, choices=(255,), help="accepted; 255 never counts anyway")
     parser.add_argument("--save_pictures", type=int, default=0, metavar="N", help="sheets of N episodes")
-    add_data_options(parser, default_dataset="pascal")
+    add_data_options(parser, default_dataset="pascal", base_size=False)
     add_network_options(parser, backbone=None)
     add_device_options(parser)
     add_compatibility_options(parser)
@@ -72,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_all(options)
     device = resolve_device(options.device)
     net = load_for_test(options)
-    for doubt in file_name_doubts(options):
+    for doubt in file_name_doubts(options) if is_rank_zero() else ():
         print(f"note: {doubt}")
     device = join_group(device)
     try:
@@ -86,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             fold=options.fold,
             nshot=options.nshot,
         )
+        check_label_lengths(net, dataset.labels)
         evaluate(net.to(device), dataset, options, device)
     finally:
         leave_group()
@@ -93,15 +97,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def check_all(options: argparse.Namespace) -> None:
     """One ``InputError`` with everything that is wrong, before the network is built."""
-    problems = compatibility_problems(options)
-    if options.bsz < 1 or options.nworker < 0:
-        problems.append(f"--bsz {options.bsz} and --nworker {options.nworker}: at least 1 image and 0 processes")
-    try:
-        check_dataset(options.dataset, options.data_path, ("test",), fold=options.fold, nshot=options.nshot)
-    except InputError as error:
-        problems.append(str(error))
-    if problems:
-        raise InputError("\n".join(problems))
+    problems = compatibility_problems(options) + data_problems(options)
+    problems += output_problems(options, output_folder(options))
+    if options.bsz < 1:
+        problems.append(f"--bsz {options.bsz}; give at least 1 image per forward")
+    choice = {"fold": options.fold, "nshot": options.nshot}
+    raise_all(
+        problems,
+        lambda: check_dataset(options.dataset, options.data_path, ("test",), **choice),
+        lambda: get_labels(options.dataset, options.label_src, options.data_path),
+    )
 
 
 def file_name_doubts(options: argparse.Namespace) -> list[str]:
@@ -109,7 +114,8 @@ def file_name_doubts(options: argparse.Namespace) -> list[str]:
     name, doubts = options.weights.stem.lower(), []
     benchmark = re.search(r"pascal|coco|fss", name)
     if benchmark and options.dataset in ("pascal", "coco", "fss") and benchmark[0] != options.dataset:
-        doubts.append(f"{options.weights.name} sounds like a checkpoint for {benchmark[0]}, this test is on {options.dataset}")
+        sounds = f"{options.weights.name} sounds like a checkpoint for {benchmark[0]}"
+        doubts.append(f"{sounds}, this test is on {options.dataset}")
     fold = re.search(r"fold_?(\d)", name)
     if fold and int(fold[1]) != options.fold and options.dataset != "fss":
         doubts.append(f"{options.weights.name} sounds like fold {fold[1]}, this test is on fold {options.fold}")
@@ -158,7 +164,8 @@ def evaluate(net: LSegNet, dataset: Any, options: argparse.Namespace, device: to
         report(metric, dataset, options)
         save_pictures(net, dataset, options, device)
     wait_for_all()
-    log.remove() if is_rank_zero() else None
+    if is_rank_zero():
+        log.remove()
 
 
 def segment(
@@ -166,7 +173,8 @@ def segment(
 ) -> Iterator[dict[int, Areas]]:
     """This process's share of ``todo``: index -> areas, batch by batch."""
     predict, names = predictor(net, options, device), class_names(dataset, options)
-    loader = make_loader(Remaining(dataset, todo), options.bsz, options.seed, shuffle=False, num_workers=options.nworker)
+    left = Remaining(dataset, todo)
+    loader = make_loader(left, options.bsz, options.seed, shuffle=False, num_workers=options.workers)
     for batch in loader if todo else ():
         with torch.inference_mode():
             logits = predict(batch["image"].to(device), text_of(net, batch["class_id"], names))
@@ -202,11 +210,12 @@ def count(metric: EpisodeMetric, dataset: Any, episodes: dict[int, Areas]) -> No
 def describe_test(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that the areas of an episode depend on."""
     state = options.weights.stat()
-    names = ("dataset", "fold", "nshot", "label_src", "crop_size", "shuffle_labels", "precision", "arch_option")
+    names = ("dataset", "fold", "nshot", "label_src", "crop_size", "shuffle_labels", "precision")
     return {
         "weights": [str(options.weights.resolve()), state.st_size, state.st_mtime_ns],
         "data_path": str(options.data_path),
         **{name: getattr(options, name) for name in names},
+        **block_options(options),
     }
 
 
@@ -216,7 +225,8 @@ def describe_test(options: argparse.Namespace) -> dict[str, Any]:
 def report(metric: EpisodeMetric, dataset: Any, options: argparse.Namespace) -> None:
     """The table on the screen, results.json, per_class_iou.csv and the line in the log. All figures in percent."""
     miou, fb_iou = metric.get()
-    rows = [(c, dataset.labels[c], iou) for c, iou in zip(metric.class_ids, metric.per_class_iou().tolist(), strict=True)]
+    ious = zip(metric.class_ids, metric.per_class_iou().tolist(), strict=True)
+    rows = [(class_id, dataset.labels[class_id], iou) for class_id, iou in ious]
     print(text_table(("class", "label", "IoU %"), rows))
     print(f"mIoU: {miou:.2f} %\nFB-IoU: {fb_iou:.2f} %")
     folder = output_folder(options)
@@ -250,11 +260,11 @@ def save_pictures(net: LSegNet, dataset: Any, options: argparse.Namespace, devic
     if not shown:
         return
     predict, names, colours = predictor(net, options, device), class_names(dataset, options), palette(2)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (net.mean, net.std))
+    to_pixels = tensor_to_pixels(net.mean, net.std)
     rows, titles = [], []
     for number in range(shown):
         item = dataset.sample(number * len(dataset) // shown, np.random.default_rng(options.seed))
-        image = ((item["image"] * std + mean) * 255).clamp(0, 255).round().byte().permute(1, 2, 0).numpy()
+        image = to_pixels(item["image"])
         text = text_of(net, torch.tensor([item["class_id"]]), names)
         predicted = predict(item["image"][None].to(device), text)[0].argmax(0).cpu().numpy()
         rows.append([image, overlay(image, item["mask"].numpy(), colours), overlay(image, predicted, colours)])

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Zero-shot: tests every fold of a benchmark with given checkpoints, then prints the table beside the published one.
 #
-#   bash test_zs.sh DATASET BACKBONE [--weights 'checkpoints/pascal_fold%.ckpt'] [--folds "0 1 2 3"] [options of test_lseg_zs.py]
+#   bash test_zs.sh DATASET BACKBONE [--weights 'checkpoints/pascal_fold%.ckpt'] [--folds "0 1 2 3"] [more options]
 #   bash test_zs.sh pascal clip_resnet101
 #
 # In --weights, % stands for the fold. Default: the official file names (pascal_fold0.ckpt ..., coco_fold0.ckpt ...,
-# fss_rn101.ckpt, fss_l16.ckpt) under checkpoints/. A fold that was tested already is kept; delete its folder to redo it.
+# fss_rn101.ckpt, fss_l16.ckpt) under checkpoints/. More options: those of test_lseg_zs.py. A fold that was tested
+# already is kept; delete its folder to redo it.
 set -euo pipefail
 home="$(cd "$(dirname "$0")" && pwd)"
-[ $# -ge 2 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 dataset="$1" backbone="$2"
 shift 2
 
@@ -30,6 +31,6 @@ results="$home/outputs/zs_${dataset}_${backbone}"
 for fold in $folds; do
     [ -f "$results/fold$fold/results.json" ] && continue
     "$python" -u "$home/test_lseg_zs.py" --dataset "$dataset" --backbone "$backbone" --fold "$fold" --nshot 0 --bsz 8 \
-        --weights "${weights//%/$fold}" --output_dir "$results/fold$fold" "${options[@]}"
+        --weights "${weights//%/$fold}" --output_dir "$results/fold$fold" ${options[@]+"${options[@]}"}
 done
 "$python" "$home/report_zs.py" --dataset "$dataset" --backbone "$backbone" --folder "$results"

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from data import check_dataset, get_dataset
 from data.loading import make_loader
 from encoding_ext.cli import Parser
-from encoding_ext.errors import InputError, run_script
+from encoding_ext.errors import raise_all, run_script
 from encoding_ext.transforms import image_to_tensor
 from modules.lseg_module import LSegModule
 from modules.models import BACKBONES
@@ -21,6 +21,7 @@ from modules.options import (
     add_network_options,
     add_optimization_options,
     compatibility_problems,
+    data_problems,
     optimization_config,
 )
 from modules.start import add_start_options, build_network, start_problems
@@ -54,13 +55,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def check_all(options: argparse.Namespace) -> None:
     """One ``InputError`` with everything that is wrong, before anything is built."""
-    problems = compatibility_problems(options) + trainer_problems(options) + start_problems(options)
-    try:
-        check_dataset(options.dataset, options.data_path, ("train", "val"))
-    except InputError as error:
-        problems.append(str(error))
-    if problems:
-        raise InputError("\n".join(problems))
+    raise_all(
+        compatibility_problems(options) + data_problems(options) + trainer_problems(options) + start_problems(options),
+        lambda: optimization_config(options),
+        lambda: check_dataset(options.dataset, options.data_path, ("train", "val")),
+    )
 
 
 def load_split(options: argparse.Namespace, split: str) -> Any:

@@ -1,4 +1,4 @@
-"""Train zero-shot LSeg on one fold of Pascal-5i, COCO-20i or FSS-1000. ``bash train_zs.sh`` trains and tests all folds."""
+"""Train zero-shot LSeg on one fold of Pascal-5i, COCO-20i or FSS-1000. ``train_zs.sh`` trains and tests all folds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from data import check_dataset, get_dataset
 from data.loading import make_loader
 from encoding_ext.cli import Parser
-from encoding_ext.errors import InputError, run_script
+from encoding_ext.errors import raise_all, run_script
 from encoding_ext.transforms import image_to_tensor
 from modules.lseg_module_zs import LSegModuleZS
 from modules.models import BACKBONES
@@ -21,6 +21,7 @@ from modules.options import (
     add_network_options,
     add_optimization_options,
     compatibility_problems,
+    data_problems,
     optimization_config,
 )
 from modules.start import add_start_options, build_network, start_problems
@@ -41,7 +42,7 @@ def build_parser() -> Parser:
         help="what chooses the epoch: seen classes kept from training, or (as published) the test classes themselves",
     )
     group.add_argument("--held_out", type=int, default=3, help="how many training classes are kept for that choice")
-    add_data_options(parser, default_dataset="pascal")
+    add_data_options(parser, default_dataset="pascal", base_size=False)
     add_network_options(parser, backbone="clip_resnet101")
     add_start_options(parser)
     add_optimization_options(parser)
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         selection={
             "fold": options.fold,
             "nshot": options.nshot,
+            "finetune_mode": options.finetune_mode,
             "select": options.select,
             "selection_classes": list(val_set.class_ids),
         },
@@ -84,16 +86,16 @@ def held_out(options: argparse.Namespace) -> int:
 
 def check_all(options: argparse.Namespace) -> None:
     """One ``InputError`` with everything that is wrong, before anything is built."""
-    problems = compatibility_problems(options) + trainer_problems(options) + start_problems(options)
+    problems = compatibility_problems(options) + data_problems(options)
+    problems += trainer_problems(options) + start_problems(options)
     if options.finetune_mode and not options.nshot:
         problems.append("--finetune_mode learns from support images; give --nshot 1 or 5")
-    try:
-        choice = {"fold": options.fold, "nshot": options.nshot, "held_out": held_out(options)}
-        check_dataset(options.dataset, options.data_path, ("train", "val"), **choice)
-    except InputError as error:
-        problems.append(str(error))
-    if problems:
-        raise InputError("\n".join(problems))
+    choice = {"fold": options.fold, "nshot": options.nshot, "held_out": held_out(options)}
+    raise_all(
+        problems,
+        lambda: optimization_config(options),
+        lambda: check_dataset(options.dataset, options.data_path, ("train", "val"), **choice),
+    )
 
 
 def load_split(options: argparse.Namespace, split: str) -> Any:

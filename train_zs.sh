@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Zero-shot: trains and tests every fold of a benchmark, then prints its table beside the published one.
 #
-#   bash train_zs.sh DATASET BACKBONE [--lrs "0.001 0.004"] [--folds "0 1 2 3"] [--control] [options of train_lseg_zs.py]
+#   bash train_zs.sh DATASET BACKBONE [--lrs "0.001 0.004"] [--folds "0 1 2 3"] [--control] [train_lseg_zs.py's options]
 #   bash train_zs.sh pascal clip_resnet101
 #
-# DATASET pascal, coco, fss or miniature_zs. --lrs: base learning rates; the one with the best validation mIoU is tested.
+# DATASET pascal, coco, fss or miniature_zs. --lrs: base learning rates; the one of best validation mIoU is tested.
 # --control: also tests with the names of the test classes exchanged. Killed at any point, the same command goes on.
 set -euo pipefail
 home="$(cd "$(dirname "$0")" && pwd)"
@@ -30,24 +30,24 @@ done
 
 name="zs_${dataset}_${backbone}" results="$runs/zs_${dataset}_${backbone}_results"
 
-measure() { # $1 fold, $2 folder of the result, further options; a result that is there is kept
+measure() { # $1 fold, $2 folder of the result, further options; a result of the same checkpoint is kept
     local fold="$1" out="$results/$2"
     shift 2
-    [ -f "$out/results.json" ] && return 0
-    "$python" -u "$home/test_lseg_zs.py" --dataset "$dataset" --fold "$fold" --bsz 8 --weights "$best" --output_dir "$out" \
-        --log_dir "$runs/logs" "${test_options[@]}" "$@"
+    grep -qsF "\"weights\": \"$best\"" "$out/results.json" && return 0
+    "$python" -u "$home/test_lseg_zs.py" --dataset "$dataset" --fold "$fold" --bsz 8 --weights "$best" \
+        --output_dir "$out" --log_dir "$runs/logs" ${test_options[@]+"${test_options[@]}"} "$@"
 }
 
 for fold in $folds; do
     candidates=()
     for lr in $lrs; do
         run="${name}_fold${fold}_lr${lr}"
-        done_mark="$runs/$run/finished_$(printf '%s ' "${options[@]}" | cksum | cut -d' ' -f1)"
+        done_mark="$runs/$run/finished_$(printf '%s ' ${options[@]+"${options[@]}"} | cksum | cut -d' ' -f1)"
         candidates+=("$runs/$run")
         [ -f "$done_mark" ] && continue
         echo "== $dataset fold $fold, base_lr $lr"
-        "$python" -u "$home/train_lseg_zs.py" --dataset "$dataset" --backbone "$backbone" --fold "$fold" --base_lr "$lr" \
-            --checkpoint_dir "$runs" --exp_name "$run" "${options[@]}"
+        "$python" -u "$home/train_lseg_zs.py" --dataset "$dataset" --backbone "$backbone" --fold "$fold" \
+            --base_lr "$lr" --checkpoint_dir "$runs" --exp_name "$run" ${options[@]+"${options[@]}"}
         rm -rf "$results/fold$fold" "$results/fold${fold}_shuffled"
         touch "$done_mark"
     done

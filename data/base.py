@@ -60,8 +60,8 @@ class FolderSegmentationDataset(SampledDataset):
     ) -> None:
         """See :func:`data.get_dataset`, which makes it. Lists the folders; opens no picture."""
         self.root, self.split, self.mode = Path(root), split, mode or split
-        self.base_size = base_size or type(self).base_size
-        self.crop_size = crop_size or type(self).crop_size
+        self.base_size = type(self).base_size if base_size is None else base_size
+        self.crop_size = type(self).crop_size if crop_size is None else crop_size
         self.on_bad_image, self.seed = on_bad_image, seed
         self._check_choices()
         self.labels = self.read_labels(label_src or self.default_label_src(split, self.mode), self.root)

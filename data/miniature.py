@@ -6,8 +6,9 @@ from pathlib import Path
 
 from data.base import FolderSegmentationDataset
 from data.labels import read_label_file, resolve_labels
+from data.miniature_folder import read_settings
 from data.miniature_names import LABELS, SEEN
-from data.miniature_world import FOLDER, SIZE, read_settings
+from data.miniature_world import FOLDER, SIZE
 from data.pairs import standard_splits
 from encoding_ext.errors import InputError
 

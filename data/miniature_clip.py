@@ -114,7 +114,7 @@ def all_captions() -> list[str]:
 
 
 def draw_caption(label: str, rng: np.random.Generator) -> str:
-    """A random template; each word of the label is a synonym with probability 0.3."""
+    """A random template; each word of the label is a synonym with probability ``SYNONYM_PROBABILITY``."""
     words = [choices[int(rng.random() < SYNONYM_PROBABILITY)] for choices in wordings(label)]
     return TEMPLATES[rng.integers(len(TEMPLATES))].format(" ".join(words))
 

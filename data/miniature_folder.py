@@ -1,21 +1,25 @@
-"""A generated folder is made as a whole or not at all, and again only when its settings change."""
+"""How both miniature worlds are put on disk: as a whole or not at all, and again only when their settings change."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data.miniature_world import read_settings
+import numpy as np
+from PIL import Image
+
+from data.miniature_names import with_synonyms
 from encoding_ext.errors import InputError
 
 
 def make_folder(folder: Path, settings: dict, write: Callable[[Path], None]) -> bool:
     """Let ``write`` fill ``folder``, unless its ``world.json`` says ``settings`` already; returns whether it was made.
 
-    ``write`` gets a path beside it, whose last file must be ``world.json``. A world with other settings is replaced.
-    Raises ``InputError`` where the folder is somebody else's or cannot be written.
+    ``write`` gets the path of a new folder beside it, to which ``world.json`` is added last. A folder with other
+    settings is replaced as a whole. Raises ``InputError`` where the folder is somebody else's or cannot be written.
     """
     found = read_settings(folder)
     if found == settings:
@@ -31,7 +35,9 @@ def make_folder(folder: Path, settings: dict, write: Callable[[Path], None]) -> 
         for leftover in (aside, old):
             if leftover.exists():
                 shutil.rmtree(leftover)
+        aside.mkdir(parents=True)
         write(aside)
+        (aside / "world.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             os.replace(folder, old)
         os.replace(aside, folder)
@@ -42,3 +48,25 @@ def make_folder(folder: Path, settings: dict, write: Callable[[Path], None]) -> 
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
     return True
+
+
+def read_settings(folder: Path) -> dict | None:
+    """What ``world.json`` says; None where it is missing or unreadable, as in a folder that is not a finished world."""
+    try:
+        settings = json.loads((folder / "world.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return settings if isinstance(settings, dict) else None
+
+
+def save_pair(image_path: Path, image: np.ndarray, mask_path: Path, mask: np.ndarray) -> None:
+    """Write an image, uint8 (h, w, 3), as JPEG and its mask, uint8 (h, w), as PNG."""
+    # No chroma subsampling: it would wash a small object's colour into its surroundings.
+    Image.fromarray(image).save(image_path, quality=92, subsampling=0)
+    Image.fromarray(mask).save(mask_path)
+
+
+def write_labels(folder: Path, labels: Sequence[str]) -> None:
+    """``labels.txt`` and, in the same order, ``synonyms.txt``."""
+    (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
+    (folder / "synonyms.txt").write_text("\n".join(map(with_synonyms, labels)) + "\n", encoding="utf-8")

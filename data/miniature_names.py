@@ -1,4 +1,4 @@
-"""The vocabulary of the miniature world: what things are called, which compositions are held back, and their synonyms."""
+"""The vocabulary of the miniature world: what things are called, their synonyms, and what is held back."""
 
 from __future__ import annotations
 

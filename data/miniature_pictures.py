@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -157,12 +156,6 @@ def cosine_maps(trained: np.ndarray, untrained: np.ndarray) -> Image.Image:
     ]
     titles = ["text tower of the miniature's CLIP", "untrained text tower (random weights)"]
     return _side_by_side(maps, titles, f"Cosine of the label embeddings of each two labels.  {STAR_NOTE}")
-
-
-def pixels_of(mean: Sequence[float], std: Sequence[float]) -> ToPixels:
-    """What undoes the normalisation by ``mean`` and ``std`` (of values 0..1)."""
-    centre, spread = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
-    return lambda image: ((image * spread + centre) * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
 # -------------------------------------------------------------------------------------------------------- parts

@@ -64,10 +64,14 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def table_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row per test, in the table's order: ``test``, ``name``, and in percent the mIoU ``seen``, ``unseen``, ``all``."""
+    """A row per test, in the table's order: ``test``, ``name``, and mIoU in percent: ``seen``, ``unseen``, ``all``."""
     return [
-        {"test": test, "name": name, **{group: float(results[test]["groups"][group]) for group in ("seen", "unseen")},
-         "all": float(results[test]["miou"])}
+        {
+            "test": test,
+            "name": name,
+            **{group: float(results[test]["groups"][group]) for group in ("seen", "unseen")},
+            "all": float(results[test]["miou"]),
+        }
         for test, name in {**NEEDED, **CONTROLS}.items()
         if test in results
     ]

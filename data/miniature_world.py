@@ -1,18 +1,14 @@
-"""Composes the miniature world and writes it in ADE20K's layout: `images/`, `annotations/`, label files, `world.json`."""
+"""Composes the miniature world and writes it in ADE20K's layout: `images/`, `annotations/`, `world.json`, labels."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from data.miniature_drawing import Placement, draw_scene, random_angle
-from data.miniature_names import LABELS, SEEN, TEXTURES, UNSEEN, with_synonyms
-from encoding_ext.errors import InputError
+from data.miniature_folder import make_folder, save_pair, write_labels
+from data.miniature_names import LABELS, SEEN, TEXTURES, UNSEEN
 from encoding_ext.progress import progress_bar
 
 FOLDER = "miniature"
@@ -41,36 +37,7 @@ def make_world(root: str | Path, seed: int, training: int = TRAINING_IMAGES,
     """
     folder = Path(root) / FOLDER
     settings = world_settings(seed, training, validation)
-    if read_settings(folder) == settings:
-        return folder, False
-    if folder.exists() and read_settings(folder) is None:
-        raise InputError(f"{folder} exists and was not made by prepare_miniature.py (it has no readable world.json); "
-                         "move it away or give another --data_path")
-    # Always the same names, so that what a killed process left does not pile up.
-    aside, old = folder.with_name(f".{FOLDER}.aside"), folder.with_name(f".{FOLDER}.old")
-    try:
-        for leftover in (aside, old):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        _write_all(aside, settings)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(aside, folder)
-    except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror}; free the space or give another --data_path") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-    return folder, True
-
-
-def read_settings(folder: Path) -> dict | None:
-    """What ``world.json`` says; None where it is missing or unreadable, as in a folder that is not a finished world."""
-    try:
-        settings = json.loads((folder / "world.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return settings if isinstance(settings, dict) else None
+    return folder, make_folder(folder, settings, lambda aside: _write_all(aside, settings))
 
 
 def compose(rng: np.random.Generator, labels: list[str], size: int = SIZE) -> list[Placement]:
@@ -100,13 +67,10 @@ def _write_all(folder: Path, settings: dict) -> None:
                 objects = compose(rng, deck.draw(int(rng.integers(2, 6))))
                 image, mask = draw_scene(TEXTURES[index % len(TEXTURES)], objects, SIZE, rng)
                 name = f"{split}_{index:05d}"
-                # No chroma subsampling: it would wash a small object's colour into its surroundings.
-                Image.fromarray(image).save(folder / "images" / split / f"{name}.jpg", quality=92, subsampling=0)
-                Image.fromarray(mask).save(folder / "annotations" / split / f"{name}.png")
+                places = folder / "images" / split / f"{name}.jpg", folder / "annotations" / split / f"{name}.png"
+                save_pair(places[0], image, places[1], mask)
                 bar.update()
-    (folder / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
-    (folder / "synonyms.txt").write_text("\n".join(map(with_synonyms, LABELS)) + "\n", encoding="utf-8")
-    (folder / "world.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_labels(folder, LABELS)
 
 
 class _Deck:

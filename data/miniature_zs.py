@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from data.episodes import FOLDS, Pair
 from data.fss import FSS
 from data.labels import resolve_labels
 from data.miniature_drawing import draw_scene
-from data.miniature_folder import make_folder
-from data.miniature_names import COLOURS, LABELS, SHAPES, TEXTURES, with_synonyms
-from data.miniature_world import SIZE, compose, read_settings
+from data.miniature_folder import make_folder, read_settings, save_pair, write_labels
+from data.miniature_names import COLOURS, LABELS, SHAPES, TEXTURES
+from data.miniature_world import SIZE, compose
 from encoding_ext.errors import InputError
 from encoding_ext.progress import progress_bar
 
@@ -121,12 +119,8 @@ def _write_all(folder: Path, settings: dict) -> None:
         image, mask = _draw(class_id, number, rng)
         path = folder / _image_name(class_id, number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # No chroma subsampling: it would wash a small object's colour into its surroundings.
-        Image.fromarray(image).save(path, quality=92, subsampling=0)
-        Image.fromarray(mask).save(path.with_suffix(".png"))
-    (folder / "labels.txt").write_text("\n".join(ZS_LABELS) + "\n", encoding="utf-8")
-    (folder / "synonyms.txt").write_text("\n".join(map(with_synonyms, ZS_LABELS)) + "\n", encoding="utf-8")
-    (folder / "world.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        save_pair(path, image, path.with_suffix(".png"), mask)
+    write_labels(folder, ZS_LABELS)
 
 
 def _draw(class_id: int, number: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from encoding_ext.errors import InputError
+
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
     """The element-wise sum of ``tensor`` over all processes, on its own device; a plain copy in a single process.
@@ -27,12 +29,15 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
 def join_group(device: torch.device) -> torch.device:
     """Join the processes that torchrun started, each on its own GPU if ``device`` is CUDA; alone, nothing happens.
 
-    Returns the device this process is to use.
+    Returns the device this process is to use; raises ``InputError`` if there are fewer GPUs than processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return device
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if number >= there:
+            raise InputError(f"more processes than GPUs: there are {there} here; use torchrun --nproc_per_node {there}")
+        device = torch.device("cuda", number)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return device

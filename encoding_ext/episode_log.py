@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ class EpisodeLog:
 
     def __init__(self, folder: Path, test: dict[str, Any], rank: int) -> None:
         self.folder, self.test = folder, json.loads(json.dumps(test))
-        self.path = folder / f".unfinished_{rank}_{os.getpid()}.jsonl"
+        # A process id alone would come again, in containers at once, and mix this run's lines with another test's.
+        self.path = folder / f".unfinished_{rank}_{os.getpid()}_{time.time_ns()}.jsonl"
 
     def finished(self) -> dict[int, Areas]:
         """Episode index -> areas, from all earlier runs of this test."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class InputError(ValueError):
@@ -11,6 +11,18 @@ class InputError(ValueError):
 
     Its text is an instruction: what is wrong, with which file or value, and what to do about it.
     """
+
+
+def raise_all(problems: Iterable[str], *checks: Callable[[], object]) -> None:
+    """Raise one ``InputError`` with all ``problems`` and all that the ``checks`` raise; return if nothing is wrong."""
+    found = list(problems)
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            found.append(str(error))
+    if found:
+        raise InputError("\n".join(found))
 
 
 def clean_message(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,16 @@ def write_aside(path: str | Path) -> Iterator[Path]:
                 f"free some space and run the same command again"
             ) from error
         raise
+
+
+def unwritable(folder: Path, flag: str) -> str:
+    """Why nothing can be written to ``folder``, or "". A missing folder is made. ``flag``: the option that names it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return f"{folder} cannot be written to ({error.strerror}); name another {flag}"
 
 
 def sha1_of(path: str | Path) -> str:

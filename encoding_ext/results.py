@@ -32,17 +32,17 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON aside and rename, so that a reader never meets half a file."""
     with write_aside(path) as aside:
-        aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Write a table as CSV, aside and renamed."""
-    with write_aside(path) as aside, aside.open("w", newline="") as file:
+    with write_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
 
 
 def append_log(path: Path, line: str) -> None:
     """Add one dated line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as log:
+    with path.open("a", encoding="utf-8") as log:
         log.write(f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S}Z {line}\n")

@@ -90,6 +90,12 @@ def image_to_tensor(mean: Sequence[float], std: Sequence[float]) -> Callable[[Im
     return tv.Compose([tv.ToTensor(), tv.Normalize(list(mean), list(std))])
 
 
+def tensor_to_pixels(mean: Sequence[float], std: Sequence[float]) -> Callable[[Tensor], np.ndarray]:
+    """The way back: a function from a normalised image (3, H, W) on the CPU to its pixels, uint8 (H, W, 3)."""
+    centre, spread = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+    return lambda image: ((image * spread + centre) * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+
+
 def mask_to_tensor(mask: Image.Image) -> Tensor:
     """A mask as an int64 tensor (H, W): value v becomes label v - 1, so that unlabelled (0) becomes -1."""
     return torch.from_numpy(np.array(mask, dtype=np.int64)) - 1

@@ -29,7 +29,10 @@ __all__ = ["export_plain", "from_official", "load_lseg", "metadata_of", "read_ch
 METADATA_KEY = "lseg"
 BLOCK_OPTIONS = ("arch_option", "block_depth", "activation")  # what shapes cannot tell
 # In every official file, in no forward: where a re-saved copy lacks them, zeros do.
-DEAD = ("image_encoder.vit.norm.", "image_encoder.vit.head.", "decoder.fusions.3.skip_unit.", "text_encoder.logit_scale")
+DEAD = (
+    *("image_encoder.vit.norm.", "image_encoder.vit.head."),
+    *("decoder.fusions.3.skip_unit.", "text_encoder.logit_scale"),
+)
 
 
 @dataclass
@@ -48,7 +51,8 @@ def read_checkpoint(path: str | Path, trust_checkpoint: bool = False, map_locati
     if not isinstance(state_dict, dict) or not any(isinstance(value, Tensor) for value in state_dict.values()):
         raise InputError(f"{path} holds no weights: neither a Lightning checkpoint nor a state dict")
     tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
-    return CheckpointFile(Path(path), from_official(tensors), dict(content.get(METADATA_KEY, {})))
+    metadata = content.get(METADATA_KEY)
+    return CheckpointFile(Path(path), from_official(tensors), metadata if isinstance(metadata, dict) else {})
 
 
 def load_lseg(
@@ -102,10 +106,12 @@ def _architecture_of(file: CheckpointFile, given: dict[str, Any]) -> dict[str, A
                 "one; leave --arch_option out"
             )
         return architecture
-    if given.get("arch_option") not in (1, 2):
+    missing = [name for name in BLOCK_OPTIONS if name not in given]
+    if given.get("arch_option") not in (1, 2) or missing:
         raise InputError(
             f"{file.path} has a spatial regularisation block, and its shapes cannot tell which: give "
-            "--arch_option 1 (bottleneck) or 2 (depthwise), and the --block_depth and --activation it was trained with"
+            "--arch_option 1 (bottleneck) or 2 (depthwise), and the --block_depth and --activation (lrelu, tanh, relu) "
+            f"it was trained with; not given: {', '.join(missing) or 'a block, by arch_option 1 or 2'}"
         )
     return {**architecture, **given}
 
@@ -181,7 +187,7 @@ def metadata_of(net: LSegNet, **progress: Any) -> dict[str, Any]:
 
 
 def export_plain(net: LSegNet, path: str | Path) -> Path:
-    """Write the plain official state dict (no prefix, no CLIP visual tower): for the official code and other loaders."""
+    """Write the plain official state dict (no prefix, no CLIP visual tower), for the official code and others."""
     path = Path(path)
     plain = {name.removeprefix(OFFICIAL_PREFIX): tensor for name, tensor in to_official(net.state_dict()).items()}
     save_file(plain, path)
@@ -199,8 +205,6 @@ def save_file(content: Any, path: str | Path) -> None:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-    except InputError:
-        raise
     except (OSError, RuntimeError) as error:
         raise InputError(f"{path} could not be written ({error}); choose another folder") from error
 

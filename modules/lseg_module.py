@@ -1,4 +1,4 @@
-"""LSeg as a LightningModule: one fixed label set, cross-entropy, rates, metrics, and checkpoints that explain themselves."""
+"""LSeg as a LightningModule: one fixed label set, loss, rates, metrics, and checkpoints that explain themselves."""
 
 from __future__ import annotations
 
@@ -92,9 +92,10 @@ class LSegModule(pl.LightningModule):
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy over labelled pixels, in float32: their mean, or 0 where no pixel of the batch has a label.
 
-        logits (B, N, H, W), target (B, H, W) int64 with ``ignore_index`` for unlabelled.
+        logits (B, N, H, W), target (B, H, W) int64; negative and ``config.ignore_index``: not counted.
         """
         ignored = self.config.ignore_index
+        target = target.masked_fill(target < 0, ignored)
         total = F.cross_entropy(logits.float(), target, ignore_index=ignored, reduction="sum")
         return total / (target != ignored).sum().clamp_min(1)
 
@@ -102,7 +103,9 @@ class LSegModule(pl.LightningModule):
         """Where a loss went wrong, and what to do."""
         dataset = self.trainer.train_dataloader.dataset.dataset
         files = ", ".join(dataset.name_of(int(i)) for i in batch["index"])
-        last = getattr(self.trainer.checkpoint_callback, "last_model_path", "") or "none yet"
+        folder = getattr(self.trainer.checkpoint_callback, "dirpath", None)
+        last = Path(folder) / "last.ckpt" if folder else None
+        last = last if last and last.exists() else "none yet"
         return (
             f"the loss is {loss.item()} at step {self.global_step} of epoch {self.current_epoch} (process "
             f"{self.global_rank}); the batch: {files}. The last checkpoint is intact ({last}). Lower --base_lr, or "

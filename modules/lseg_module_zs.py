@@ -20,7 +20,7 @@ BACKGROUND = "others"
 
 def episode_labels(class_ids: Tensor, names: list[str]) -> list[list[str]]:
     """One label list per image: ['others', name of its class]."""
-    return [[BACKGROUND, names[int(class_id)]] for class_id in class_ids]
+    return [[BACKGROUND, names[class_id]] for class_id in class_ids.tolist()]
 
 
 class LSegModuleZS(LSegModule):
@@ -50,7 +50,9 @@ class LSegModuleZS(LSegModule):
         self.selection = selection or {}
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: str = "cpu", **options: Any) -> LSegModuleZS:
+    def load_from_checkpoint(
+        cls, checkpoint_path: str | Path, map_location: str = "cpu", **options: Any
+    ) -> LSegModuleZS:
         """A module around the network of an official or own file; ``options`` as for ``checkpoints.load_lseg``."""
         return cls(load_lseg(checkpoint_path, map_location=map_location, **options))
 

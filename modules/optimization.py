@@ -34,7 +34,7 @@ class OptimizationConfig:
     """Optimiser steps over which the rates rise linearly from 0; with cosine only."""
     max_epochs: int = 240
     ignore_index: int = -1
-    """Mask value that counts in no loss."""
+    """A label number that counts in no loss, beside the unlabelled pixels (negative)."""
 
     def __post_init__(self) -> None:
         problems = []

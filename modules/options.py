@@ -10,28 +10,42 @@ import torch
 from encoding_ext.cli import Parser
 from encoding_ext.errors import InputError
 from modules.models import BACKBONES
+from modules.models.lseg_net import MULTIPLE
 from modules.optimization import OPTIMIZERS, SCHEDULES, OptimizationConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NO_EFFECT = "accepted for old command lines; changes nothing, as in the official code"
 
 
-def add_data_options(parser: Parser, default_dataset: str = "ade20k") -> None:
-    """Which pictures, which labels, how they are loaded."""
+def add_data_options(parser: Parser, default_dataset: str = "ade20k", base_size: bool = True) -> None:
+    """Which pictures, which labels, how they are loaded. ``base_size`` False: images are only squeezed to the crop."""
     group = parser.add_argument_group("data")
     group.add_argument("--dataset", default=default_dataset, help="name of the dataset")
     group.add_argument("--data_path", "--datapath", type=Path, help="folder that holds the datasets")
     group.add_argument("--label_src", help="label list: default, corrected, a name the dataset knows, or a file")
-    group.add_argument("--base_size", type=int, help="size that scales refer to; default: the dataset's")
-    group.add_argument("--crop_size", type=int, help="side of crops; default: the dataset's")
-    group.add_argument("--workers", type=int, default=4, help="processes that load images")
+    if base_size:
+        group.add_argument("--base_size", type=int, help="size that scales refer to; default: the dataset's")
+    group.add_argument("--crop_size", type=int, help="side of crops, a multiple of 32; default: the dataset's")
+    group.add_argument("--workers", "--nworker", type=int, default=4, help="processes that load images")
+
+
+def data_problems(options: argparse.Namespace) -> list[str]:
+    """Numbers of ``add_data_options`` with which no image would ever be loaded or taken by the network."""
+    problems = []
+    if options.workers < 0:
+        problems.append(f"--workers is {options.workers}; give 0 (load in this process) or more")
+    if options.crop_size is not None and (options.crop_size < MULTIPLE or options.crop_size % MULTIPLE):
+        fitting = max(-(-options.crop_size // MULTIPLE), 1) * MULTIPLE
+        problems.append(f"--crop_size is {options.crop_size}, but must be a multiple of {MULTIPLE}, such as {fitting}")
+    return problems
 
 
 def add_network_options(parser: Parser, backbone: str | None) -> None:
-    """The architecture. ``backbone`` None: read from the checkpoint."""
+    """The architecture. ``backbone`` None: for a test, which reads from the checkpoint whatever that can tell."""
     group = parser.add_argument_group("network")
     group.add_argument("--backbone", default=backbone, choices=list(BACKBONES), help="image encoder and text tower")
-    group.add_argument("--num_features", type=int, default=256, help="width of the decoder")
+    if backbone is not None:
+        group.add_argument("--num_features", type=int, default=256, help="width of the decoder")
     group.add_argument("--arch_option", type=int, choices=(0, 1, 2), help="0 plain, 1 bottleneck, 2 depthwise block")
     group.add_argument("--block_depth", type=int, help="applications of the block (0 counts as 1)")
     group.add_argument("--activation", choices=("relu", "lrelu", "tanh"), help="between the block's applications")
@@ -49,7 +63,7 @@ def add_optimization_options(parser: Parser) -> None:
     defaults = OptimizationConfig()
     group.add_argument("--batch_size", type=int, default=defaults.batch_size, help="images per process and step")
     group.add_argument("--base_lr", type=float, default=defaults.base_lr, help="rate per 16 images of a batch")
-    group.add_argument("--scratch_factor", type=float, default=defaults.scratch_factor, help="decoder rate / encoder rate")
+    group.add_argument("--scratch_factor", type=float, default=defaults.scratch_factor, help="decoder / encoder rate")
     group.add_argument("--weight_decay", type=float, default=defaults.weight_decay)
     group.add_argument("--momentum", type=float, default=defaults.momentum, help="of sgd")
     group.add_argument("--dropout", type=float, default=0.0, help="in the ViT; the official networks ran without")
@@ -58,7 +72,7 @@ def add_optimization_options(parser: Parser) -> None:
     group.add_argument("--schedule", choices=SCHEDULES, default=defaults.schedule)
     group.add_argument("--warmup_steps", type=int, default=defaults.warmup_steps, help="with --schedule cosine")
     group.add_argument("--max_epochs", type=int, default=defaults.max_epochs)
-    group.add_argument("--ignore_index", type=int, default=defaults.ignore_index, help="mask value outside the loss")
+    group.add_argument("--ignore_index", type=int, default=defaults.ignore_index, help="label number outside the loss")
 
 
 def optimization_config(options: argparse.Namespace) -> OptimizationConfig:
@@ -131,7 +145,7 @@ def resolve_device(device: str) -> torch.device:
     if chosen is None or chosen.type not in ("cpu", "cuda", "mps"):
         raise InputError(f"--device {device} is no device to compute on here; use auto, cpu, cuda, cuda:1 or mps")
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda, but PyTorch sees no CUDA GPU here (torch.cuda.is_available() is False); use --device cpu")
+        raise InputError(f"--device {device}, but PyTorch sees no CUDA GPU here; use --device cpu")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {device}, but there are {torch.cuda.device_count()} GPUs here")
     if chosen.type == "mps" and not torch.backends.mps.is_available():

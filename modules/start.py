@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +41,26 @@ def start_problems(options: argparse.Namespace) -> list[str]:
 
 def build_network(options: argparse.Namespace, labels: list[str], resuming: bool) -> LSegNet:
     """The network to train; nothing is downloaded where a checkpoint overwrites it anyway, nor by a dry run."""
-    if options.finetune_weights and not resuming:
-        net = load_lseg(
-            options.finetune_weights,
-            labels=labels,
-            trust_checkpoint=options.trust_checkpoint,
-            **block_options(options),
-        )
-        return net.train()
     try:
-        net = build_lseg(
-            options.backbone, labels, features=options.num_features, dropout=options.dropout, **block_options(options)
-        )
-        if not resuming:
+        # Also where the run's own checkpoint will replace the weights: the architecture is that of the file.
+        if options.finetune_weights:
+            net = load_lseg(
+                options.finetune_weights,
+                labels=labels,
+                trust_checkpoint=options.trust_checkpoint,
+                **block_options(options),
+            )
+            check_backbone(net, options.backbone, options.finetune_weights)
+        else:
+            net = build_lseg(
+                options.backbone,
+                labels,
+                features=options.num_features,
+                dropout=options.dropout,
+                **block_options(options),
+            )
+        check_label_lengths(net, labels)
+        if not (options.finetune_weights or resuming):
             sources = (options.clip_weights, options.backbone_weights)
             if options.dry_run:
                 sources = tuple(source or RANDOM for source in sources)
@@ -60,6 +68,23 @@ def build_network(options: argparse.Namespace, labels: list[str], resuming: bool
     except ValueError as error:
         raise InputError(str(error)) from error
     return net.train()
+
+
+def check_backbone(net: LSegNet, backbone: str | None, path: Path) -> None:
+    """``InputError`` if ``backbone`` is given and ``net``, loaded from ``path``, has another one."""
+    found = net.architecture["backbone"]
+    if backbone not in (None, found):
+        raise InputError(
+            f"--backbone {backbone}, but {path} is a {found}; give --backbone {found}, or another checkpoint"
+        )
+
+
+def check_label_lengths(net: LSegNet, labels: Sequence[str]) -> None:
+    """``InputError`` for a label with more tokens than the text tower reads."""
+    try:
+        net.text_encoder.tokenize(labels)
+    except ValueError as error:
+        raise InputError(f"{error} (in the file of --label_src, or name another one)") from error
 
 
 def read_weights(path: Path) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from encoding_ext.cli import Parser
-from encoding_ext.errors import InputError
+from encoding_ext.files import unwritable
 from modules.checkpoints import load_lseg
 from modules.models import LSegNet
 from modules.options import REPOSITORY, autocast_dtype, block_options
+from modules.start import check_backbone
 
 
 def add_test_options(parser: Parser) -> None:
@@ -32,13 +33,14 @@ def add_test_options(parser: Parser) -> None:
 def load_for_test(options: argparse.Namespace) -> LSegNet:
     """The network of ``--weights``; ``InputError`` if ``--backbone`` names another one."""
     net = load_lseg(options.weights, trust_checkpoint=options.trust_checkpoint, **block_options(options))
-    found = net.architecture["backbone"]
-    if options.backbone not in (None, found):
-        raise InputError(
-            f"--backbone {options.backbone}, but {options.weights} is a {found}; give --backbone {found} (or none), "
-            "or another checkpoint"
-        )
+    check_backbone(net, options.backbone, options.weights)
     return net
+
+
+def output_problems(options: argparse.Namespace, output_folder: Path) -> list[str]:
+    """Folders that the results could not be written to at the end of the test."""
+    folders = (("--output_dir", output_folder), ("--log_dir", options.log_dir))
+    return [text for flag, folder in folders if (text := unwritable(folder, flag))]
 
 
 def predictor(net: LSegNet, options: argparse.Namespace, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:

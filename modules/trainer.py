@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,16 +17,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from encoding_ext.cli import Parser
 from encoding_ext.errors import InputError
+from encoding_ext.files import unwritable
+from encoding_ext.progress import is_rank_zero
 from modules.checkpoints import read_checkpoint, save_file
 from modules.lseg_module import LSegModule
-from modules.models import LSegNet
-from modules.optimization import OptimizationConfig
 from modules.options import PRECISIONS, REPOSITORY, training_precision
 from modules.safe_load import read_torch_file
 
@@ -40,6 +39,7 @@ NO_NEWS = (
     ".*does not have many workers",
     ".*exists and is not empty",
     "The number of training batches",
+    ".*sync_dist=True",
 )
 
 
@@ -98,17 +98,15 @@ def trainer_problems(options: argparse.Namespace) -> list[str]:
         problems.append("--accelerator gpu, but PyTorch sees no CUDA GPU here; use --accelerator cpu")
     elif uses_gpu(options) and options.devices > torch.cuda.device_count():
         problems.append(f"--devices {options.devices}, but this machine has {torch.cuda.device_count()} GPUs")
+    if options.accelerator == "mps" and not torch.backends.mps.is_available():
+        problems.append("--accelerator mps, but PyTorch sees no Apple GPU here; use --accelerator cpu")
     if options.devices == 0 or options.devices < -1:
         problems.append(f"--devices {options.devices} is no number of processes; use -1 (all GPUs) or 1, 2 ...")
     for name in ("num_nodes", "accumulate_grad_batches", "check_val_every_n_epoch"):
         if getattr(options, name) < 1:
             problems.append(f"--{name} is {getattr(options, name)}, but has to be at least 1")
-    try:
-        options.checkpoint_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=options.checkpoint_dir):
-            pass
-    except OSError as error:
-        problems.append(f"checkpoints cannot be written to {options.checkpoint_dir} ({error}); name another --checkpoint_dir")
+    if text := unwritable(options.checkpoint_dir, "--checkpoint_dir"):
+        problems.append(text)
     if options.logger == "wandb":
         try:
             import wandb  # noqa: F401
@@ -144,8 +142,7 @@ def fit(
 ) -> None:
     """Train ``module``, from ``last`` if that is a checkpoint, and say where the best one is."""
     if last is not None:
-        check_same_run(last, module.net, module.config)
-        print(f"resuming {last}")
+        check_same_run(last, module)
     trainer = build_trainer(options, version)
     if trainer.is_global_zero:
         backbone, labels = module.net.architecture["backbone"], module.net.labels
@@ -165,20 +162,28 @@ def fit(
         print(f"best validation mIoU {float(best.best_model_score or 0):.4f}: {best.best_model_path}")
 
 
-def check_same_run(last: Path, net: LSegNet, config: OptimizationConfig) -> None:
-    """Refuse to go on with a run of another architecture, label list or optimiser; say what else has changed."""
+def check_same_run(last: Path, module: LSegModule) -> None:
+    """Refuse to go on with a run on other data or of another network or optimiser; say what else has changed."""
     before = read_checkpoint(last).metadata
     settings = before.get("optimization", {})
-    was = {"architecture": before.get("architecture"), "labels": before.get("labels"), "optimizer": settings.get("optimizer")}
-    now = {"architecture": net.architecture, "labels": net.labels, "optimizer": config.optimizer}
-    changed = [f"{key} was {str(was[key])[:120]}, is now {str(now[key])[:120]}" for key in now if was[key] != now[key]]
+    now = {
+        "architecture": module.net.architecture,
+        "labels": module.net.labels,
+        "dataset": module.dataset,
+        **module.extra_metadata(),
+    }
+    pairs = {key: (before.get(key), value) for key, value in now.items()}
+    pairs["optimizer"] = settings.get("optimizer"), module.config.optimizer
+    changed = [f"{key} was {str(a)[:120]}, is now {str(b)[:120]}" for key, (a, b) in pairs.items() if a != b]
     if changed:
         raise InputError(
             f"the run of {last} was started differently: {'; '.join(changed)}. Give another --exp_name, or --no_resume"
         )
-    for key, value in asdict(config).items():
-        if settings.get(key) != value:
-            print(f"note: {key} was {settings.get(key)} in this run and is {value} from now on")
+    if is_rank_zero():
+        print(f"resuming {last}")
+        for key, value in asdict(module.config).items():
+            if settings.get(key) != value:
+                print(f"note: {key} was {settings.get(key)} in this run and is {value} from now on")
 
 
 def build_trainer(options: argparse.Namespace, version: int) -> pl.Trainer:
@@ -188,8 +193,11 @@ def build_trainer(options: argparse.Namespace, version: int) -> pl.Trainer:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     on_gpu, devices = uses_gpu(options), device_count(options)
     many = devices * options.num_nodes > 1
-    if many and not on_gpu:
+    if many and not on_gpu and is_rank_zero():
         print("several processes on the CPU: batch norm stays local to each (sync-BN needs GPUs)")
+    callbacks: list[Callback] = [TQDMProgressBar(refresh_rate=10)]
+    if not options.dry_run:
+        callbacks += checkpoint_callbacks(options, version)
     return pl.Trainer(
         accelerator="gpu" if on_gpu else ("cpu" if options.accelerator == "auto" else options.accelerator),
         devices=devices,
@@ -205,7 +213,7 @@ def build_trainer(options: argparse.Namespace, version: int) -> pl.Trainer:
         use_distributed_sampler=False,
         fast_dev_run=options.dry_run,
         logger=False if options.dry_run else build_logger(options, version),
-        callbacks=[TQDMProgressBar(refresh_rate=10), *([] if options.dry_run else checkpoint_callbacks(options, version))],
+        callbacks=callbacks,
         enable_checkpointing=not options.dry_run,
         plugins=[CheckpointFiles()],
         log_every_n_steps=20,
@@ -234,5 +242,6 @@ def build_logger(options: argparse.Namespace, version: int) -> Logger | bool:
         return TensorBoardLogger(options.checkpoint_dir, name=options.exp_name, version=version)
     if options.logger == "wandb":
         folder = options.checkpoint_dir / options.exp_name
-        return WandbLogger(name=f"{options.exp_name}_v{version}", id=f"{options.exp_name}_v{version}", save_dir=folder)
+        name = f"{options.exp_name}_v{version}"
+        return WandbLogger(name=name, id=name, save_dir=folder)
     return False

@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
-    """A checkpoint as Lightning 1.4 wrote it: CLIP in half precision, callbacks keyed by a class, no hyper-parameters."""
+    """A checkpoint as Lightning 1.4 wrote it: CLIP in half precision, callbacks keyed by a class, no options."""
     torch.manual_seed(0)
     net = build_lseg("tiny_vit", None, features=16)
     state = {k: v.half() if "clip_pretrained" in k else v for k, v in to_official(net.state_dict()).items()}
@@ -95,12 +95,12 @@ def test_without_eval_masks_and_overlays_are_written(root, official, tmp_path):
 
 
 def test_export_is_a_plain_state_dict_that_loads_again(root, official, tmp_path):
-    run("test_lseg.py", "--weights", official, "--export", tmp_path / "plain", cwd=tmp_path)
-    plain = torch.load(tmp_path / "plain.pth", weights_only=True)
+    run("test_lseg.py", "--weights", official, "--export", tmp_path / "plain.v1", cwd=tmp_path)
+    plain = torch.load(tmp_path / "plain.v1.pth", weights_only=True)
     assert "scratch.head1.weight" in plain and not any(name.startswith("net.") for name in plain)
     image = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        expected, found = (load_lseg(path)(image, ["a", "b"]) for path in (official, tmp_path / "plain.pth"))
+        expected, found = (load_lseg(path)(image, ["a", "b"]) for path in (official, tmp_path / "plain.v1.pth"))
     torch.testing.assert_close(found, expected)
 
 
@@ -124,11 +124,14 @@ def test_shuffled_labels_permute_the_prediction(root, official, tmp_path):
 def test_label_file_is_used_and_its_length_checked(root, official, tmp_path):
     lines = [f"thing {i}" for i in range(150)]
     (tmp_path / "mine.txt").write_text("\n".join(lines))
-    run("test_lseg.py", *arguments(root, official, "--eval", "--scales", 1, "--label_src", tmp_path / "mine.txt"), cwd=tmp_path)
+    options = arguments(root, official, "--eval", "--scales", 1, "--label_src")
+    run("test_lseg.py", *options, tmp_path / "mine.txt", cwd=tmp_path)
     assert list(results(root)["per_class_iou"]) == lines
     (tmp_path / "short.txt").write_text("a\nb\n")
-    options = arguments(root, official, "--eval", "--label_src", tmp_path / "short.txt")
-    assert "short.txt" in run("test_lseg.py", *options, cwd=tmp_path, code=2)
+    assert "short.txt" in run("test_lseg.py", *options, tmp_path / "short.txt", cwd=tmp_path, code=2)
+    (tmp_path / "long.txt").write_text("\n".join([*lines[:149], "very " * 50 + "long thing"]))
+    output = run("test_lseg.py", *options, tmp_path / "long.txt", cwd=tmp_path, code=2)
+    assert "very very" in output and "16 tokens" in output and "Traceback" not in output
 
 
 def test_bad_input_is_named_without_a_traceback(root, official, tmp_path):
@@ -138,9 +141,13 @@ def test_bad_input_is_named_without_a_traceback(root, official, tmp_path):
         "crashing official flag": (["--aux"], "--aux"),
         "no such dataset": (["--dataset", "citys"], "citys"),
         "no such device": (["--device", "warp"], "warp"),
+        "a crop that the network cannot take": (["--crop_size", 100], "such as 128"),
+        "no test split": (["--split", "test"], "release_test"),
+        "a folder that cannot be made": (["--output_dir", official / "out"], "--output_dir"),
     }
     for name, (options, expected) in cases.items():
-        output = run("test_lseg.py", *arguments(root, official, "--eval", *options), cwd=tmp_path, code=2)
+        what = [] if "--split" in options else ["--eval"]
+        output = run("test_lseg.py", *arguments(root, official, *what, *options), cwd=tmp_path, code=2)
         assert expected in output and "Traceback" not in output, name
 
 

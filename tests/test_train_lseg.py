@@ -55,13 +55,16 @@ def test_trains_saves_a_file_that_explains_itself_and_resumes(root, tmp_path):
 
     output = run("train_lseg.py", *arguments(root, "--exp_name", "run", "--max_epochs", 2, "--seed", 3), cwd=tmp_path)
     assert f"resuming {last}" in output and read_torch_file(last)["lseg"]["step"] == 18
-    output = run("train_lseg.py", *arguments(root, "--exp_name", "run", "--max_epochs", 2, "--arch_option", 1), cwd=tmp_path, code=2)
+    other = arguments(root, "--exp_name", "run", "--max_epochs", 2, "--arch_option", 1)
+    output = run("train_lseg.py", *other, cwd=tmp_path, code=2)
     assert "started differently" in output and "--no_resume" in output
 
 
-@pytest.mark.parametrize("recipe", [["--optimizer", "sgd", "--dropout", 0.1], ["--optimizer", "adamw", "--schedule", "cosine", "--warmup_steps", 3]])
+@pytest.mark.parametrize(
+    "recipe", ["--optimizer sgd --dropout 0.1", "--optimizer adamw --schedule cosine --warmup_steps 3"]
+)
 def test_killed_three_times_ends_with_the_same_weights(recipe, root, tmp_path):
-    options = [*arguments(root, "--max_epochs", 5, "--batch_size", 2, *recipe), "--exp_name"]
+    options = [*arguments(root, "--max_epochs", 5, "--batch_size", 2, *recipe.split()), "--exp_name"]
     run("train_lseg.py", *options, "undisturbed", cwd=tmp_path)
 
     last, rng = last_checkpoint(root, "killed"), random.Random(0)
@@ -102,11 +105,18 @@ def test_two_processes_train_and_resume(root, tmp_path):
 def test_finetune_starts_from_a_checkpoint(root, tmp_path):
     run("train_lseg.py", *arguments(root, "--exp_name", "first", "--max_epochs", 1), cwd=tmp_path)
     first = last_checkpoint(root, "first")
-    without = [o for o in arguments(root) if o not in ("--clip_weights", "--backbone_weights", "random")]
+    # Where the file says it, the width of the decoder need not be given, neither at first nor on resuming.
+    said = ("--clip_weights", "--backbone_weights", "random", "--num_features", "16")
+    without = [option for option in arguments(root) if option not in said]
     options = [*without, "--finetune_weights", first, "--base_lr", 1e-12, "--weight_decay", 0, "--max_epochs", 1]
     run("train_lseg.py", *options, "--exp_name", "second", cwd=tmp_path)
     name = "net.scratch.head1.weight"
     torch.testing.assert_close(weights_of(last_checkpoint(root, "second"))[name], weights_of(first)[name])
+    output = run("train_lseg.py", *options, "--exp_name", "second", "--max_epochs", 2, cwd=tmp_path)
+    assert "resuming" in output
+    other_backbone = ["tiny_resnet" if option == "tiny_vit" else option for option in options]
+    output = run("train_lseg.py", *other_backbone, "--exp_name", "third", cwd=tmp_path, code=2)
+    assert "is a tiny_vit" in output and "Traceback" not in output
 
 
 def test_a_bad_image_stops_by_name_or_is_skipped_and_counted(root, tmp_path):
@@ -126,6 +136,7 @@ def test_a_loss_that_is_not_finite_names_step_and_files_and_keeps_the_last_check
     options = arguments(root, "--exp_name", "wild", "--max_epochs", 5, "--batch_size", 3, "--base_lr", 1e30)
     output = run("train_lseg.py", *options, cwd=tmp_path, code=2)
     assert "the loss is" in output and "step" in output and ".jpg" in output
+    assert f"is intact ({last_checkpoint(root, 'wild')})" in output
     assert last_checkpoint(root, "wild").read_bytes() == before
 
 

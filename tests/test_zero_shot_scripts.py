@@ -19,6 +19,7 @@ from modules.safe_load import read_torch_file
 from scripts import REPOSITORY, TINY, environment, run, torchrun
 
 README = "--module clipseg_DPT_test_v2 --widehead --no-scaleinv --arch_option 0 --ignore_index 255 --nshot 0".split()
+WORLD = ("--training", 2, "--validation", 2, "--clip_steps", 2, "--zs_training", 4, "--zs_test", 2)
 
 
 @pytest.fixture
@@ -32,7 +33,8 @@ def official(tmp_path: Path) -> Path:
 
 def test_arguments(root: Path, official: Path, dataset: str, *more: object) -> list[object]:
     places = ("--datapath", root, "--output_dir", root.parent / "out", "--logpath", root.parent / "logs")
-    return ["--dataset", dataset, "--weights", official, *places, "--crop_size", 32, "--nworker", 0, "--device", "cpu", *more]
+    common = ("--crop_size", 32, "--nworker", 0, "--device", "cpu")
+    return ["--dataset", dataset, "--weights", official, *places, *common, *more]
 
 
 test_arguments.__test__ = False
@@ -127,17 +129,28 @@ def whole_fold(tmp_path: Path) -> Path:
     return make_pascal(root, fold=0)
 
 
-@pytest.mark.parametrize("options", [["--nshot", 1], ["--nshot", 5, "--finetune_mode"], ["--nshot", 0, "--select", "official"]])
+@pytest.mark.parametrize(
+    "options", [["--nshot", 1], ["--nshot", 5, "--finetune_mode"], ["--nshot", 0, "--select", "official"]]
+)
 def test_trains_on_support_images_too_and_says_what_chose_the_epoch(options, tmp_path):
     root = whole_fold(tmp_path)
     output = run("train_lseg_zs.py", *train_arguments(root, "--dry_run", "--batch_size", 4, *options), cwd=tmp_path)
     assert "train_loss" in output and "val_miou_epoch" in output
 
 
+def test_a_run_of_one_fold_is_not_taken_up_for_another(tmp_path):
+    """Both folds have the same labels and network; going on would train on the classes that the other fold tests."""
+    run("prepare_miniature.py", "--data_path", tmp_path / "world", *WORLD, cwd=tmp_path)
+    options = train_arguments(tmp_path / "world", "--max_epochs", 1, "--batch_size", 8, "--exp_name", "same")
+    options[options.index("pascal")] = "miniature_zs"
+    run("train_lseg_zs.py", *options, "--fold", 0, cwd=tmp_path)
+    output = run("train_lseg_zs.py", *options, "--fold", 1, cwd=tmp_path, code=2)
+    assert "started differently" in output and "fold" in output and "--exp_name" in output
+
+
 def test_miniature_recipe_survives_kills_and_prints_the_same_table(tmp_path):
     """train_zs.sh over two folds of a small world: undisturbed, and killed twice on the way."""
-    sizes = ("--training", 2, "--validation", 2, "--clip_steps", 2, "--zs_training", 4, "--zs_test", 2)
-    run("prepare_miniature.py", "--data_path", tmp_path / "world", *sizes, cwd=tmp_path)
+    run("prepare_miniature.py", "--data_path", tmp_path / "world", *WORLD, cwd=tmp_path)
     recipe = ["bash", str(REPOSITORY / "train_zs.sh"), "miniature_zs", "tiny_resnet", "--folds", "0 1", "--control"]
     recipe += ["--lrs", "0.004 0.008", "--data_path", "world", "--max_epochs", "2", "--num_features", "16"]
     recipe += ["--clip_weights", "world/miniature/clip_tiny.pt", "--backbone_weights", "random", "--workers", "0"]

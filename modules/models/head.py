@@ -32,6 +32,7 @@ def interpolation_matrices(size: int, device: torch.device) -> tuple[Tensor, Ten
     Returns:
         squares (size, 2*size) that holds a^2 and b^2, products (size, 2*size) that holds 2ab in row k.
     """
+    target, device = device, torch.device("cpu") if device.type == "mps" else device  # Apple GPUs have no float64
     position = torch.arange(2 * size, device=device, dtype=torch.float64) * ((size - 1) / (2 * size - 1))
     low = position.floor().clamp(max=max(size - 2, 0)).long()
     high = (low + 1).clamp(max=size - 1)
@@ -43,7 +44,7 @@ def interpolation_matrices(size: int, device: torch.device) -> tuple[Tensor, Ten
     squares.index_put_((low, columns), a * a, accumulate=True)
     squares.index_put_((high, columns), b * b, accumulate=True)
     products[low, columns] = 2 * a * b
-    return squares.float(), products.float()
+    return squares.float().to(target), products.float().to(target)
 
 
 def upsampled_norm_sq(coarse: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class LSegNet(nn.Module):
             (B, N, H, W) float32.
 
         Raises:
-            ValueError: sides that are not multiples of 32, no labels, a label that does not fit, lists of unlike length.
+            ValueError: sides that are no multiples of 32, no labels, a label that does not fit, lists of unlike length.
         """
         check_images(images)
         text = self._text_matrix(labels, len(images))
@@ -77,7 +77,7 @@ class LSegNet(nn.Module):
         return upsample_x2(self._coarse_embedding(images))
 
     def encode_labels(self, labels: Sequence[str]) -> Tensor:
-        """N strings -> (N, C) float32 unit vectors; computed once and kept, so the result is a copy of the caller's."""
+        """N strings -> (N, C) float32 unit vectors; computed once and kept; the result is the caller's own copy."""
         return self.text_encoder(labels).clone()
 
     def _coarse_embedding(self, images: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from modules.models.image_encoders import ResNetEncoder, ViTEncoder
 from modules.models.lseg_net import LSegNet
 from modules.models.text_encoder import TextEncoder
+from modules.models.zoo import BACKBONES
 
 RANDOM = "random"  # in place of a file: keep the random weights
 CLIP_CACHE = Path("~/.cache/clip").expanduser()
@@ -37,8 +38,6 @@ def load_pretrained(
     Raises:
         ValueError: a file that does not fit, or a failed download; the text names the file and its place.
     """
-    from modules.models.zoo import BACKBONES  # here, since zoo builds what this file fills
-
     spec = BACKBONES[net.architecture["backbone"]]
     read = read or (lambda path: torch.load(path, map_location="cpu", weights_only=True))
     if clip_weights != RANDOM:
@@ -97,7 +96,7 @@ def download_backbone(name: str) -> dict[str, Tensor]:
             return weights.get_state_dict(progress=True, check_hash=True)
         config = timm.get_pretrained_cfg(name)
         if config is None:
-            raise ValueError(f"no weights of {name!r} can be downloaded; name a file with --backbone_weights, or 'random'")
+            raise ValueError(f"no weights of {name!r} to download; name a file with --backbone_weights, or 'random'")
         # timm also knows Google's .npz of the same weights, but only its own file has the names that we read.
         source = f"{config.hf_hub_filename or 'model.safetensors'} of {config.hf_hub_id} on the Hugging Face Hub"
         return timm.create_model(name, pretrained=True).state_dict()

@@ -99,9 +99,10 @@ class TextEncoder(nn.Module):
                 ) from error
         return torch.stack(rows).to(self.positional_embedding.device)
 
-    @torch.no_grad()
     def _encode(self, labels: Sequence[str]) -> Tensor:
-        with torch.inference_mode(False), torch.autocast(self.positional_embedding.device.type, enabled=False):
+        device = self.positional_embedding.device.type
+        # In this order: leaving inference mode turns gradients on.
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
             tokens = self.tokenize(labels)
             end = tokens.argmax(dim=-1)  # the end-of-text token has the highest id
             # Attention is causal: what follows the longest label's end cannot reach any label's feature.

@@ -14,7 +14,16 @@ import data
 import prepare_miniature
 from data import miniature_world
 from data.miniature_clip import (
-    CONTEXT_LENGTH, Captions, ClipSettings, all_captions, build_clip, draw_caption, full_state, make_clip, train_clip,
+    CONTEXT_LENGTH,
+    SYNONYM_PROBABILITY,
+    Captions,
+    ClipSettings,
+    all_captions,
+    build_clip,
+    draw_caption,
+    full_state,
+    make_clip,
+    train_clip,
 )
 from data.miniature_drawing import Placement, coverage, draw_scene
 from data.miniature_names import COLOURS, LABELS, SEEN, SHAPES, SYNONYMS, TEXTURES, UNSEEN, with_synonyms
@@ -114,7 +123,9 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert precious.read_text() == "all of it"
 
 
-def test_an_interrupted_world_leaves_nothing_and_can_be_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_world_leaves_nothing_and_can_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(miniature_world, "draw_scene", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from encoding_ext.errors import InputError
-from encoding_ext.files import check_free_space, sha1_of, write_aside
+from encoding_ext.files import check_free_space, sha1_of, unwritable, write_aside
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -74,3 +74,11 @@ def test_free_space_is_asked_of_the_disk_also_where_the_folder_is_not_made_yet(t
     check_free_space(tmp_path / "not" / "there", 1, "a test")
     with pytest.raises(InputError, match="a test needs 1000000000.00 GB in .*there"):
         check_free_space(tmp_path / "not" / "there", 10**18, "a test")
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_its_option(tmp_path: Path) -> None:
+    assert unwritable(tmp_path / "new" / "folder", "--there") == ""
+    assert (tmp_path / "new" / "folder").is_dir() and not list((tmp_path / "new" / "folder").iterdir())
+    (tmp_path / "file").write_text("not a folder")
+    text = unwritable(tmp_path / "file" / "folder", "--there")
+    assert str(tmp_path / "file" / "folder") in text and "--there" in text

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from encoding_ext import TrainTransform, ValTransform, image_to_tensor, mask_to_tensor
+from encoding_ext.transforms import tensor_to_pixels
 
 REPOSITORY = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("LSEG_SHARED") or REPOSITORY.parent / "shared")
@@ -114,3 +115,10 @@ def test_golden_validation_transform(number):
     assert pixels.mean(axis=(0, 1)) == pytest.approx(golden[f"val{number}.image_mean"], abs=0.05)
     assert (labels[::8, ::8] == golden[f"val{number}.mask"]).all()
     assert (np.bincount(labels.ravel() + 1, minlength=151) == golden[f"val{number}.mask_hist"]).all()
+
+
+@pytest.mark.parametrize("statistics", [((0.5,) * 3, (0.5,) * 3), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
+def test_pixels_come_back_from_the_tensor_as_they_were(statistics: tuple) -> None:
+    pixels = np.arange(768, dtype=np.uint16).reshape(16, 16, 3).astype(np.uint8)  # all 256 values
+    tensor = image_to_tensor(*statistics)(Image.fromarray(pixels))
+    np.testing.assert_array_equal(tensor_to_pixels(*statistics)(tensor), pixels)

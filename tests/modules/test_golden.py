@@ -118,7 +118,8 @@ def test_three_zero_shot_training_steps(golden_net):
     for step, expected in enumerate(golden["losses"]):
         target = torch.from_numpy(targets.randint(0, 2, (2, 7, 7))).repeat_interleave(32, 1).repeat_interleave(32, 2)
         image = golden_image(224, 224, seed=100 + step, batch=2)
-        images, masks, labels = module.training_images({"image": image, "mask": target, "class_id": torch.tensor([3, 7])})
+        batch = {"image": image, "mask": target, "class_id": torch.tensor([3, 7])}
+        images, masks, labels = module.training_images(batch)
         loss = module.loss(net(images, labels), masks)
         assert loss.item() == (pytest.approx(expected, rel=1e-4) if step == 0 else pytest.approx(expected, abs=1e-2))
         optimizer.zero_grad()

@@ -17,6 +17,7 @@ from modules.options import (
     autocast_dtype,
     block_options,
     compatibility_problems,
+    data_problems,
     optimization_config,
     resolve_device,
     training_precision,
@@ -41,7 +42,7 @@ def recipe(script: str, program: str) -> str:
     """The arguments of a shell recipe, without what the shell adds."""
     text = (REPOSITORY / script).read_text().replace("\\\n", " ")
     line = next(line for line in text.splitlines() if program in line and line.startswith("exec"))
-    return line.split(program, 1)[1].replace('"$@"', "")
+    return line.split(f'{program}"', 1)[1].replace('"$@"', "")
 
 
 # --------------------------------------------------------------------------------- official command lines
@@ -132,6 +133,16 @@ def test_help_explains_every_option(build):
         action = parser._option_string_actions[flag]
         assert "changes nothing" in action.help
     assert "refused: the network has no such head" in text and "changes nothing" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("", []), ("--crop_size 480 --workers 0", []), ("--crop_size 100", ["such as 128"]), ("--crop_size 0", ["as 32"]),
+     ("--workers -1 --crop_size 33", ["--workers is -1", "such as 64"])],
+)  # fmt: skip
+def test_sizes_and_workers_with_which_nothing_would_run(line, expected):
+    problems = data_problems(parse_train(line))
+    assert len(problems) == len(expected) and all(part in text for part, text in zip(expected, problems))
 
 
 # -------------------------------------------------------------------------------------------- translations

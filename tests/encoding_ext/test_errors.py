@@ -1,0 +1,43 @@
+"""Errors that a user can put right: all of them at once, without the traceback of a worker around them."""
+
+from __future__ import annotations
+
+import pytest
+
+from encoding_ext.errors import InputError, clean_message, raise_all, run_script
+
+
+def failing(text: str) -> None:
+    raise InputError(text)
+
+
+def test_all_that_is_wrong_is_one_error() -> None:
+    with pytest.raises(InputError) as caught:
+        raise_all(["first", "second"], lambda: failing("third"), lambda: 1, lambda: failing("fourth"))
+    assert str(caught.value) == "first\nsecond\nthird\nfourth"
+
+
+def test_nothing_wrong_and_other_errors_pass() -> None:
+    raise_all([], lambda: None)
+    with pytest.raises(ZeroDivisionError):
+        raise_all(["first"], lambda: 1 // 0)
+
+
+def test_the_instruction_is_taken_out_of_a_workers_traceback() -> None:
+    wrapped = "Caught X in DataLoader worker process 0.\nTraceback ...\ndata.reading.UnreadableInputError: a.jpg is cut"
+    assert clean_message(InputError(wrapped)) == "a.jpg is cut"
+
+
+@pytest.mark.parametrize(
+    ("main", "code", "shown"),
+    [
+        (lambda: None, 0, ""),
+        (lambda: 3, 3, ""),
+        (lambda: failing("give --x"), 2, "error: give --x\n"),
+        (lambda: (_ for _ in ()).throw(KeyboardInterrupt), 130, "again"),
+    ],
+)
+def test_a_script_ends_with_a_code_and_an_instruction(main, code, shown, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_script(main)
+    assert caught.value.code == code and shown in capsys.readouterr().err
