@@ -19,6 +19,7 @@ while [ $# -gt 0 ]; do
         --short) short=yes; shift ;;
         --folds) folds="$2"; shift 2 ;;
         --folder) folder="$2"; shift 2 ;;
+        -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "error: unknown option $1; see the first lines of quickstart.sh" >&2; exit 2 ;;
     esac
 done

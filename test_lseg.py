@@ -39,7 +39,7 @@ from modules.options import (
     resolve_device,
 )
 from modules.start import check_label_lengths
-from modules.testing import add_test_options, derangement, load_for_test, output_problems, predictor
+from modules.testing import add_test_options, derangement, load_for_test, output_problems, predictor, weights_name
 
 BN_BATCHES = 200
 
@@ -286,7 +286,7 @@ def each_image(dataset: Any, options: argparse.Namespace) -> Iterable[dict[str, 
 
 def output_folder(options: argparse.Namespace) -> Path:
     """Where the results of this test go."""
-    return options.output_dir or REPOSITORY / "outputs" / f"{options.dataset}_{options.weights.stem}"
+    return options.output_dir or REPOSITORY / "outputs" / f"{options.dataset}_{weights_name(options.weights)}"
 
 
 if __name__ == "__main__":

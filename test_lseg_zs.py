@@ -44,7 +44,7 @@ from modules.options import (
     resolve_device,
 )
 from modules.start import check_label_lengths
-from modules.testing import add_test_options, derangement, load_for_test, output_problems, predictor
+from modules.testing import add_test_options, derangement, load_for_test, output_problems, predictor, weights_name
 
 
 def build_parser() -> Parser:
@@ -277,7 +277,7 @@ def save_pictures(net: LSegNet, dataset: Any, options: argparse.Namespace, devic
 
 def output_folder(options: argparse.Namespace) -> Path:
     """Where the results of this test go."""
-    name = f"{options.dataset}_fold{options.fold}_{options.nshot}shot_{options.weights.stem}"
+    name = f"{options.dataset}_fold{options.fold}_{options.nshot}shot_{weights_name(options.weights)}"
     return options.output_dir or REPOSITORY / "outputs" / name
 
 

@@ -62,7 +62,8 @@ def build_network(options: argparse.Namespace, labels: list[str], resuming: bool
         check_label_lengths(net, labels)
         if not (options.finetune_weights or resuming):
             sources = (options.clip_weights, options.backbone_weights)
-            if options.dry_run:
+            if options.dry_run and None in sources:
+                print("dry run: random weights stand in for what a training would download")
                 sources = tuple(source or RANDOM for source in sources)
             load_pretrained(net, *sources, read=read_weights)
     except ValueError as error:

@@ -30,6 +30,14 @@ def add_test_options(parser: Parser) -> None:
     group.add_argument("--seed", type=int, default=0, help="of what a test draws at random")
 
 
+def weights_name(path: Path) -> str:
+    """What results are named after: the file, for a checkpoint of a run the run too (every run has a last.ckpt)."""
+    path = path.resolve()
+    if path.parent.name == "checkpoints" and path.parent.parent.name.startswith("version_"):
+        return f"{path.parents[2].name}_{path.parents[1].name}_{path.stem}"
+    return path.stem
+
+
 def load_for_test(options: argparse.Namespace) -> LSegNet:
     """The network of ``--weights``; ``InputError`` if ``--backbone`` names another one."""
     net = load_lseg(options.weights, trust_checkpoint=options.trust_checkpoint, **block_options(options))

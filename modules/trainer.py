@@ -40,6 +40,7 @@ NO_NEWS = (
     ".*exists and is not empty",
     "The number of training batches",
     ".*sync_dist=True",
+    "This DataLoader will create",
 )
 
 
@@ -159,7 +160,7 @@ def fit(
     trainer.fit(module, datamodule=data, ckpt_path=last)
     if trainer.is_global_zero and not options.dry_run:
         best = trainer.checkpoint_callback
-        print(f"best validation mIoU {float(best.best_model_score or 0):.4f}: {best.best_model_path}")
+        print(f"best validation mIoU {100 * float(best.best_model_score or 0):.2f} %: {best.best_model_path}")
 
 
 def check_same_run(last: Path, module: LSegModule) -> None:
@@ -181,6 +182,8 @@ def check_same_run(last: Path, module: LSegModule) -> None:
         )
     if is_rank_zero():
         print(f"resuming {last}")
+        if before.get("epoch", -1) + 1 >= module.config.max_epochs:
+            print(f"this run has finished its {module.config.max_epochs} epochs; a larger --max_epochs goes on")
         for key, value in asdict(module.config).items():
             if settings.get(key) != value:
                 print(f"note: {key} was {settings.get(key)} in this run and is {value} from now on")
