@@ -208,7 +208,7 @@ def test_captions_draw_all_templates_and_both_words() -> None:
     rng = np.random.default_rng(0)
     drawn = [draw_caption("red circle", rng) for _ in range(2000)]
     assert set(drawn) <= set(all_captions()) and len(set(drawn)) == 7 * 4
-    assert np.mean(["crimson" in caption for caption in drawn]) == pytest.approx(0.3, abs=0.04)
+    assert np.mean(["crimson" in caption for caption in drawn]) == pytest.approx(SYNONYM_PROBABILITY, abs=0.04)
 
 
 def test_the_compact_text_tower_is_the_full_one() -> None:
