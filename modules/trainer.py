@@ -65,9 +65,15 @@ def add_trainer_options(parser: Parser, exp_name: str) -> None:
 class LSegData(pl.LightningDataModule):
     """Loaders that are made when Lightning asks, since only then each process knows its rank."""
 
-    def __init__(self, train_loader: Callable[[], Any], val_loader: Callable[[], Any]) -> None:
+    def __init__(self, train_loader: Callable[[], Any], val_loader: Callable[[], Any], first_epoch: int) -> None:
         super().__init__()
-        self.train_dataloader, self.val_dataloader = train_loader, val_loader
+        self._train_loader, self.val_dataloader, self._first_epoch = train_loader, val_loader, first_epoch
+
+    def train_dataloader(self) -> Any:
+        """The training loader, told where a resumed run goes on: workers fetch before Lightning sets the epoch."""
+        loader = self._train_loader()
+        loader.sampler.set_epoch(self._first_epoch)
+        return loader
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -156,7 +162,8 @@ def fit(
             dataset, options.batch_size, options.seed, shuffle, num_workers=options.workers, drop_last=shuffle
         )
 
-    data = LSegData(lambda: loader(train_set, shuffle=True), lambda: loader(val_set, shuffle=False))
+    first_epoch = 0 if last is None else read_checkpoint(last).metadata.get("epoch", -1) + 1
+    data = LSegData(lambda: loader(train_set, shuffle=True), lambda: loader(val_set, shuffle=False), first_epoch)
     trainer.fit(module, datamodule=data, ckpt_path=last)
     if trainer.is_global_zero and not options.dry_run:
         best = trainer.checkpoint_callback
