@@ -69,6 +69,7 @@ class LSegModule(pl.LightningModule):
             group["lr"] = group["initial_lr"] * factor
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The loss of a batch; ``NonFiniteLossError`` naming step and files if it is no finite number."""
         images, masks, labels = self.training_images(batch)
         loss = self.loss(self.net(images, labels), masks)
         if not torch.isfinite(loss):
@@ -82,6 +83,7 @@ class LSegModule(pl.LightningModule):
         return batch["image"], batch["mask"], None
 
     def on_train_epoch_end(self) -> None:
+        """Log the rates, and report the images that were skipped."""
         groups = self.optimizers(use_pl_optimizer=False).param_groups
         self.log_dict({"lr_encoder": groups[0]["lr"], "lr_decoder": groups[1]["lr"]})
         if self.skipped:
