@@ -32,7 +32,8 @@ def resize_position_embedding(position: Tensor, grid: tuple[int, int]) -> Tensor
     """
     class_part, grid_part = position[:, :1], position[:, 1:]
     side = round(grid_part.shape[1] ** 0.5)
-    if (side, side) == tuple(grid):
+    # The same size needs no resizing, but a traced graph (torch.export) must not branch on the size.
+    if not torch.compiler.is_compiling() and (side, side) == tuple(grid):
         return position
     grid_part = grid_part.reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, side, side)
     grid_part = F.interpolate(grid_part, size=grid, mode="bilinear", align_corners=False)
@@ -96,7 +97,7 @@ class ViTEncoder(nn.Module):
         patches = self.vit.patch_embed.proj(images)  # (B, D, h, w)
         grid = (patches.shape[2], patches.shape[3])
         tokens = torch.cat(
-            [self.vit.cls_token.expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1
+            [self.vit.cls_token.expand(images.shape[0], -1, -1), patches.flatten(2).transpose(1, 2)], dim=1
         )  # (B, 1 + h*w, D)
         tokens = self.vit.pos_drop(tokens + resize_position_embedding(self.vit.pos_embed, grid))
         levels = []
