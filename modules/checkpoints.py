@@ -80,7 +80,7 @@ def load_lseg(
     if unknown:
         raise InputError(f"load_lseg does not know {', '.join(sorted(unknown))}; it takes {', '.join(BLOCK_OPTIONS)}")
     file = read_checkpoint(path, trust_checkpoint)
-    architecture = _architecture_of(file, what_shapes_cannot_tell)
+    architecture = architecture_of(file, what_shapes_cannot_tell)
     try:
         with torch.device("meta"):  # no memory, no random numbers: every weight comes from the file
             net = build_lseg(labels=None, **architecture)
@@ -94,7 +94,7 @@ def load_lseg(
     return net.to(map_location).eval()
 
 
-def _architecture_of(file: CheckpointFile, given: dict[str, Any]) -> dict[str, Any]:
+def architecture_of(file: CheckpointFile, given: dict[str, Any]) -> dict[str, Any]:
     """The arguments of ``build_lseg``: from the file's own words, else from its shapes and ``given``."""
     if "architecture" in file.metadata:
         return {**file.metadata["architecture"], **given}
@@ -148,27 +148,41 @@ def _describe_shapes(shapes: dict[str, tuple[int, ...]]) -> str:
 
 def _fitted(file: CheckpointFile, net: LSegNet) -> dict[str, Tensor]:
     """The file's weights as float32, complete; one ``InputError`` lists every kind of misfit."""
+    found = misfits(file, net)
+    if found:
+        lines = describe_misfits(found)
+        raise InputError("\n".join([f"{file.path} does not fit the architecture {net.architecture['backbone']}:", *lines]))
     expected = net.state_dict()
-    weights = dict(file.weights)
-    for name, tensor in expected.items():
-        if name not in weights and name.startswith(DEAD):
-            weights[name] = torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
-    missing = [name for name in expected if name not in weights]
-    unexpected = [name for name in weights if name not in expected]
-    unlike = [
-        f"{name} {tuple(weights[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in expected
-        if name in weights and weights[name].shape != expected[name].shape
-    ]
-    if missing or unexpected or unlike:
-        lines = [
-            f"  {kind}: {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-            for kind, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", unlike))
-            if names
-        ]
-        backbone = net.architecture["backbone"]
-        raise InputError(f"{file.path} does not fit the architecture {backbone}:\n" + "\n".join(lines))
+    absent = {
+        name: torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
+        for name, tensor in expected.items()
+        if name not in file.weights  # only what is in no forward
+    }
+    weights = {**file.weights, **absent}
     return {name: weights[name].to(tensor.dtype, copy=True) for name, tensor in expected.items()}
+
+
+def misfits(file: CheckpointFile, net: LSegNet) -> dict[str, list[str]]:
+    """Where the file's weights and ``net``'s differ: "missing", "unexpected" and "wrong shape" names, {} if nowhere."""
+    expected, weights = net.state_dict(), file.weights
+    found = {
+        "missing": [name for name in expected if name not in weights and not name.startswith(DEAD)],
+        "unexpected": [name for name in weights if name not in expected],
+        "wrong shape": [
+            f"{name} {tuple(weights[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in expected
+            if name in weights and weights[name].shape != expected[name].shape
+        ],
+    }
+    return {kind: names for kind, names in found.items() if names}
+
+
+def describe_misfits(found: dict[str, list[str]]) -> list[str]:
+    """A line for each kind of misfit: how many, and the first three."""
+    return [
+        f"  {kind}: {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for kind, names in found.items()
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------- writing
