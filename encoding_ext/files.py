@@ -58,7 +58,16 @@ def unwritable(folder: Path, flag: str) -> str:
 
 def sha1_of(path: str | Path) -> str:
     """The SHA-1 of a file as 40 hexadecimal digits, with a progress bar."""
-    path, digest = Path(path), hashlib.sha1()
+    return _digest(path, "sha1")
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file as 64 hexadecimal digits, with a progress bar."""
+    return _digest(path, "sha256")
+
+
+def _digest(path: str | Path, algorithm: str) -> str:
+    path, digest = Path(path), hashlib.new(algorithm)
     with open(path, "rb") as file, progress_bar(
         total=path.stat().st_size, desc=f"checking {path.name}", unit="B", unit_scale=True, leave=False
     ) as bar:
