@@ -150,8 +150,8 @@ def _fitted(file: CheckpointFile, net: LSegNet) -> dict[str, Tensor]:
     """The file's weights as float32, complete; one ``InputError`` lists every kind of misfit."""
     found = misfits(file, net)
     if found:
-        backbone = net.architecture["backbone"]
-        raise InputError("\n".join([f"{file.path} does not fit the architecture {backbone}:", *describe_misfits(found)]))
+        first_line = f"{file.path} does not fit the architecture {net.architecture['backbone']}:"
+        raise InputError("\n".join([first_line, *describe_misfits(found)]))
     expected = net.state_dict()
     absent = {
         name: torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
