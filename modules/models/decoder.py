@@ -78,9 +78,12 @@ class Decoder(nn.Module):
         ``upsample_x2`` of it is the pixel embedding at H/2 (the same argument as in ``FusionBlock``); the head
         correlates at H/4 and never needs the large one.
         """
-        path: Tensor | None = None
+        return self.embedding(self.paths(maps)[0])
+
+    def paths(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Four maps, finest first -> the fused map of each level, (B, F, h, w) at the level's own size."""
+        paths: list[Tensor] = []
         for projection, fusion, level in reversed(list(zip(self.projections, self.fusions, maps, strict=True))):
-            if path is not None:
-                path = upsample_x2(path)
-            path = fusion(projection(level), path)
-        return self.embedding(path)
+            below = upsample_x2(paths[0]) if paths else None
+            paths.insert(0, fusion(projection(level), below))
+        return paths

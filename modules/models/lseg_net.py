@@ -69,19 +69,20 @@ class LSegNet(nn.Module):
         """
         check_images(images)
         text = self._text_matrix(labels, len(images))
-        return self.head(self._coarse_embedding(images), text)
+        return self.head(self.coarse_embedding(images), text)
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, H/2, W/2) pixel embeddings, not normalised."""
         check_images(images)
-        return upsample_x2(self._coarse_embedding(images))
+        return upsample_x2(self.coarse_embedding(images))
 
     def encode_labels(self, labels: Sequence[str]) -> Tensor:
         """N strings -> (N, C) float32 unit vectors; computed once and kept; the result is the caller's own copy."""
         return self.text_encoder(labels).clone()
 
-    def _coarse_embedding(self, images: Tensor) -> Tensor:
-        return self.decoder(self.image_encoder(images))  # (B, C, H/4, W/4)
+    def coarse_embedding(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C, H/4, W/4) pixel embeddings before their last upsampling: what the head compares."""
+        return self.decoder(self.image_encoder(images))
 
     def _text_matrix(self, labels: Labels | None, batch: int) -> Tensor:
         if labels is None:

@@ -79,13 +79,21 @@ class TextEncoder(nn.Module):
             new = [label for label in dict.fromkeys(labels) if label not in self._vectors]
             for start in range(0, len(new), CHUNK):
                 chunk = new[start : start + CHUNK]
-                self._vectors.update(zip(chunk, self._encode(chunk), strict=True))
+                self._vectors.update(zip(chunk, self.encode(chunk), strict=True))
             if len(self._matrices) >= 64:  # per-image lists can be many; the vectors they are made of stay
                 self._matrices.clear()
             # Outside inference mode, so that a matrix first made in validation can serve in training.
             with torch.inference_mode(False):
                 self._matrices[key] = torch.stack([self._vectors[label] for label in labels])
         return self._matrices[key]
+
+    def fits(self, label: str) -> bool:
+        """Whether the label is within the tower's context."""
+        try:
+            self.tokenize([label])
+        except ValueError:
+            return False
+        return True
 
     def tokenize(self, labels: Sequence[str]) -> Tensor:
         """N strings -> (N, L) token ids on the tower's device; ``ValueError`` names a label that does not fit."""
@@ -99,7 +107,8 @@ class TextEncoder(nn.Module):
                 ) from error
         return torch.stack(rows).to(self.positional_embedding.device)
 
-    def _encode(self, labels: Sequence[str]) -> Tensor:
+    def encode(self, labels: Sequence[str]) -> Tensor:
+        """N strings -> (N, C) float32 unit vectors, all at once and without keeping them."""
         device = self.positional_embedding.device.type
         # In this order: leaving inference mode turns gradients on.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):

@@ -1,0 +1,100 @@
+"""The result of ``LSegPredictor.segment``: a mask of the image's size, and what people want to see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from encoding_ext import pictures
+from encoding_ext.errors import InputError
+from encoding_ext.palettes import palette, save_palette_png, save_picture
+from encoding_ext.results import write_json
+
+MOST_COLOURS = 4000  # what palette() tells apart; later labels take the first colours again
+OPACITY = 0.6
+
+TopScores = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass
+class Segmentation:
+    """A segmented image. H x W is the image's own (upright) size.
+
+    image: (H, W, 3) uint8, the image as it was read.
+    labels: the N labels; ``mask`` counts them from 0.
+    mask: (H, W) int64, the best label of each pixel.
+    confidence: (H, W) float32, 0..1, its probability: softmax over all labels of the scores (cosine / 0.07).
+    """
+
+    image: np.ndarray
+    labels: list[str]
+    mask: np.ndarray
+    confidence: np.ndarray
+    ranker: Callable[[int], TopScores] | None = field(default=None, repr=False)
+
+    def scores(self, top_k: int = 5) -> TopScores:
+        """The best labels of each pixel, best first: (indices (k, H, W) int32, scores (k, H, W) float32).
+
+        k is ``top_k``, or the number of labels if that is less. Scores are logits, cosine / 0.07 where the network has
+        no regularisation block. ``InputError`` for a result of ``segment_many``, which keeps no embeddings.
+        """
+        if top_k < 1:
+            raise InputError(f"top_k is {top_k}; ask for at least 1")
+        if self.ranker is None:
+            raise InputError("this result kept no scores; ask for segment_many(..., keep_scores=True)")
+        return self.ranker(min(top_k, len(self.labels)))
+
+    @property
+    def colours(self) -> np.ndarray:
+        """(N, 3) uint8: one colour a label, ADE20K's first."""
+        colours = palette(min(len(self.labels), MOST_COLOURS))
+        return colours[np.arange(len(self.labels)) % len(colours)]
+
+    def overlay(self, opacity: float = OPACITY) -> np.ndarray:
+        """The image with the labels' colours over it, uint8 (H, W, 3); ``opacity`` 0 is the image, 1 the colours."""
+        return np.asarray(pictures.overlay(self.image, self.mask, self.colours, opacity))
+
+    def present(self) -> list[int]:
+        """The labels that occur, as numbers, the largest area first."""
+        counts = np.bincount(self.mask.ravel(), minlength=len(self.labels))
+        return [int(label) for label in np.argsort(-counts, kind="stable") if counts[label]]
+
+    def legend(self, width: int | None = None) -> Image.Image:
+        """A key of the colours that occur, the largest area first; in as many columns as ``width`` pixels hold."""
+        return pictures.legend(self.present(), self.labels, self.colours, width)
+
+    def areas(self) -> dict[str, float]:
+        """Share of the image, 0..1, of every label that occurs, the largest first; they sum to 1."""
+        shares = np.bincount(self.mask.ravel()) / self.mask.size
+        areas: dict[str, float] = {}
+        for label in self.present():
+            areas[self.labels[label]] = areas.get(self.labels[label], 0.0) + float(shares[label])
+        return areas
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write the result; nothing is ever half-written. Returns the files.
+
+        A path with a picture's suffix (``.png``, ``.jpg`` ...) gets the overlay with its legend. Any other is a folder,
+        made if need be, and gets ``mask.png`` (palette PNG, value = label + 1), ``overlay.png``, ``legend.png`` and
+        ``labels.json`` (labels and areas).
+        """
+        path = Path(path)
+        try:
+            if path.suffix:
+                picture = pictures.overlay_with_legend(self.image, self.mask, self.colours, self.labels, OPACITY)
+                save_picture(path, picture)
+                return [path]
+            files = [path / name for name in ("mask.png", "overlay.png", "legend.png", "labels.json")]
+            save_palette_png(files[0], self.mask, self.colours)
+            save_picture(files[1], Image.fromarray(self.overlay()))
+            save_picture(files[2], self.legend())
+            write_json(files[3], {"labels": self.labels, "areas": self.areas()})
+            return files
+        except (OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"the result cannot be written to {path} ({error})") from error
