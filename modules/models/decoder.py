@@ -10,10 +10,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def upsample_x2(x: Tensor) -> Tensor:
-    """(B, K, h, w) -> (B, K, 2h, 2w), bilinear, corners aligned: the only upsampling that LSeg's decoder uses."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+from modules.models.upsampling import upsample_x2
 
 
 class ResidualConvUnit(nn.Module):

@@ -5,46 +5,34 @@ Shapes: B images, N labels, C embedding dimensions; h x w = H/4 x W/4, the decod
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.amp.autocast_mode import is_autocast_available
 
-from modules.models.decoder import upsample_x2
+from modules.models.precision import full_precision
+from modules.models.streaming import upsampled_max
+from modules.models.upsampling import upsample_x2, upsampling_matrix
 
 LOGIT_SCALE = 1 / 0.07  # CLIP's temperature, a constant here: neither learned nor in the weights
+CHUNK = 2**24  # numbers in the half-size logits of one image that are made at a time: 64 MB
 TINY_NORM_SQ = 1e-12  # an embedding shorter than 1e-6 counts as zero and gets zero logits, not NaN
 
 
-def full_precision(device: torch.device) -> AbstractContextManager:
-    """No autocast inside, on devices that have such a thing."""
-    return torch.autocast(device.type, enabled=False) if is_autocast_available(device.type) else nullcontext()
-
-
-def interpolation_matrices(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def squared_upsampling(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """The two matrices that turn squares and neighbour products into squares of the x2 interpolation, on one axis.
 
-    Output i of bilinear x2 (corners aligned) is a*x[k] + b*x[k+1], with a + b = 1, hence
-    out^2 = a^2 x[k]^2 + b^2 x[k+1]^2 + 2ab x[k]x[k+1].
+    Output i is a*x[k] + b*x[k+1], hence out^2 = a^2 x[k]^2 + b^2 x[k+1]^2 + 2ab x[k]x[k+1].
 
     Returns:
         squares (size, 2*size) that holds a^2 and b^2, products (size, 2*size) that holds 2ab in row k.
     """
-    target, device = device, torch.device("cpu") if device.type == "mps" else device  # Apple GPUs have no float64
-    position = torch.arange(2 * size, device=device, dtype=torch.float64) * ((size - 1) / (2 * size - 1))
-    low = position.floor().clamp(max=max(size - 2, 0)).long()
-    high = (low + 1).clamp(max=size - 1)
-    b = position - low
-    a = 1 - b
-    columns = torch.arange(2 * size, device=device)
-    squares = torch.zeros(size, 2 * size, device=device, dtype=torch.float64)
-    products = torch.zeros_like(squares)
-    squares.index_put_((low, columns), a * a, accumulate=True)
-    squares.index_put_((high, columns), b * b, accumulate=True)
-    products[low, columns] = 2 * a * b
-    return squares.float().to(target), products.float().to(target)
+    weights = upsampling_matrix(size, device).T
+    products = torch.zeros_like(weights)
+    products[:-1] = 2 * weights[:-1] * weights[1:]
+    return weights.square(), products
 
 
 def upsampled_norm_sq(coarse: Tensor) -> Tensor:
@@ -60,8 +48,8 @@ def upsampled_norm_sq(coarse: Tensor) -> Tensor:
         (B, 2h, 2w) float32
     """
     height, width = coarse.shape[-2:]
-    square_y, product_y = interpolation_matrices(height, coarse.device)
-    square_x, product_x = interpolation_matrices(width, coarse.device)
+    square_y, product_y = squared_upsampling(height, coarse.device)
+    square_x, product_x = squared_upsampling(width, coarse.device)
 
     def inner(p: Tensor, q: Tensor) -> Tensor:
         """Inner products over C, zero-padded back to h x w (where there is no neighbour, its weight is 0 too)."""
@@ -98,14 +86,30 @@ class RegularisationBlock(nn.Module):
         self.repeats = max(depth, 1)
         self.activation = self.ACTIVATIONS[activation]
 
-    def forward(self, logits: Tensor) -> Tensor:
-        """(B, N, h, w) -> (B, N, h, w)."""
-        for repeat in range(self.repeats):
-            strongest = logits.amax(dim=1, keepdim=True) if self.bottleneck else 0
-            logits = self.conv(logits.flatten(0, 1).unsqueeze(1)).view_as(logits) + strongest
-            if repeat < self.repeats - 1:
-                logits = self.activation(logits)
+    def forward(self, logits: Tensor, maxima: Sequence[Tensor] | None = None) -> Tensor:
+        """(B, N, h, w) -> (B, N, h, w).
+
+        Where ``logits`` are only some of the labels, ``maxima`` holds the (B, 1, h, w) maximum over all of them at each
+        application of a bottleneck block; applications beyond the last of them are left out.
+        """
+        partial = self.bottleneck and maxima is not None
+        for repeat in range(len(maxima) if partial else self.repeats):
+            mixed = self.conv(logits.flatten(0, 1).unsqueeze(1)).view(logits.shape)
+            if self.bottleneck:
+                mixed = mixed + (maxima[repeat] if partial else logits.amax(dim=1, keepdim=True))
+            logits = self.activation(mixed) if repeat < self.repeats - 1 else mixed
         return logits
+
+
+def correlate(coarse: Tensor, text: Tensor) -> Tensor:
+    """Scaled cosines at twice the coarse grid, exact: the product with the text is linear and commutes with the x2.
+
+    coarse (B, C, h, w) and text (N, C) or (B, N, C), float32 -> (B, N, 2h, 2w), in memory a pixel's labels side by side.
+    """
+    pixels = coarse.permute(0, 2, 3, 1)  # (B, h, w, C)
+    products = F.linear(pixels, text) if text.ndim == 2 else torch.einsum("bhwc,bnc->bhwn", pixels, text)
+    inverse_norm = upsampled_norm_sq(coarse).clamp_min(TINY_NORM_SQ).rsqrt()
+    return upsample_x2(products.permute(0, 3, 1, 2)) * (LOGIT_SCALE * inverse_norm).unsqueeze(1)
 
 
 class CorrelationHead(nn.Module):
@@ -119,21 +123,60 @@ class CorrelationHead(nn.Module):
         self.block = block
 
     def forward(self, coarse: Tensor, text: Tensor) -> Tensor:
-        """Correlate at the coarse grid, which is exact: the product with the text is linear and commutes with the x2.
+        """(B, N, 4h, 4w) float32 logits, within +-1/0.07 where there is no block; arguments as ``half_logits``."""
+        return upsample_x2(self.half_logits(coarse, text))
+
+    def half_logits(self, coarse: Tensor, text: Tensor) -> Tensor:
+        """The logits before their last x2.
 
         Args:
             coarse: (B, C, h, w) pixel embeddings before their upsampling.
             text: (N, C) for the whole batch or (B, N, C), one label set an image; unit vectors.
 
         Returns:
-            (B, N, 4h, 4w) float32 logits, within +-1/0.07 where there is no block.
+            (B, N, 2h, 2w) float32.
         """
         with full_precision(coarse.device):
-            coarse, text = coarse.float(), text.float()
-            products = text @ coarse.flatten(2)  # (B, N, h*w)
-            products = products.unflatten(2, coarse.shape[2:])
-            inverse_norm = upsampled_norm_sq(coarse).clamp_min(TINY_NORM_SQ).rsqrt()
-            logits = upsample_x2(products) * (LOGIT_SCALE * inverse_norm).unsqueeze(1)  # (B, N, 2h, 2w)
-            if self.block is not None:
-                logits = self.block(logits)
-            return upsample_x2(logits)
+            logits = correlate(coarse.float(), text.float())
+            return logits if self.block is None else self.block(logits)
+
+    @torch.no_grad()
+    def segment(self, coarse: Tensor, text: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
+        """``forward(coarse, text).max(1)`` in bounded memory: images one by one, labels in chunks, pixels in strips.
+
+        Args:
+            coarse, text: as ``half_logits``.
+            chunk: labels at a time; default: as many as make half-size logits of 64 MB.
+
+        Returns:
+            scores (B, 4h, 4w) float32 and label numbers (B, 4h, 4w) int64.
+        """
+        with full_precision(coarse.device):
+            texts = text.float().expand(len(coarse), -1, -1)
+            results = [self._segment_one(coarse[i : i + 1].float(), texts[i], chunk) for i in range(len(coarse))]
+        scores, labels = zip(*results, strict=True)
+        return torch.cat(scores), torch.cat(labels)
+
+    def _segment_one(self, coarse: Tensor, text: Tensor, chunk: int | None) -> tuple[Tensor, Tensor]:
+        """coarse (1, C, h, w), text (N, C)."""
+        chunks = text.split(chunk or max(CHUNK // (4 * coarse[0, 0].numel()), 1))
+        maxima: list[Tensor] = []  # over all labels, before each application of a bottleneck block
+
+        def parts() -> Iterator[Tensor]:
+            for vectors in chunks:
+                logits = correlate(coarse, vectors)
+                yield logits if self.block is None else self.block(logits, maxima)
+
+        if self.block is not None and self.block.bottleneck:
+            for _ in range(self.block.repeats):
+                maxima.append(reduce(torch.maximum, (part.amax(dim=1, keepdim=True) for part in parts())))
+        best_score, best_label, first = None, None, 0
+        for part in parts():
+            score, label = upsampled_max(part)
+            if best_score is None:
+                best_score, best_label = score, label
+            else:
+                better = score > best_score  # of equal labels the first
+                best_score[better], best_label[better] = score[better], label[better] + first
+            first += part.shape[1]
+        return best_score, best_label

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modules.models.decoder import Decoder, upsample_x2
+from modules.models.decoder import Decoder
 from modules.models.head import CorrelationHead
 from modules.models.image_encoders import ResNetEncoder, ViTEncoder
 from modules.models.text_encoder import TextEncoder, check_labels
+from modules.models.upsampling import upsample_x2
 
 Labels = Sequence[str] | Sequence[Sequence[str]] | Tensor
 MULTIPLE = 32  # the coarsest map is at 1/32
@@ -67,9 +68,30 @@ class LSegNet(nn.Module):
         Raises:
             ValueError: sides that are no multiples of 32, no labels, a label that does not fit, lists of unlike length.
         """
+        return upsample_x2(self.half_logits(images, labels))
+
+    def half_logits(self, images: Tensor, labels: Labels | None = None) -> Tensor:
+        """(B, N, H/2, W/2) float32: the logits before their last x2, which the loss and the test do more cheaply."""
         check_images(images)
         text = self._text_matrix(labels, len(images))
-        return self.head(self.coarse_embedding(images), text)
+        return self.head.half_logits(self.coarse_embedding(images), text)
+
+    def segment(
+        self, images: Tensor, labels: Labels | None = None, chunk: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The strongest label of every pixel, ``net(images, labels).max(1)``, in memory that does not grow with N.
+
+        Args:
+            images, labels: as for a call.
+            chunk: labels that are compared at a time; default: as many as fit in 64 MB.
+
+        Returns:
+            its logit (B, H, W) float32, and its number in ``labels`` (B, H, W) int64. No gradient.
+        """
+        check_images(images)
+        text = self._text_matrix(labels, len(images))
+        with torch.no_grad():
+            return self.head.segment(self.coarse_embedding(images), text, chunk)
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, H/2, W/2) pixel embeddings, not normalised."""

@@ -15,7 +15,7 @@ from encoding_ext import MultiScaleEvaluator
 from modules.checkpoints import to_official
 from modules.lseg_module import LSegModule
 from modules.lseg_module_zs import LSegModuleZS
-from modules.models.decoder import upsample_x2
+from modules.models.upsampling import upsample_x2
 from modules.optimization import OptimizationConfig
 from reference import GOLDEN, assert_golden, golden_image
 

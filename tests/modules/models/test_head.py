@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.models import LSegNet
-from modules.models.decoder import upsample_x2
 from modules.models.head import upsampled_norm_sq
+from modules.models.upsampling import upsample_x2
 from tiny import TINY, TOWER, pictures, tiny_net
 
 pytestmark = pytest.mark.usefixtures("one_thread")

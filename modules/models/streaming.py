@@ -1,0 +1,91 @@
+"""Loss and strongest label of logits at half size, without ever making them at full size.
+
+150 labels at 480x480 are 138 MB an image in float32, and a plain cross-entropy holds them three times. Here the last x2
+and what follows are done strip by strip, each small enough for a processor's cache.
+
+Shapes: B images, N labels, h x w the logits' grid, half the image's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from modules.models.precision import full_precision
+from modules.models.upsampling import source_rows, upsampled_rows
+
+STRIP = {"cpu": 2**20}  # numbers in a strip; measured on two cores: twice to four times as fast as whole images
+STRIP_ELSEWHERE = 2**25  # few launches count there, not the cache
+
+
+def strips(logits: Tensor) -> Iterator[tuple[int, int]]:
+    """(start, stop) of the rows of the upsampled (B, N, 2h, 2w) that are worked on together, for one image."""
+    labels, height, width = logits.shape[1:]
+    step = max(STRIP.get(logits.device.type, STRIP_ELSEWHERE) // (labels * 2 * width), 2)
+    for start in range(0, 2 * height, step):
+        yield start, min(start + step, 2 * height)
+
+
+def upsampled_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    """``F.cross_entropy(upsample_x2(logits), target, reduction="sum")``, in float32 under autocast too.
+
+    The gradient is worked out strip by strip together with the value, and waits for the backward pass at the size of
+    ``logits``; it cannot be differentiated again.
+
+    Args:
+        logits: (B, N, h, w).
+        target: (B, 2h, 2w) int64; pixels of ``ignore_index`` do not count.
+    """
+    return _UpsampledCrossEntropy.apply(logits, target, ignore_index)
+
+
+class _UpsampledCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+        with full_precision(logits.device):
+            maps = logits.float().permute(0, 2, 3, 1)  # (B, h, w, N): a pixel's labels side by side
+            height, wanted = maps.shape[1], ctx.needs_input_grad[0]
+            gradient = torch.zeros_like(maps, memory_format=torch.contiguous_format) if wanted else None
+            total = maps.new_zeros(())
+            for image in range(len(maps)):
+                for start, stop in strips(logits):
+                    first, end = source_rows(height, start, stop)
+                    part = maps[image : image + 1, first:end].detach()
+                    with torch.set_grad_enabled(wanted):
+                        part.requires_grad_(wanted)
+                        rows = upsampled_rows(part, start, stop, height).flatten(0, 2)  # (pixels, N)
+                        labels = target[image, start:stop].flatten()
+                        loss = F.cross_entropy(rows, labels, ignore_index=ignore_index, reduction="sum")
+                    total += loss.detach()
+                    if wanted:
+                        gradient[image, first:end] += torch.autograd.grad(loss, part)[0][0]
+        if wanted:
+            ctx.save_for_backward(gradient.permute(0, 3, 1, 2).to(logits.dtype))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * factor, None, None
+
+
+def upsampled_max(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """``upsample_x2(logits).max(1)``: scores (B, 2h, 2w) float32 and label numbers (B, 2h, 2w) int64."""
+    with full_precision(logits.device):
+        maps = logits.detach().float().permute(0, 2, 3, 1)
+        batch, height, width = maps.shape[:3]
+        scores = maps.new_empty(batch, 2 * height, 2 * width)
+        labels = torch.empty_like(scores, dtype=torch.int64)
+        for image in range(batch):
+            for start, stop in strips(logits):
+                first, end = source_rows(height, start, stop)
+                rows = upsampled_rows(maps[image : image + 1, first:end], start, stop, height)[0]
+                here = (slice(image, image + 1), slice(start, stop))
+                scores[here], labels[here] = rows.max(dim=-1)
+    return scores, labels
