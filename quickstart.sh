@@ -43,7 +43,8 @@ recipe=(--num_features 48 --backbone_weights random --optimizer adamw --scratch_
 
 train() { # $1 name of the run, $2 CLIP weights
     "$PYTHON" "$home/train_lseg.py" --dataset miniature --data_path "$root" --backbone tiny_resnet --base_lr 0.008 \
-        --clip_weights "$2" --checkpoint_dir "$runs" --exp_name "$1_seed$seed" "${recipe[@]}" ${training[@]+"${training[@]}"}
+        --clip_weights "$2" --checkpoint_dir "$runs" --exp_name "$1_seed$seed" \
+        "${recipe[@]}" ${training[@]+"${training[@]}"}
 }
 
 measure() { # $1 name of the run, $2 name of the result, further options

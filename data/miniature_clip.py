@@ -127,7 +127,7 @@ def render(count: int, rng: np.random.Generator) -> Tensor:
 
 
 def train_clip(settings: ClipSettings) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Train a CLIP, leaving torch's global random state as it was; with the same number of threads bit for bit the same.
+    """Train a CLIP, leaving torch's global random state as it was; bit for bit the same with as many threads.
 
     Every batch holds one rendering of each label, so that no two of its captions mean the same. Only the rows of the
     token embedding that captions use are trained: AdamW over all 49408 would take most of the time and change none
@@ -173,7 +173,8 @@ def retrieval(model: CLIP, captions: Captions, rng: np.random.Generator, count: 
     result = {}
     for wording, names in wordings_of.items():
         for how, templates in (("bare", TEMPLATES[:1]), ("templates", TEMPLATES)):
-            text = sum(F.normalize(model.encode_text(captions([t.format(n) for n in names])), dim=-1) for t in templates)
+            encoded = (model.encode_text(captions([template.format(name) for name in names])) for template in templates)
+            text = sum(F.normalize(vectors, dim=-1) for vectors in encoded)
             nearest = (features @ F.normalize(text, dim=-1).T).argmax(dim=-1)  # (40, count)
             result[f"{wording}, {how}"] = (nearest == torch.arange(len(LABELS))[:, None]).float().mean().item()
     return result
@@ -182,8 +183,12 @@ def retrieval(model: CLIP, captions: Captions, rng: np.random.Generator, count: 
 def _fit(model: CLIP, images: Tensor, captions: Captions, settings: ClipSettings, rng: np.random.Generator) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.2, fused=True)
     warmup = min(20, settings.steps // 2)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(
-        (step + 1) / (warmup + 1), 0.5 + 0.5 * math.cos(math.pi * max(0, step - warmup) / max(1, settings.steps - warmup))))
+
+    def factor(step: int) -> float:
+        done = max(0, step - warmup) / max(1, settings.steps - warmup)
+        return min((step + 1) / (warmup + 1), 0.5 + 0.5 * math.cos(math.pi * done))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     target = torch.arange(len(LABELS))
     bar = progress_bar(range(settings.steps), desc="tiny CLIP", unit="step")
     for _ in bar:

@@ -1,11 +1,13 @@
-"""Command lines that take ``--some-flag`` and ``--some_flag`` alike."""
+"""Command lines that take ``--some-flag`` and ``--some_flag`` alike, and say what a misspelt one may have meant."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 _FLAG = re.compile(r"^--[A-Za-z][\w-]*(?==|$)")
 
@@ -22,14 +24,36 @@ def normalise_flags(argv: Iterable[str]) -> list[str]:
     return flags + arguments[end:]
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds the defaults, but not those that only say that nothing was given: their help says what happens then."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False):
+            return action.help
+        return super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """Takes ``--some-flag`` and ``--some_flag`` alike, never abbreviations, and shows defaults in its help."""
 
     def __init__(self, description: str) -> None:
-        super().__init__(
-            description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-        )
+        super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
 
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """The parsed ``argv`` (default: the process's own arguments)."""
-        return self.parse_args(normalise_flags(sys.argv[1:] if argv is None else argv))
+        options, unknown = self.parse_known_args(normalise_flags(sys.argv[1:] if argv is None else argv))
+        if unknown:
+            self.error("; ".join(self._unknown(text) for text in unknown))
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with status 2 and the message; the usage of a script with fifty options would bury it."""
+        self.exit(2, f"error: {message}\n`{self.prog} --help` lists the options\n")
+
+    def _unknown(self, text: str) -> str:
+        flag = text.split("=")[0]
+        if not flag.startswith("-"):
+            return f"nothing takes the value {text!r}"
+        known = [name for action in self._actions for name in action.option_strings]
+        similar = difflib.get_close_matches(flag, known, n=1)
+        return f"there is no option {flag}" + (f"; did you mean {similar[0]}?" if similar else "")

@@ -62,6 +62,7 @@ class _Population:
         self.moments += torch.stack([torch.full_like(mean, count), mean * count, (variance + mean**2) * count])
 
     def write_to(self, norm: _BatchNorm) -> None:
+        """Make these the running statistics of ``norm``, unless nothing entered it in any process."""
         count, total, squares = sum_over_processes(self.moments)
         if count[0] == 0:
             return

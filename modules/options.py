@@ -21,8 +21,10 @@ def add_data_options(parser: Parser, default_dataset: str = "ade20k", base_size:
     """Which pictures, which labels, how they are loaded. ``base_size`` False: images are only squeezed to the crop."""
     group = parser.add_argument_group("data")
     group.add_argument("--dataset", default=default_dataset, help="name of the dataset")
-    group.add_argument("--data_path", "--datapath", type=Path, help="folder that holds the datasets")
-    group.add_argument("--label_src", help="label list: default, corrected, a name the dataset knows, or a file")
+    places = "default: datasets beside the repository; data/Dataset_HSN for pascal, coco and fss"
+    group.add_argument("--data_path", "--datapath", type=Path, help=f"folder that holds the datasets; {places}")
+    lists = "default, corrected, another one that the dataset knows, or a file; by default the dataset's"
+    group.add_argument("--label_src", help=f"label list: {lists} or the checkpoint's own")
     if base_size:
         group.add_argument("--base_size", type=int, help="size that scales refer to; default: the dataset's")
     group.add_argument("--crop_size", type=int, help="side of crops, a multiple of 32; default: the dataset's")

@@ -36,6 +36,8 @@ def start_problems(options: argparse.Namespace) -> list[str]:
             problems.append(f"--{name}: there is no file {path}")
     if options.finetune_weights and (options.clip_weights or options.backbone_weights):
         problems.append("--finetune_weights replaces --clip_weights and --backbone_weights; give only one kind")
+    if options.finetune_weights and options.dropout:
+        problems.append("--dropout has no effect on the network of --finetune_weights; leave one of them out")
     return problems
 
 

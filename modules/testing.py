@@ -38,6 +38,12 @@ def weights_name(path: Path) -> str:
     return path.stem
 
 
+def default_folder(options: argparse.Namespace, test: str) -> Path:
+    """Where results go unless ``--output_dir`` says: a control does not overwrite the test that it belongs to."""
+    control = "" if options.shuffle_labels is None else f"_shuffled{options.shuffle_labels}"
+    return REPOSITORY / "outputs" / f"{test}_{weights_name(options.weights)}{control}"
+
+
 def load_for_test(options: argparse.Namespace) -> LSegNet:
     """The network of ``--weights``; ``InputError`` if ``--backbone`` names another one."""
     net = load_lseg(options.weights, trust_checkpoint=options.trust_checkpoint, **block_options(options))

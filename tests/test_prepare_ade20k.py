@@ -1,3 +1,5 @@
+"""prepare_ade20k.py from download to checked folders."""
+
 from __future__ import annotations
 
 import hashlib

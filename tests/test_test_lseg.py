@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from ade_tree import make_tree, mask_path
 from data import get_labels
-from modules.checkpoints import load_lseg, to_official
+from modules.checkpoints import METADATA_KEY, load_lseg, metadata_of, to_official
 from modules.models import build_lseg
 from scripts import run, torchrun
 
@@ -132,6 +132,17 @@ def test_label_file_is_used_and_its_length_checked(root, official, tmp_path):
     (tmp_path / "long.txt").write_text("\n".join([*lines[:149], "very " * 50 + "long thing"]))
     output = run("test_lseg.py", *options, tmp_path / "long.txt", cwd=tmp_path, code=2)
     assert "very very" in output and "16 tokens" in output and "Traceback" not in output
+
+
+def test_a_checkpoint_of_another_dataset_is_tested_under_this_ones_labels(root, tmp_path):
+    net = build_lseg("tiny_vit", [f"foreign {i}" for i in range(150)], features=16)
+    for dataset, own in (("elsewhere", False), ("ade20k", True)):
+        path = tmp_path / f"{dataset}.ckpt"
+        content = {"state_dict": to_official(net.state_dict()), METADATA_KEY: metadata_of(net, dataset=dataset)}
+        torch.save(content, path)
+        output = run("test_lseg.py", *arguments(root, path, "--eval", "--scales", 1), cwd=tmp_path)
+        assert ("foreign 0" in results(root)["per_class_iou"]) == own
+        assert ("was trained on elsewhere" in output) != own
 
 
 def test_bad_input_is_named_without_a_traceback(root, official, tmp_path):

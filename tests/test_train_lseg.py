@@ -108,7 +108,9 @@ def test_finetune_starts_from_a_checkpoint(root, tmp_path):
     # Where the file says it, the width of the decoder need not be given, neither at first nor on resuming.
     said = ("--clip_weights", "--backbone_weights", "random", "--num_features", "16")
     without = [option for option in arguments(root) if option not in said]
-    options = [*without, "--finetune_weights", first, "--base_lr", 1e-12, "--weight_decay", 0, "--max_epochs", 1]
+    without += ["--finetune_weights", first]
+    assert "--dropout" in run("train_lseg.py", *without, "--dropout", 0.1, cwd=tmp_path, code=2)
+    options = [*without, "--base_lr", 1e-12, "--weight_decay", 0, "--max_epochs", 1]
     run("train_lseg.py", *options, "--exp_name", "second", cwd=tmp_path)
     name = "net.scratch.head1.weight"
     torch.testing.assert_close(weights_of(last_checkpoint(root, "second"))[name], weights_of(first)[name])

@@ -1,3 +1,5 @@
+"""Datasets by name: samples, modes, labels, and what is said of missing or broken files."""
+
 from __future__ import annotations
 
 import pickle

@@ -1,3 +1,5 @@
+"""The official test sequences, by their golden hashes."""
+
 from __future__ import annotations
 
 import hashlib

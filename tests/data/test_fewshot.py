@@ -1,3 +1,5 @@
+"""The zero-shot benchmarks on tiny trees in their real layouts."""
+
 from __future__ import annotations
 
 import pickle

@@ -1,3 +1,5 @@
+"""What the zero-shot benchmarks say of missing, broken and impossible input."""
+
 from __future__ import annotations
 
 import shutil

@@ -1,3 +1,5 @@
+"""Label files: the official list, the corrected one, and files of a user."""
+
 from __future__ import annotations
 
 import warnings

@@ -1,3 +1,5 @@
+"""Loaders: the same samples in the same order whatever the number of workers and processes."""
+
 from __future__ import annotations
 
 from pathlib import Path

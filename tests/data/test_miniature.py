@@ -1,3 +1,5 @@
+"""The miniature world: its pictures, masks, labels and tiny CLIP."""
+
 from __future__ import annotations
 
 import json

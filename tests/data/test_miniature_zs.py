@@ -1,3 +1,5 @@
+"""The miniature in folds."""
+
 from __future__ import annotations
 
 import shutil

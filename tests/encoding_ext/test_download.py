@@ -1,3 +1,5 @@
+"""Verified, resumable downloads from a local server."""
+
 from __future__ import annotations
 
 import hashlib

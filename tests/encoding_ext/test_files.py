@@ -1,3 +1,5 @@
+"""Writing aside and renaming; what is said of folders that cannot be written."""
+
 from __future__ import annotations
 
 import errno

@@ -1,3 +1,5 @@
+"""Unpacking archives: nothing outside the target, nothing half done."""
+
 from __future__ import annotations
 
 import stat
