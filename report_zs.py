@@ -11,18 +11,8 @@ from typing import Any
 from encoding_ext.cli import Parser
 from encoding_ext.errors import InputError, run_script
 from encoding_ext.results import text_table, write_json
+from modules.released import published
 
-
-# (dataset, backbone) -> mIoU by fold (None where only the mean is published), mean mIoU, mean FB-IoU, in percent.
-# Folds and FSS with ResNet101: model zoo of the official README; the others: the paper's tables, by secondary sources.
-PUBLISHED: dict[tuple[str, str], tuple[list[float | None], float, float | None]] = {
-    ("pascal", "clip_resnet101"): ([52.8, 53.8, 44.4, 38.5], 47.4, 64.1),
-    ("coco", "clip_resnet101"): ([22.1, 25.1, 24.9, 21.5], 23.4, 57.9),
-    ("pascal", "clip_vitl16_384"): ([None] * 4, 52.3, 67.0),
-    ("coco", "clip_vitl16_384"): ([None] * 4, 27.2, 59.9),
-    ("fss", "clip_resnet101"): ([84.7], 84.7, None),
-    ("fss", "clip_vitl16_384"): ([87.8], 87.8, None),
-}
 SELECTION = {
     "held_out": "epoch and learning rate chosen on seen classes kept from training",
     "official": "epoch and learning rate chosen on the test classes, as published",
@@ -38,18 +28,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse(argv)
     folds = read_folds(options.folder)
     shuffled = read_folds(options.folder, "_shuffled", required=False)
-    per_fold, published_mean, published_fb = PUBLISHED.get((options.dataset, options.backbone), ([], None, None))
+    known = published(options.dataset, options.backbone)
+    per_fold = known.miou_by_fold if known else []
     rows = [
         row(str(fold), result["miou"], result["fb_iou"], value_at(per_fold, fold), shuffled.get(fold))
         for fold, result in folds.items()
     ]
     averages = [mean(result[key] for result in folds.values()) for key in ("miou", "fb_iou")]
     # The published mean is over all folds, so it compares with nothing less.
-    rows.append(row("mean", *averages, published_mean if len(folds) == len(per_fold) else None, None))
+    rows.append(row("mean", *averages, known.miou if known and len(folds) == len(per_fold) else None, None))
     header = ["fold", "mIoU", "FB-IoU", "published", "difference", *(["shuffled control"] if shuffled else [])]
     print(text_table(header, [cells[: len(header)] for cells in rows]))
-    if published_fb is not None:
-        print(f"published mean FB-IoU {published_fb}")
+    if known and known.fb_iou is not None:
+        print(f"published mean FB-IoU {known.fb_iou}")
     print(how_selected(folds))
     table = {"dataset": options.dataset, "backbone": options.backbone, "header": header, "rows": rows}
     write_json(options.folder / "table.json", {**table, "selection": how_selected(folds)})

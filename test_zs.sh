@@ -4,9 +4,9 @@
 #   bash test_zs.sh DATASET BACKBONE [--weights 'checkpoints/pascal_fold%.ckpt'] [--folds "0 1 2 3"] [more options]
 #   bash test_zs.sh pascal clip_resnet101
 #
-# In --weights, % stands for the fold. Default: the official file names (pascal_fold0.ckpt ..., coco_fold0.ckpt ...,
-# fss_rn101.ckpt, fss_l16.ckpt) under checkpoints/. More options: those of test_lseg_zs.py. A fold that was tested
-# already is kept; delete its folder to redo it.
+# In --weights, % stands for the fold. Default: the released files (python -m modules.zoo lists them) under
+# checkpoints/. More options: those of test_lseg_zs.py. A fold that was tested already is kept; delete its folder to
+# redo it.
 set -euo pipefail
 home="$(cd "$(dirname "$0")" && pwd)"
 [ $# -ge 2 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
@@ -14,11 +14,8 @@ dataset="$1" backbone="$2"
 shift 2
 
 python="${PYTHON:-$([ -x "$home/.venv/bin/python" ] && echo "$home/.venv/bin/python" || echo python)}"
-folds="0 1 2 3" weights="$home/checkpoints/${dataset}_fold%.ckpt" options=()
-if [ "$dataset" = fss ]; then
-    folds=0 weights="$home/checkpoints/fss_rn101.ckpt"
-    [ "$backbone" = clip_resnet101 ] || weights="$home/checkpoints/fss_l16.ckpt"
-fi
+folds="0 1 2 3" weights="" options=()
+[ "$dataset" = fss ] && folds=0
 while [ $# -gt 0 ]; do
     case "$1" in
         --weights) weights="$2"; shift 2 ;;
@@ -28,9 +25,17 @@ while [ $# -gt 0 ]; do
 done
 results="$home/outputs/zs_${dataset}_${backbone}"
 
+released() { # $1 fold: the file of the model zoo
+    local name
+    name="$(cd "$home" && "$python" -m modules.zoo file "$dataset" "$backbone" --fold "$1")" || exit
+    echo "$home/checkpoints/$name"
+}
+
 for fold in $folds; do
     [ -f "$results/fold$fold/results.json" ] && continue
+    file="${weights//%/$fold}"
+    [ -n "$file" ] || file="$(released "$fold")"
     "$python" -u "$home/test_lseg_zs.py" --dataset "$dataset" --backbone "$backbone" --fold "$fold" --nshot 0 --bsz 8 \
-        --weights "${weights//%/$fold}" --output_dir "$results/fold$fold" ${options[@]+"${options[@]}"}
+        --weights "$file" --output_dir "$results/fold$fold" ${options[@]+"${options[@]}"}
 done
 "$python" "$home/report_zs.py" --dataset "$dataset" --backbone "$backbone" --folder "$results"

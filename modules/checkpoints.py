@@ -81,17 +81,22 @@ def load_lseg(
         raise InputError(f"load_lseg does not know {', '.join(sorted(unknown))}; it takes {', '.join(BLOCK_OPTIONS)}")
     file = read_checkpoint(path, trust_checkpoint)
     architecture = architecture_of(file, what_shapes_cannot_tell)
-    try:
-        with torch.device("meta"):  # no memory, no random numbers: every weight comes from the file
-            net = build_lseg(labels=None, **architecture)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the network of {path} cannot be built by this version: {error}") from error
+    net = skeleton(path, architecture)
     net.load_state_dict(_fitted(file, net), assign=True)
     chosen = labels if labels is not None else file.metadata.get("labels")
     net.labels = None if chosen is None else check_labels(chosen)
     if "normalization" in file.metadata:
         net.mean, net.std = (tuple(file.metadata["normalization"][key]) for key in ("mean", "std"))
     return net.to(map_location).eval()
+
+
+def skeleton(path: str | Path, architecture: dict[str, Any]) -> LSegNet:
+    """The network that the file at ``path`` is for, without memory or random numbers: weights come from the file."""
+    try:
+        with torch.device("meta"):
+            return build_lseg(labels=None, **architecture)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the network of {path} cannot be built by this version: {error}") from error
 
 
 def architecture_of(file: CheckpointFile, given: dict[str, Any]) -> dict[str, Any]:

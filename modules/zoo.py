@@ -1,0 +1,118 @@
+"""The checkpoints that the authors of LSeg released: list them, check a downloaded file (python -m modules.zoo)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from encoding_ext.cli import Parser
+from encoding_ext.errors import InputError, raise_all, run_script
+from encoding_ext.results import text_table
+from modules.checkpoints import describe_misfits
+from modules.identify import Report, identify
+from modules.released import DATA, RELEASED, released_file
+
+USAGE = {"list": "", "check": "FILE ...", "file": "DATASET BACKBONE"}
+
+
+def build_parser() -> Parser:
+    """The command and its options."""
+    parser = Parser(__doc__)
+    parser.prog = "python -m modules.zoo"
+    parser.add_argument(
+        "command",
+        nargs="?",
+        default="list",
+        choices=list(USAGE),
+        help="list: the table. check FILE ...: what the files are, whether they are whole, how they are tested. "
+        "file DATASET BACKBONE: the name of the file for --fold",
+    )
+    parser.add_argument("arguments", nargs="*", help="of the command")
+    parser.add_argument("--fold", type=int, default=0, help="of the command file")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--trust_checkpoint", action="store_true", help="run code found in a checked file: risky")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0; 1 if a checked file does not fit its network."""
+    options = build_parser().parse(argv)
+    count = len(options.arguments)
+    if not {"list": count == 0, "check": count > 0, "file": count == 2}[options.command]:
+        raise InputError(f"write it as: python -m modules.zoo {options.command} {USAGE[options.command]}".rstrip())
+    if options.command == "check":
+        return check(options)
+    if options.command == "file":
+        print(released_file(*options.arguments, options.fold))
+    else:
+        print(json.dumps(DATA, indent=1, ensure_ascii=False) if options.json else table())
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """Report on each file; what cannot be reported on is named at the end."""
+    reports, problems = [], []
+    for file in options.arguments:
+        try:
+            reports.append(identify(Path(file).expanduser(), options.trust_checkpoint))
+        except InputError as error:
+            problems.append(str(error))
+    if options.json:
+        print(json.dumps([asdict(report) for report in reports], indent=1, ensure_ascii=False))
+    else:
+        print("\n\n".join(describe(report) for report in reports))
+    raise_all(problems)
+    return int(any(report.misfits for report in reports))
+
+
+def table() -> str:
+    """The released checkpoints, their published figures, and what to know about them."""
+    rows = [
+        (
+            entry.file,
+            entry.backbone,
+            entry.place,
+            "" if entry.miou is None else f"{entry.miou:.1f}",
+            entry.sha256 or "not known yet",
+            entry.link or "",
+        )
+        for entry in RELEASED
+    ]
+    header = ("file", "backbone", "trained for", "published mIoU", "SHA-256", "link")
+    notes = {entry.file: entry.note for entry in RELEASED if entry.note} | DATA["not_released"]
+    return "\n".join(
+        [
+            text_table(header, rows),
+            "",
+            *(f"{file}: {note}" for file, note in notes.items()),
+            *(f"beware: {slip['text']}" for slip in DATA["readme_slips"]),
+            f"to download them: the model zoo in the README of {DATA['repository']}",
+        ]
+    )
+
+
+def describe(report: Report) -> str:
+    """The report for people."""
+    backbone, features = report.architecture["backbone"], report.architecture["features"]
+    state = "does not fit" if report.misfits else "all names and shapes fit"
+    lines = [
+        f"{report.file} ({report.bytes:,} bytes)",
+        f"SHA-256: {report.sha256}",
+        f"network: {backbone}, decoder of {features} features; {state}",
+        *describe_misfits(report.misfits),
+    ]
+    if report.trained:
+        lines.append("written by this project: " + ", ".join(f"{key} {value}" for key, value in report.trained.items()))
+    elif not report.misfits:
+        lines.append(f"can be: {', '.join(report.can_be) or 'none of the released checkpoints'}")
+    lines += [f"note: {note}" for note in report.notes]
+    if report.commands:
+        lines += ["to test it:", *(f"  {command}" for command in report.commands)]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,195 @@
+"""The model zoo: its table, what is said of a downloaded file, and what the other scripts take from it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from checkpoint_files import attack, official_file
+from encoding_ext.errors import InputError
+from encoding_ext.files import sha256_of
+from modules import identify, released, zoo
+from modules.checkpoints import metadata_of, save_file, to_official
+from modules.models import BACKBONES
+from modules.released import RELEASED, file_name_doubts, published, released_file
+from reference import official_shapes
+from scripts import REPOSITORY
+from tiny import tiny_net
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def official_skeleton(network: str, path: Path) -> Path:
+    """A file with the names and shapes of an official network whose numbers take no room: each a view of one zero."""
+    weights = {
+        name: torch.zeros((), dtype=getattr(torch, dtype.removeprefix("torch."))).expand(shape)
+        for name, (shape, dtype) in official_shapes(network).items()
+    }
+    torch.save({"state_dict": weights}, path)
+    return path
+
+
+def checked(path: Path, capsys: pytest.CaptureFixture, code: int = 0) -> dict:
+    assert zoo.main(["check", str(path), "--json"]) == code
+    (report,) = json.loads(capsys.readouterr().out)
+    return report
+
+
+def test_the_data_are_whole():
+    assert len(RELEASED) == 11 and len({entry.file for entry in RELEASED}) == 11
+    assert all(entry.backbone in BACKBONES for entry in RELEASED)
+    # What nobody measured or published stays empty.
+    assert all(entry.sha256 is None or len(entry.sha256) == 64 for entry in RELEASED)
+    pascal = published("pascal", "clip_resnet101")
+    assert pascal.miou_by_fold == [52.8, 53.8, 44.4, 38.5] and (pascal.miou, pascal.fb_iou) == (47.4, 64.1)
+    assert published("coco", "clip_vitl16_384").miou_by_fold == [None] * 4
+    assert published("fss", "clip_vitl16_384").miou_by_fold == [87.8]
+    assert published("pascal", "clip_vitb32_384") is None
+
+
+def test_readme_prints_the_same_figures():
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for title, dataset in (("Pascal-5i", "pascal"), ("COCO-20i", "coco"), ("FSS-1000", "fss")):
+        for backbone in ("clip_resnet101", "clip_vitl16_384"):
+            figures = published(dataset, backbone)
+            folds = [value for value in figures.miou_by_fold if value is not None] if dataset != "fss" else []
+            (line,) = [line for line in text.splitlines() if line.startswith(f"| {title}, `{backbone}`")]
+            printed = [float(cell) for cell in line.split("|") if cell.strip().replace(".", "").isdigit()]
+            assert printed == [*folds, figures.miou, *([figures.fb_iou] if figures.fb_iou else [])]
+
+
+def test_list(capsys):
+    assert zoo.main([]) == 0
+    out = capsys.readouterr().out
+    assert all(entry.file in out for entry in RELEASED) and "52.8" in out and "never released" in out
+    assert zoo.main(["list", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["checkpoints"]) == 11
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "can_be", "command"),
+    [
+        ("vitl16_arch0", "demo_e200.ckpt", ["demo_e200", "fss_l16"], "test_lseg.py --eval --dataset ade20k"),
+        ("zs_vitl16", "fss_l16 (1).ckpt", ["demo_e200", "fss_l16"], "test_lseg_zs.py --dataset fss --nshot 0"),
+        ("zs_resnet101_pascal", "coco_fold2.ckpt", 9, "test_lseg_zs.py --dataset coco --fold 2 --nshot 0"),
+    ],
+)
+def test_an_official_file_is_recognised(network, name, can_be, command, tmp_path, capsys):
+    report = checked(official_skeleton(network, tmp_path / name), capsys)
+    assert report["misfits"] == {} and report["sha256"] == sha256_of(tmp_path / name)
+    assert report["can_be"] == can_be if isinstance(can_be, list) else len(report["can_be"]) == can_be
+    (line,) = report["commands"]
+    assert command in line and name in line
+    assert any("no SHA-256" in note for note in report["notes"])
+
+
+def test_a_name_that_says_nothing_gives_every_command(tmp_path, capsys):
+    report = checked(official_skeleton("zs_resnet101_pascal", tmp_path / "download.ckpt"), capsys)
+    assert len(report["commands"]) == 9
+
+
+def test_swapped_fss_names_are_noticed(tmp_path, capsys):
+    report = checked(official_skeleton("zs_vitl16", tmp_path / "fss_rn101.ckpt"), capsys)
+    assert "fss_rn101" not in report["can_be"]
+    assert any("swap the names" in note for note in report["notes"])
+
+
+def test_a_known_sha256_settles_it(tmp_path, capsys, monkeypatch):
+    path = official_skeleton("zs_resnet101_pascal", tmp_path / "x.ckpt")
+    fields = {**RELEASED[3].__dict__, "sha256": sha256_of(path)}
+    known = [released.Released(**fields) if entry is RELEASED[3] else entry for entry in RELEASED]
+    monkeypatch.setattr(identify, "RELEASED", known)
+    monkeypatch.setattr(released, "RELEASED", known)
+    assert checked(path, capsys)["can_be"] == [RELEASED[3].name]
+    other = tmp_path / RELEASED[3].file
+    torch.save({**torch.load(path), "epoch": 1}, other)
+    assert any("re-saved" in note for note in checked(other, capsys)["notes"])
+
+
+def test_a_file_that_is_not_whole(tmp_path, capsys):
+    path = official_skeleton("zs_resnet101_pascal", tmp_path / "pascal_fold0.ckpt")
+    content = torch.load(path)
+    del content["state_dict"]["net.pretrained.layer1.0.weight"]
+    content["state_dict"]["net.scratch.invented"] = torch.zeros(1)
+    torch.save(content, path)
+    report = checked(path, capsys, code=1)
+    assert report["misfits"] == {
+        "missing": ["image_encoder.stages.0.0.weight"],
+        "unexpected": ["scratch.invented"],
+    }
+    assert report["can_be"] == [] and report["commands"] == []
+    assert zoo.main(["check", str(path)]) == 1
+    assert "missing: 1 (image_encoder.stages.0.0.weight)" in capsys.readouterr().out
+
+
+def test_a_regularisation_block_is_told(tmp_path, capsys):
+    report = checked(official_skeleton("vitb32_arch1_depth2_lrelu", tmp_path / "mine.ckpt"), capsys)
+    assert report["can_be"] == [] and report["architecture"]["backbone"] == "clip_vitb32_384"
+    assert any("--arch_option 1|2" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize(
+    ("trained", "command"),
+    [
+        ({"dataset": "ade20k"}, "test_lseg.py --eval --dataset ade20k"),
+        ({"dataset": "pascal", "zero_shot": {"fold": 2}}, "test_lseg_zs.py --dataset pascal --fold 2"),
+    ],
+)
+def test_a_file_of_this_project_says_it_itself(trained, command, tmp_path, capsys):
+    net, path = tiny_net(), tmp_path / "last.ckpt"
+    save_file({"state_dict": to_official(net.state_dict()), "lseg": metadata_of(net, step=7, **trained)}, path)
+    report = checked(path, capsys)
+    assert report["trained"]["step"] == 7 and report["can_be"] == [] and command in report["commands"][0]
+
+
+def test_what_is_no_lseg_is_refused_and_the_others_are_reported(tmp_path, capsys):
+    good = official_file(tiny_net(), tmp_path / "tiny.ckpt")
+    torch.save({"state_dict": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "other.ckpt")
+    torch.save({"x": attack(tmp_path / "executed")}, tmp_path / "evil.ckpt")
+    files = [str(tmp_path / name) for name in ("other.ckpt", "tiny.ckpt", "evil.ckpt", "none.ckpt")]
+    with pytest.raises(InputError) as caught:
+        zoo.main(["check", *files])
+    message = str(caught.value)
+    assert "is no LSeg checkpoint" in message and "is refused" in message and "there is no file" in message
+    assert f"{good} (" in capsys.readouterr().out and not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("line", [["check"], ["file", "pascal"], ["list", "more"]])
+def test_a_command_with_other_arguments(line):
+    with pytest.raises(InputError, match="write it as: python -m modules.zoo"):
+        zoo.main(line)
+
+
+def test_the_file_of_a_fold(capsys):
+    assert zoo.main(["file", "coco", "clip_resnet101", "--fold", "3"]) == 0
+    assert capsys.readouterr().out == "coco_fold3.ckpt\n"
+    assert released_file("fss", "clip_vitl16_384", 2) == "fss_l16.ckpt"  # no folds, whatever the number
+    for unknown in (("coco", "clip_vitl16_384", 0), ("pascal", "clip_resnet101", 4)):
+        with pytest.raises(InputError, match="no checkpoint was released.*--weights"):
+            released_file(*unknown)
+
+
+@pytest.mark.parametrize(
+    ("name", "test", "expected"),
+    [
+        ("pascal_fold1.ckpt", ("pascal", 1, None), None),
+        ("last.ckpt", ("coco", 1, "clip_resnet101"), None),
+        ("fss_l16.ckpt", ("fss", 3, "clip_vitl16_384"), None),
+        ("pascal_fold1.ckpt", ("miniature_zs", 0, None), None),
+        ("pascal_fold1.ckpt", ("pascal", 2, None), "the file meant is pascal_fold2.ckpt"),
+        ("pascal_fold1.ckpt", ("coco", 1, "clip_resnet101"), "COCO commands.*by mistake; the file meant is coco_fold1"),
+        ("fss_l16.ckpt", ("fss", 0, "clip_resnet101"), "swap the names.*the file meant is fss_rn101.ckpt"),
+        ("demo_e200.ckpt", ("pascal", 0, None), "seven datasets"),
+    ],
+)
+def test_doubts_about_a_file_name(name, test, expected):
+    doubts = file_name_doubts(Path("checkpoints") / name, *test)
+    if expected is None:
+        assert doubts == []
+    else:
+        (doubt,) = doubts
+        assert re.search(expected, doubt), doubt
