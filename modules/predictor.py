@@ -5,11 +5,11 @@ Needs no dataset and no Lightning. Legend: H x W the image, N labels, C embeddin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,59 +17,43 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from encoding_ext.errors import InputError
-from encoding_ext.evaluator import TEST_SCALES
-from encoding_ext.image_input import MAX_PIXELS, ImageInput, read_rgb, to_pixels
+from encoding_ext.image_input import MAX_PIXELS, ImageInput, read_rgb
 from modules.checkpoints import load_lseg
-from modules.label_texts import LabelInput, encode_labels, named_matrix
+from modules.inference.image_tower import MODES, ImageTower, Levels, check_positive
+from modules.inference.label_texts import LabelInput, encode_labels, named_matrix
+from modules.inference.pixel_embedding import VARIANTS, looks, pixel_embedding, target_size
+from modules.inference.scores import rank
+from modules.inference.segmentation import Segmentation
+from modules.inference.views import EncodedImage
 from modules.models import LSegNet
-from modules.models.decoder import upsample_x2
 from modules.models.head import LOGIT_SCALE
-from modules.options import autocast_dtype, resolve_device, training_precision
-from modules.scores import rank
-from modules.segmentation import Segmentation
-from modules.views import (
-    MODES,
-    Canvas,
-    Normalise,
-    crops,
-    draw,
-    protocol_canvases,
-    resized,
-    whole_canvas,
-    window_canvas,
-    working_size,
-)
+from modules.options import resolve_device
 
-BASE_SIZE, CROP_SIZE = 520, 480  # of the official trainings; the miniature's networks saw squares of 64
-VARIANTS = ("raw", "unit", "scaled", "summed")
+__all__ = ["MODES", "VARIANTS", "LSegPredictor", "Levels", "Segmentation"]
 
-
-class Levels(NamedTuple):
-    """The maps inside the network, finest (stride 4) first, each (1, channels, h/stride, w/stride)."""
-
-    encoder: list[Tensor]
-    decoder: list[Tensor]
+BASE_SIZE, CROP_SIZE, TINY_SIZE = 520, 480, 64  # of the official trainings; of the miniature's
 
 
 class LSegPredictor:
-    """A network together with everything between it and a picture: reading, resizing, normalising, streaming.
+    """A network with everything that lies between it and a picture: reading, resizing, normalising, streaming.
 
     Args:
-        net: from ``build_lseg`` or ``load_lseg``; it is put in eval mode and moved to the device.
+        net: from ``build_lseg`` or ``load_lseg``; it is moved to the device and put in eval mode.
         device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
-        precision: of the image tower: "auto" (bf16 on GPUs that have it, fp16 on other GPUs, else float32), "32", "bf16",
-            "16". Norms, similarities and softmax are float32 always.
-        base_size, crop_size: long side at scale 1 and side of a window; default: as the network was trained.
-        max_pixels: larger images are refused.
+        precision: of the network: "auto" (bf16 on CUDA GPUs that have it, fp16 on others, float32 elsewhere), "32",
+            "bf16", "16". Norms, similarities and softmax are float32 always, and so are all results.
+        base_size, crop_size: the long side that counts as scale 1, and the side of windows; default: as the network's
+            kind is trained (520 and 480; the miniature's networks 64).
+        max_pixels: larger images are refused before they are decoded.
 
     Raises:
-        InputError: no such device or precision here.
+        InputError: a device that is not there, an unknown precision.
     """
 
     def __init__(
         self,
         net: LSegNet,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "auto",
         *,
         base_size: int | None = None,
@@ -77,19 +61,18 @@ class LSegPredictor:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.device = resolve_device(str(device))
-        self.dtype = autocast_dtype(training_precision(precision, self.device.type == "cuda"))
         self.net = net.to(self.device).eval()
-        tiny = str(net.architecture.get("backbone", "")).startswith("tiny")
-        self.base_size = base_size or (64 if tiny else BASE_SIZE)
-        self.crop_size = crop_size or (64 if tiny else CROP_SIZE)
         self.max_pixels = max_pixels
-        self._normalise = Normalise(net.mean, net.std, self.device)
+        tiny = str(net.architecture["backbone"]).startswith("tiny")
+        base_size = base_size or (TINY_SIZE if tiny else BASE_SIZE)
+        crop_size = crop_size or (TINY_SIZE if tiny else CROP_SIZE)
+        self._tower = ImageTower(self.net, self.device, precision, base_size, crop_size)
 
     @classmethod
     def from_checkpoint(
         cls,
         path: str | Path,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "auto",
         *,
         trust_checkpoint: bool = False,
@@ -98,7 +81,7 @@ class LSegPredictor:
         max_pixels: int = MAX_PIXELS,
         **what_shapes_cannot_tell: Any,
     ) -> LSegPredictor:
-        """From an official or own checkpoint; ``what_shapes_cannot_tell`` as in ``modules.checkpoints.load_lseg``."""
+        """From an official or own checkpoint; ``what_shapes_cannot_tell`` as for ``modules.checkpoints.load_lseg``."""
         net = load_lseg(path, trust_checkpoint=trust_checkpoint, **what_shapes_cannot_tell)
         return cls(net, device, precision, base_size=base_size, crop_size=crop_size, max_pixels=max_pixels)
 
@@ -106,7 +89,7 @@ class LSegPredictor:
 
     def segment(
         self,
-        image: ImageInput,
+        image: ImageInput | Segmentation,
         labels: LabelInput | None = None,
         mode: str = "whole",
         long_side: int | None = None,
@@ -114,21 +97,35 @@ class LSegPredictor:
         names: Sequence[str] | None = None,
         templates: str | Sequence[str] | None = None,
         other: bool | str = False,
-        window_batch: int = 4,
+        batch_size: int = 4,
     ) -> Segmentation:
-        """The best label of every pixel."""
-        (result,) = self.segment_many(
-            [image],
-            labels,
-            mode,
-            long_side,
-            names=names,
-            templates=templates,
-            other=other,
-            batch_size=window_batch,
-            keep_scores=True,
-        )
-        return result
+        """The best label of every pixel; the result has the image's own size.
+
+        Args:
+            image: see ``encoding_ext.image_input.read_rgb``; or an earlier result, to see the same image under other
+                labels without the network running again (if it kept its embeddings: ``mode`` and ``long_side`` are
+                then its own).
+            labels: N texts, or a matrix (N, C) of label embeddings; None for the network's own.
+            mode: what the network looks at. A result depends on the image alone, never on others beside it.
+                "whole": once at all of it, resized to about ``long_side`` (default: ``base_size``), each side to the
+                nearest multiple of 32. Nothing is padded, so nothing leaks from a border; proportions change a little.
+                "windows": resized likewise (default: twice ``base_size``), then seen through windows of ``crop_size``
+                that lie inside the image, overlap by a third and are averaged. Nothing is padded.
+                "multi_scale": the published test protocol, number by number: six sizes around ``long_side`` (default:
+                ``base_size``), windows, mirror images. Its windows do reach beyond the image, and the network sees
+                black there, as it did in training.
+            names: what the rows of a matrix are called.
+            templates: None, "imagenet" or a list, see ``encode_text``.
+            other: True appends the label 'other', a text appends that text; nothing is ever added silently.
+            batch_size: windows that go through the network together: time and memory, not the result.
+
+        Raises:
+            InputError: an image or labels that cannot be used, an unknown mode, a ``long_side`` that needs too much
+                memory (what is kept of an image grows with its area; with the defaults it stays below 2 GB).
+        """
+        matrix = self._label_matrix(labels, names, templates, other)
+        encoded = self._encoded(image, mode, long_side, batch_size)
+        return self._result(encoded, *matrix, keep_embeddings=True)
 
     def segment_many(
         self,
@@ -141,72 +138,47 @@ class LSegPredictor:
         templates: str | Sequence[str] | None = None,
         other: bool | str = False,
         batch_size: int = 4,
-        keep_scores: bool = False,
+        keep_embeddings: bool = False,
     ) -> Iterator[Segmentation]:
-        """``segment`` for many images of any sizes, one result for each, in order."""
-        if mode not in MODES:
-            raise InputError(f"mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
-        label_names, text = self._label_matrix(labels, names, templates, other)
+        """``segment`` for many images of any sizes: one result for each, in order, made as they are asked for.
+
+        In mode "whole", images that the network sees at the same size go through it together. ``keep_embeddings``:
+        results can give ``scores`` and be segmented again; each then holds 20 MB or more.
+        """
+        check_positive(batch_size=batch_size)
+        names, text = self._label_matrix(labels, names, templates, other)
+        together = batch_size if mode == "whole" else 1  # the other modes have a batch in every image
         images = iter(images)
-        while batch := [read_rgb(image, self.max_pixels) for image in islice(images, batch_size)]:
-            canvases = [self._canvases(rgb, mode, long_side) for rgb in batch]
-            self._look(batch, canvases, batch_size)
-            for rgb, own in zip(batch, canvases):
-                yield self._result(rgb, own, label_names, text, keep_scores)
 
-    def _canvases(self, rgb: Tensor, mode: str, long_side: int | None) -> list[Canvas]:
-        size = rgb.shape[1:]
-        if mode == "multi_scale":
-            return protocol_canvases(*size, long_side or self.base_size, self.crop_size)
-        if mode == "windows":
-            return [window_canvas(*size, long_side or 2 * self.base_size, self.crop_size)]
-        return [whole_canvas(*size, long_side or self.base_size)]
+        def results() -> Iterator[Segmentation]:
+            while batch := [read_rgb(image, self.max_pixels) for image in islice(images, together)]:
+                for encoded in self._tower.encode(batch, mode, long_side, batch_size):
+                    yield self._result(encoded, names, text, keep_embeddings)
 
-    @torch.no_grad()
-    def _look(self, batch: list[Tensor], canvases: list[list[Canvas]], batch_size: int) -> None:
-        """Send every view through the network, views of equal size together."""
-        waiting: dict[tuple[int, int], list[tuple[Any, Tensor]]] = {}
+        return results()
 
-        def flush(size: tuple[int, int]) -> None:
-            views, pixels = zip(*waiting.pop(size))
-            for view, coarse in zip(views, self._coarse(torch.stack(pixels))):
-                view.coarse = coarse
+    def _encoded(
+        self, image: ImageInput | Segmentation, mode: str, long_side: int | None, batch_size: int = 4
+    ) -> EncodedImage:
+        if isinstance(image, Segmentation):
+            if image.encoded is not None:
+                return image.encoded
+            image = image.image
+        (encoded,) = self._tower.encode([read_rgb(image, self.max_pixels)], mode, long_side, batch_size)
+        return encoded
 
-        for rgb, own in zip(batch, canvases):
-            for canvas in own:
-                for view, pixels in zip(canvas.views, crops(canvas, draw(canvas, rgb, self._normalise))):
-                    size = (view.height, view.width)
-                    waiting.setdefault(size, []).append((view, pixels))
-                    if len(waiting[size]) == batch_size:
-                        flush(size)
-        for size in list(waiting):
-            flush(size)
-
-    def _coarse(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) normalised -> (B, C, h/4, w/4) float32."""
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            return self.net.coarse_embedding(images).float()
-
-    def _result(
-        self, rgb: Tensor, canvases: list[Canvas], labels: list[str], text: Tensor, keep_scores: bool
-    ) -> Segmentation:
-        size = (rgb.shape[1], rgb.shape[2])
-
-        def ranker(k: int) -> tuple[np.ndarray, np.ndarray]:
-            best = rank(canvases, size, text, self.net.head, k)
-            return best.indices.cpu().numpy(), best.scores.cpu().numpy()
-
-        best = rank(canvases, size, text, self.net.head)
-        confidence = (best.scores[0] - best.log_sum).exp().clamp(max=1)
+    def _result(self, encoded: EncodedImage, names: list[str], text: Tensor, keep_embeddings: bool) -> Segmentation:
+        best = rank(encoded, text, self.net.head.block)
         return Segmentation(
-            to_pixels(rgb),
-            labels,
-            best.indices[0].long().cpu().numpy(),
-            confidence.cpu().numpy(),
-            ranker if keep_scores else None,
+            image=encoded.pixels,
+            labels=names,
+            mask=best.indices[0].long().cpu().numpy(),
+            confidence=best.confidence.cpu().numpy(),
+            encoded=encoded if keep_embeddings else None,
+            ranker=partial(rank, encoded, text, self.net.head.block) if keep_embeddings else None,
         )
 
-    # ------------------------------------------------------------------------------------------------- embeddings
+    # -------------------------------------------------------------------------------------------------- embeddings
 
     def embed(
         self,
@@ -220,87 +192,71 @@ class LSegPredictor:
         long_side: int | None = None,
         grad: bool = False,
     ) -> Tensor:
-        """One embedding per pixel: (H, W, C)."""
+        """One embedding per pixel, (H, W, C), in the space of ``encode_text``; on the predictor's device.
+
+        Args:
+            image: see ``encoding_ext.image_input.read_rgb``. Gradients reach a floating tensor that requires them.
+            size: of the result: "input" (the image's), "half" (half of it, rounded up) or (height, width). The
+                network's own grid is half of what it looks at; to any other it is interpolated (bilinear).
+            normalize: False is short for ``variant="raw"``, True for "unit".
+            multi_scale: True: the sum over six sizes (0.5 to 1.75 times ``base_size`` as long side) and mirror images,
+                each seen whole; or the scales as a list.
+            variant: "unit": unit vectors, also after interpolation and sums; "raw": what the head puts out; "scaled":
+                unit vectors times 14.29 (1 / 0.07), so that products with texts are logits; "summed": unit vectors of
+                every size and mirror image, added and left so.
+            long_side: the network looks at the image with about this long side, each side to the nearest multiple of
+                32, nothing padded. Default: the image's own size, but at most twice ``base_size``.
+            grad: keep the graph, to train through the network; a floating tensor that requires it does so by itself.
+
+        Raises:
+            InputError: an image, size or variant that cannot be used; a result of more than 8 GB.
+        """
         variant = variant or ("unit" if normalize else "raw")
         if variant not in VARIANTS:
             raise InputError(f"variant {variant!r} is unknown; choose one of {', '.join(VARIANTS)}")
         rgb = read_rgb(image, self.max_pixels)
-        target = self._target(size, *rgb.shape[1:])
+        target = target_size(size, *rgb.shape[1:], self.net.text_encoder.embed_dim)
+        scales = True if variant == "summed" and multi_scale is False else multi_scale
+        views = looks(*rgb.shape[1:], self._tower.base_size, long_side, scales)
         with torch.set_grad_enabled(grad or rgb.requires_grad):
-            total = 0
-            for working, mirrored in self._embed_views(rgb, long_side, multi_scale, variant):
-                pixels = resized(rgb, working, self._normalise)
-                pixels = pixels.flip(-1) if mirrored else pixels
-                half = upsample_x2(self._coarse(pixels[None]))
-                half = half.flip(-1) if mirrored else half
-                if tuple(half.shape[2:]) != target:
-                    half = half.contiguous(memory_format=torch.channels_last)
-                    half = F.interpolate(half, target, mode="bilinear", align_corners=True)
-                if variant != "raw":
-                    half = F.normalize(half, dim=1)
-                total = total + half
-            if variant in ("unit", "scaled"):
-                total = F.normalize(total, dim=1)
-            if variant == "scaled":
-                total = total * LOGIT_SCALE
-            return total[0].permute(1, 2, 0).to(dtype)
-
-    def _embed_views(
-        self, rgb: Tensor, long_side: int | None, multi_scale: bool | Sequence[float], variant: str
-    ) -> list[tuple[tuple[int, int], bool]]:
-        height, width = rgb.shape[1:]
-        if multi_scale is False and variant != "summed":
-            side = long_side or min(max(height, width), 2 * self.base_size)
-            return [(working_size(height, width, side), False)]
-        scales = TEST_SCALES if isinstance(multi_scale, bool) else multi_scale
-        base = long_side or self.base_size
-        return [
-            (working_size(height, width, math.ceil(base * scale)), mirrored)
-            for scale in scales
-            for mirrored in (False, True)
-        ]
-
-    @staticmethod
-    def _target(size: str | tuple[int, int], height: int, width: int) -> tuple[int, int]:
-        if size == "input":
-            return height, width
-        if size == "half":
-            return -(-height // 2), -(-width // 2)
-        if isinstance(size, str) or len(size) != 2 or not all(isinstance(s, int) and s > 0 for s in size):
-            raise InputError(f'size is {size!r}; give "input", "half" or (height, width)')
-        return tuple(size)
+            return pixel_embedding(self._tower, rgb, views, target, variant, dtype)
 
     def levels(self, image: ImageInput, long_side: int | None = None, *, grad: bool = False) -> Levels:
-        """The four maps of the image encoder and the four of the decoder's path."""
-        rgb = read_rgb(image, self.max_pixels)
-        ((working, _),) = self._embed_views(rgb, long_side, False, "raw")
-        with torch.set_grad_enabled(grad or rgb.requires_grad):
-            pixels = resized(rgb, working, self._normalise)[None]
-            with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-                encoder = self.net.image_encoder(pixels)
-                decoder = self.net.decoder.paths(encoder)
-        return Levels([m.float() for m in encoder], [m.float() for m in decoder])
+        """The four maps of the image encoder, and the four of the decoder's path, of which the first is the finest.
 
-    # ------------------------------------------------------------------------------------------------------- text
+        The network looks at the image as ``embed`` does, and maps have the size of that look divided by 4, 8, 16, 32.
+        """
+        rgb = read_rgb(image, self.max_pixels)
+        ((height, width, _),) = looks(*rgb.shape[1:], self._tower.base_size, long_side)
+        with torch.set_grad_enabled(grad or rgb.requires_grad):
+            return self._tower.levels(rgb, (height, width))
+
+    # -------------------------------------------------------------------------------------------------------- text
 
     def encode_text(
         self, labels: Sequence[str], templates: str | Sequence[str] | None = None, *, truncate: bool = False
     ) -> Tensor:
-        """N labels -> (N, C) float32 unit vectors."""
+        """N labels -> (N, C) float32 unit vectors, for ``segment`` and ``similarity``.
+
+        See ``modules.label_texts.encode_labels`` for templates and for labels that are too long or occur twice.
+        """
         return encode_labels(self.net.text_encoder, labels, templates, truncate)
 
-    def similarity(self, embedding: Tensor, texts: Tensor | Sequence[str]) -> Tensor:
-        """Cosine of every pixel embedding (H, W, C) with every text: (H, W, N), -1..1."""
-        text = texts if isinstance(texts, Tensor) else self.encode_text(texts)
-        text = F.normalize(text.to(embedding.device, torch.float32), dim=-1)
+    def similarity(self, embedding: Tensor, texts: LabelInput) -> Tensor:
+        """Cosine of every pixel embedding (H, W, C) with N texts, or rows of a matrix (N, C): (H, W, N), -1..1."""
+        text = texts if isinstance(texts, Tensor | np.ndarray) else self.encode_text(texts)
+        text = F.normalize(torch.as_tensor(text).to(embedding.device, torch.float32), dim=-1)
         return F.normalize(embedding.float(), dim=-1) @ text.T
 
-    def heatmap(self, image: ImageInput, query: str, long_side: int | None = None) -> np.ndarray:
-        """Cosine of every pixel with one text: (H, W) float32, -1..1."""
-        rgb = read_rgb(image, self.max_pixels)
-        embedding = self.embed(rgb, "half", long_side=long_side)
-        similarity = self.similarity(embedding, [query]).permute(2, 0, 1)[None]
-        return F.interpolate(similarity, rgb.shape[1:], mode="bilinear", align_corners=True)[0, 0].cpu().numpy()
+    def heatmap(
+        self, image: ImageInput | Segmentation, query: str, mode: str = "whole", long_side: int | None = None
+    ) -> np.ndarray:
+        """Cosine of every pixel with one text: (H, W) float32, -1..1. ``image`` and modes as for ``segment``.
+
+        Cosines of good and bad matches lie close together: scale them to their own range to show them.
+        """
+        encoded = self._encoded(image, mode, long_side)
+        return rank(encoded, self.encode_text([query]), None).scores[0].cpu().numpy() / LOGIT_SCALE
 
     def _label_matrix(
         self,
@@ -309,9 +265,9 @@ class LSegPredictor:
         templates: str | Sequence[str] | None,
         other: bool | str,
     ) -> tuple[list[str], Tensor]:
-        if labels is None:
-            labels = self.net.labels
-            if labels is None:
-                raise InputError("this network has no labels of its own; name some: segment(image, ['cat', 'grass'])")
+        """The labels' names and their (N, C) matrix on the predictor's device."""
+        if labels is None and self.net.labels is None:
+            raise InputError("this network has no labels of its own; name some: segment(image, ['cat', 'grass'])")
+        labels = self.net.labels if labels is None else labels
         with torch.no_grad():
             return named_matrix(self.net.text_encoder, labels, names, templates, other)

@@ -19,7 +19,8 @@ with warnings.catch_warnings():
     import clip
     from clip.model import LayerNorm, Transformer
 
-CHUNK = 256  # labels that go through the tower together: bounds memory for label lists of any length
+CHUNK = 256  # sentences that go through the tower together: bounds memory for label lists of any length
+AS_IT_IS = ("{}",)
 
 
 def check_labels(labels: Sequence[str]) -> list[str]:
@@ -55,36 +56,42 @@ class TextEncoder(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         self.requires_grad_(False)
         self.eval()
-        self._vectors: dict[str, Tensor] = {}
-        self._matrices: dict[tuple[str, ...], Tensor] = {}
+        self._vectors: dict[tuple[str, ...], dict[str, Tensor]] = {}  # templates -> label -> vector
+        self._matrices: dict[tuple[tuple[str, ...], ...], Tensor] = {}  # (labels, templates) -> matrix
 
     def train(self, mode: bool = True) -> TextEncoder:
         """Frozen means frozen: ``mode`` is accepted, as ``nn.Module.train`` asks, and eval mode kept."""
         return super().train(False)
 
-    def forward(self, labels: Sequence[str]) -> Tensor:
-        """N strings -> (N, C) float32 unit vectors, one row a label; each string goes through the tower once.
+    def forward(self, labels: Sequence[str], templates: Sequence[str] = AS_IT_IS) -> Tensor:
+        """N strings -> (N, C) float32 unit vectors, one row a label; each goes through the tower once.
+
+        Args:
+            templates: sentences with {} where the label goes. Of several, a label's vector is the mean of its
+                sentences' unit vectors, made a unit vector again, as CLIP's authors do.
 
         Raises:
             ValueError: an empty list, a blank label, or one that is longer than the tower's context.
         """
         if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
             check_labels(labels)  # raises, and says which
-        key = tuple(labels)
+        key = (tuple(labels), tuple(templates))
         if key not in self._matrices:
             labels = check_labels(labels)
             twice = [label for label, count in Counter(labels).items() if count > 1]
             if twice:
                 warnings.warn(f"labels given more than once can never all win: {', '.join(twice)}", stacklevel=2)
-            new = [label for label in dict.fromkeys(labels) if label not in self._vectors]
-            for start in range(0, len(new), CHUNK):
-                chunk = new[start : start + CHUNK]
-                self._vectors.update(zip(chunk, self.encode(chunk), strict=True))
+            vectors = self._vectors.setdefault(key[1], {})
+            new = [label for label in dict.fromkeys(labels) if label not in vectors]
+            step = max(CHUNK // len(templates), 1)
+            for start in range(0, len(new), step):
+                chunk = new[start : start + step]
+                vectors.update(zip(chunk, self._encode_in(chunk, templates), strict=True))
             if len(self._matrices) >= 64:  # per-image lists can be many; the vectors they are made of stay
                 self._matrices.clear()
             # Outside inference mode, so that a matrix first made in validation can serve in training.
             with torch.inference_mode(False):
-                self._matrices[key] = torch.stack([self._vectors[label] for label in labels])
+                self._matrices[key] = torch.stack([vectors[label] for label in labels])
         return self._matrices[key]
 
     def fits(self, label: str) -> bool:
@@ -107,8 +114,14 @@ class TextEncoder(nn.Module):
                 ) from error
         return torch.stack(rows).to(self.positional_embedding.device)
 
-    def encode(self, labels: Sequence[str]) -> Tensor:
-        """N strings -> (N, C) float32 unit vectors, all at once and without keeping them."""
+    def _encode_in(self, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
+        sentences = self._encode([template.replace("{}", label) for label in labels for template in templates])
+        if len(templates) == 1:
+            return sentences
+        with torch.inference_mode(False), torch.no_grad():
+            return F.normalize(sentences.unflatten(0, (len(labels), len(templates))).mean(dim=1), dim=-1)
+
+    def _encode(self, labels: Sequence[str]) -> Tensor:
         device = self.positional_embedding.device.type
         # In this order: leaving inference mode turns gradients on.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):

@@ -15,12 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from encoding_ext.errors import InputError
-from modules.clip_templates import IMAGENET_TEMPLATES
-from modules.models.text_encoder import TextEncoder, check_labels
+from modules.inference.clip_templates import IMAGENET_TEMPLATES
+from modules.models.text_encoder import AS_IT_IS, TextEncoder, check_labels
 
 LabelInput = Sequence[str] | Tensor | np.ndarray
 OTHER = "other"
-CHUNK = 64  # labels whose templates are filled together
 
 
 def named_matrix(
@@ -73,42 +72,33 @@ def encode_labels(
     twice = [label for label, count in Counter(labels).items() if count > 1]
     if twice:
         warnings.warn(f"labels given more than once can never all win: {', '.join(twice)}", stacklevel=3)
-    distinct = list(dict.fromkeys(labels))
     forms = _checked_templates(templates)
-    rows = torch.cat(
-        [
-            _encode_sentences(encoder, distinct[start : start + CHUNK], forms, truncate)
-            for start in range(0, len(distinct), CHUNK)
-        ]
-    )
-    place = {label: i for i, label in enumerate(distinct)}
-    return rows[[place[label] for label in labels]]
-
-
-def _encode_sentences(encoder: TextEncoder, labels: list[str], forms: Sequence[str], truncate: bool) -> Tensor:
-    sentences = [form.replace("{}", label) for label in labels for form in forms]
-    if truncate:
-        sentences = [_fitting(encoder, sentence) for sentence in sentences]
+    row_of = {label: row for row, label in enumerate(dict.fromkeys(labels))}
+    texts = [_fitting(encoder, label, forms) if truncate else label for label in row_of]
     try:
-        # Labels as they are go through the tower's memory; thousands of sentences would fill it.
-        vectors = encoder(sentences) if len(forms) == 1 else encoder.encode(sentences)
+        rows = encoder(texts, forms)
     except ValueError as error:
-        raise InputError(f"{error} (or encode_text(..., truncate=True))") from None
-    if len(forms) == 1:
-        return vectors
-    return F.normalize(vectors.unflatten(0, (len(labels), len(forms))).mean(dim=1), dim=-1)
+        raise InputError(f"{error} (or cut it: encode_text(..., truncate=True))") from None
+    return rows[[row_of[label] for label in labels]]
 
 
-def _fitting(encoder: TextEncoder, text: str) -> str:
-    """The longest beginning of a text that the tower takes."""
-    if encoder.fits(text):
-        return text
-    low, high = 0, len(text)  # text[:low] fits, text[:high] does not
+def _fitting(encoder: TextEncoder, label: str, forms: Sequence[str]) -> str:
+    """The longest beginning of a label that the tower takes in every template."""
+
+    def fits(length: int) -> bool:
+        return all(encoder.fits(form.replace("{}", label[:length])) for form in forms)
+
+    if fits(len(label)):
+        return label
+    low, high = 0, len(label)  # of which the first fits and the second does not
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if encoder.fits(text[:middle]) else (low, middle)
-    warnings.warn(f"the label {text[:40]!r}... was cut to CLIP's {encoder.context_length} tokens", stacklevel=5)
-    return text[:low]
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    warnings.warn(
+        f"the label {label[:40]!r}... is longer than CLIP's {encoder.context_length} tokens and was cut to {low} letters",
+        stacklevel=4,
+    )
+    return label[:low]
 
 
 def _checked_labels(labels: Sequence[str]) -> list[str]:
@@ -120,7 +110,7 @@ def _checked_labels(labels: Sequence[str]) -> list[str]:
 
 def _checked_templates(templates: str | Sequence[str] | None) -> Sequence[str]:
     if templates is None:
-        return ("{}",)
+        return AS_IT_IS
     if templates == "imagenet":
         return IMAGENET_TEMPLATES
     if isinstance(templates, str) or not templates:

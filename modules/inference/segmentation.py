@@ -13,11 +13,11 @@ from encoding_ext import pictures
 from encoding_ext.errors import InputError
 from encoding_ext.palettes import palette, save_palette_png, save_picture
 from encoding_ext.results import write_json
+from modules.inference.scores import Ranking
+from modules.inference.views import EncodedImage
 
 MOST_COLOURS = 4000  # what palette() tells apart; later labels take the first colours again
 OPACITY = 0.6
-
-TopScores = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass
@@ -34,19 +34,21 @@ class Segmentation:
     labels: list[str]
     mask: np.ndarray
     confidence: np.ndarray
-    ranker: Callable[[int], TopScores] | None = field(default=None, repr=False)
+    encoded: EncodedImage | None = field(default=None, repr=False)  # what the network made of the image, if kept
+    ranker: Callable[[int], Ranking] | None = field(default=None, repr=False)
 
-    def scores(self, top_k: int = 5) -> TopScores:
+    def scores(self, top_k: int = 5) -> tuple[np.ndarray, np.ndarray]:
         """The best labels of each pixel, best first: (indices (k, H, W) int32, scores (k, H, W) float32).
 
         k is ``top_k``, or the number of labels if that is less. Scores are logits, cosine / 0.07 where the network has
-        no regularisation block. ``InputError`` for a result of ``segment_many``, which keeps no embeddings.
+        no regularisation block. ``InputError`` for a result that keeps no embeddings.
         """
         if top_k < 1:
             raise InputError(f"top_k is {top_k}; ask for at least 1")
         if self.ranker is None:
-            raise InputError("this result kept no scores; ask for segment_many(..., keep_scores=True)")
-        return self.ranker(min(top_k, len(self.labels)))
+            raise InputError("this result kept no embeddings; ask for segment_many(..., keep_embeddings=True)")
+        best = self.ranker(min(top_k, len(self.labels)))
+        return best.indices.cpu().numpy(), best.scores.cpu().numpy()
 
     @property
     def colours(self) -> np.ndarray:

@@ -6,9 +6,10 @@ Legend: H x W the image; h x w a canvas, the image at one size; C embedding dime
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,8 +17,6 @@ from torchvision.transforms.v2 import functional as tv
 
 from encoding_ext.evaluator import TEST_SCALES, scaled_size, window_starts
 from modules.models.lseg_net import MULTIPLE
-
-MODES = ("whole", "windows", "multi_scale")
 
 
 @dataclass
@@ -29,7 +28,7 @@ class View:
     height: int
     width: int
     mirrored: bool = False
-    coarse: Tensor | None = field(default=None, repr=False)  # (C, height/4, width/4), once it went through
+    coarse: Tensor | None = field(default=None, repr=False)  # (C, height/4, width/4) once it went through
 
     def place(self, maps: Tensor) -> Tensor:
         """The part of (..., h, w) under this view, not mirrored."""
@@ -42,12 +41,12 @@ class View:
 
 @dataclass
 class Canvas:
-    """The image at one size and the views that cover it; they may reach beyond it, onto black."""
+    """The image at one size, and the views that cover it. Those of the protocol may reach beyond it, onto black."""
 
     height: int
     width: int
     views: list[View]
-    protocol: bool = False  # resized as the published test does it, without smoothing
+    protocol: bool = False  # resized as the published test does it: without smoothing
 
     @property
     def full_size(self) -> tuple[int, int]:
@@ -55,11 +54,26 @@ class Canvas:
         return max(v.top + v.height for v in self.views), max(v.left + v.width for v in self.views)
 
 
-def working_size(height: int, width: int, long_side: int) -> tuple[int, int]:
-    """``height`` x ``width`` scaled to about ``long_side``, both sides rounded to multiples of 32: nothing is padded.
+@dataclass
+class EncodedImage:
+    """An image that has been through the network: all that is needed to compare it with any labels.
 
-    The proportions change by what the rounding takes, at most 16 pixels a side (more for extreme ones: no side is
-    shorter than 32).
+    pixels: (H, W, 3) uint8. canvases: their views hold the coarse embeddings.
+    """
+
+    pixels: np.ndarray
+    canvases: list[Canvas]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)"""
+        return self.pixels.shape[:2]
+
+
+def working_size(height: int, width: int, long_side: int) -> tuple[int, int]:
+    """``height`` x ``width`` scaled to ``long_side``, then both sides rounded to multiples of 32: nothing is padded.
+
+    Rounding changes a side by at most 16 pixels, but none is shorter than 32.
     """
     return tuple(max(round(side / MULTIPLE), 1) * MULTIPLE for side in scaled_size(height, width, long_side))
 
@@ -74,41 +88,27 @@ def window_canvas(height: int, width: int, long_side: int, crop: int) -> Canvas:
     """Windows of at most ``crop`` x ``crop``, 2/3 of it apart, the last ones flush with the border."""
     size = working_size(height, width, long_side)
     window = tuple(min(side, crop) for side in size)
-    starts = [[min(start, side - part) for start in window_starts(side, part)] for side, part in zip(size, window)]
-    return Canvas(*size, [View(top, left, *window) for top in starts[0] for left in starts[1]])
+    rows, columns = (
+        [min(start, side - part) for start in window_starts(side, part)] for side, part in zip(size, window)
+    )
+    return Canvas(*size, [View(top, left, *window) for top in rows for left in columns])
 
 
 def protocol_canvases(
-    height: int, width: int, base: int, crop: int, scales: Sequence[float] = TEST_SCALES
+    height: int, width: int, base_size: int, crop: int, scales: Sequence[float] = TEST_SCALES
 ) -> list[Canvas]:
-    """The published test protocol: six sizes, windows with black beyond the image, each mirrored too."""
+    """The published test protocol (``encoding_ext.MultiScaleEvaluator``): a canvas a scale, each window mirrored too."""
     canvases = []
     for scale in scales:
-        size = scaled_size(height, width, math.ceil(base * scale))
+        size = scaled_size(height, width, math.ceil(base_size * scale))
         rows, columns = (window_starts(side, crop) for side in size)
         views = [View(y, x, crop, crop, mirrored) for y in rows for x in columns for mirrored in (False, True)]
         canvases.append(Canvas(*size, views, protocol=True))
     return canvases
 
 
-def resized(rgb: Tensor, size: tuple[int, int], normalise: Normalise) -> Tensor:
-    """The image at another size, normalised, (3, h, w); smoothed where it shrinks, as in training."""
-    return normalise(tv.resize(rgb, list(size), antialias=True))
-
-
-def draw(canvas: Canvas, rgb: Tensor, normalise: Normalise) -> Tensor:
-    """The canvas's pixels (3, h, w), normalised."""
-    size, full = (canvas.height, canvas.width), canvas.full_size
-    if not canvas.protocol:
-        return resized(rgb, size, normalise)
-    plain = F.interpolate(normalise(rgb)[None], size, mode="bilinear", align_corners=True)[0]
-    black = normalise.black.expand(3, *full).clone()
-    black[:, : size[0], : size[1]] = plain
-    return black
-
-
 class Normalise:
-    """uint8 or 0..1 (3, H, W) -> float32 with the network's mean and deviation, on its device."""
+    """uint8 or 0..1 (3, H, W) -> float32, minus the network's mean, by its deviation, on its device."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
         self.mean, self.std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
@@ -120,7 +120,17 @@ class Normalise:
         return (values - self.mean) / self.std
 
 
-def crops(canvas: Canvas, pixels: Tensor) -> Iterator[Tensor]:
-    """What the network sees, view by view."""
-    for view in canvas.views:
-        yield view.orient(view.place(pixels))
+def resized(rgb: Tensor, size: tuple[int, int], normalise: Normalise) -> Tensor:
+    """The image at another size, normalised, (3, h, w); smoothed where it shrinks, as in training."""
+    return normalise(tv.resize(rgb, list(size), antialias=True))
+
+
+def draw(canvas: Canvas, rgb: Tensor, normalise: Normalise) -> Tensor:
+    """The canvas's pixels (3, h, w), normalised."""
+    size = (canvas.height, canvas.width)
+    if not canvas.protocol:
+        return resized(rgb, size, normalise)
+    image = F.interpolate(normalise(rgb)[None], size, mode="bilinear", align_corners=True)[0]
+    pixels = normalise.black.repeat(1, *canvas.full_size)
+    pixels[:, : size[0], : size[1]] = image
+    return pixels
