@@ -101,15 +101,20 @@ class RegularisationBlock(nn.Module):
         return logits
 
 
-def correlate(coarse: Tensor, text: Tensor) -> Tensor:
+def scale_of(coarse: Tensor) -> Tensor:
+    """(B, C, h, w) float32 -> (B, 1, 2h, 2w): what turns a product with a unit vector into a scaled cosine."""
+    return LOGIT_SCALE * upsampled_norm_sq(coarse).clamp_min(TINY_NORM_SQ).rsqrt().unsqueeze(1)
+
+
+def correlate(coarse: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """Scaled cosines at twice the coarse grid, exact: the product with the text is linear and commutes with the x2.
 
-    coarse (B, C, h, w) and text (N, C) or (B, N, C), float32 -> (B, N, 2h, 2w), in memory a pixel's labels side by side.
+    coarse (B, C, h, w), text (N, C) or (B, N, C), all float32, and ``scale_of(coarse)`` -> (B, N, 2h, 2w), a pixel's
+    labels side by side in memory.
     """
     pixels = coarse.permute(0, 2, 3, 1)  # (B, h, w, C)
     products = F.linear(pixels, text) if text.ndim == 2 else torch.einsum("bhwc,bnc->bhwn", pixels, text)
-    inverse_norm = upsampled_norm_sq(coarse).clamp_min(TINY_NORM_SQ).rsqrt()
-    return upsample_x2(products.permute(0, 3, 1, 2)) * (LOGIT_SCALE * inverse_norm).unsqueeze(1)
+    return upsample_x2(products.permute(0, 3, 1, 2)) * scale
 
 
 class CorrelationHead(nn.Module):
@@ -137,7 +142,8 @@ class CorrelationHead(nn.Module):
             (B, N, 2h, 2w) float32.
         """
         with full_precision(coarse.device):
-            logits = correlate(coarse.float(), text.float())
+            coarse = coarse.float()
+            logits = correlate(coarse, text.float(), scale_of(coarse))
             return logits if self.block is None else self.block(logits)
 
     @torch.no_grad()
@@ -159,12 +165,13 @@ class CorrelationHead(nn.Module):
 
     def _segment_one(self, coarse: Tensor, text: Tensor, chunk: int | None) -> tuple[Tensor, Tensor]:
         """coarse (1, C, h, w), text (N, C)."""
-        chunks = text.split(chunk or max(CHUNK // (4 * coarse[0, 0].numel()), 1))
+        scale = scale_of(coarse)
+        chunks = text.split(chunk or max(CHUNK // scale.numel(), 1))
         maxima: list[Tensor] = []  # over all labels, before each application of a bottleneck block
 
         def parts() -> Iterator[Tensor]:
             for vectors in chunks:
-                logits = correlate(coarse, vectors)
+                logits = correlate(coarse, vectors, scale)
                 yield logits if self.block is None else self.block(logits, maxima)
 
         if self.block is not None and self.block.bottleneck:
