@@ -86,6 +86,11 @@ class SegmentationMetric:
             raise ValueError("the mean IoU of no classes at all is not defined: name at least one index")
         return float(self.per_class_iou()[list(indices)].mean())
 
+    def miou_of_present(self) -> float:
+        """Mean IoU, 0..1, over the classes that occur in truth or prediction: a fair score of a single image."""
+        present = (self.confusion.sum(dim=0) + self.confusion.sum(dim=1)).nonzero().flatten().tolist()
+        return self.miou_of(present) if present else 0.0
+
     def merge(self, other: SegmentationMetric) -> SegmentationMetric:
         """Add the counts of another metric of as many classes; returns self."""
         if other.num_classes != self.num_classes:

@@ -16,6 +16,7 @@ from encoding_ext.metrics import SegmentationMetric
 from modules.checkpoints import METADATA_KEY, from_official, load_lseg, metadata_of, to_official
 from modules.models import LSegNet
 from modules.models.lseg_net import Labels
+from modules.models.streaming import upsampled_cross_entropy, upsampled_max
 from modules.optimization import OptimizationConfig, apply_settings, build_optimizer
 
 
@@ -71,7 +72,7 @@ class LSegModule(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The loss of a batch; ``NonFiniteLossError`` naming step and files if it is no finite number."""
         images, masks, labels = self.training_images(batch)
-        loss = self.loss(self.net(images, labels), masks)
+        loss = self.loss(self.net.half_logits(images, labels), masks)
         if not torch.isfinite(loss):
             raise NonFiniteLossError(self._where(batch, loss))
         self.skipped += [reason for reason in batch["skipped"] if reason]
@@ -94,11 +95,15 @@ class LSegModule(pl.LightningModule):
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy over labelled pixels, in float32: their mean, or 0 where no pixel of the batch has a label.
 
-        logits (B, N, H, W), target (B, H, W) int64; negative and ``config.ignore_index``: not counted.
+        logits: (B, N, H, W), or (B, N, H/2, W/2) as ``net.half_logits`` gives them, which costs a fraction of the memory.
+        target: (B, H, W) int64; negative and ``config.ignore_index``: not counted.
         """
         ignored = self.config.ignore_index
         target = target.masked_fill(target < 0, ignored)
-        total = F.cross_entropy(logits.float(), target, ignore_index=ignored, reduction="sum")
+        if logits.shape[-2:] == target.shape[-2:]:
+            total = F.cross_entropy(logits.float(), target, ignore_index=ignored, reduction="sum")
+        else:
+            total = upsampled_cross_entropy(logits, target, ignored)
         return total / (target != ignored).sum().clamp_min(1)
 
     def _where(self, batch: dict[str, Any], loss: Tensor) -> str:
@@ -119,10 +124,17 @@ class LSegModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.metric.reset()
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        logits = self.net(batch["image"])
-        self.metric.update(batch["mask"], logits)
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Counts a batch; returns the predicted labels (B, H, W)."""
+        logits = self.net.half_logits(batch["image"])
+        predicted = upsampled_max(logits)[1]
+        self.metric.update(batch["mask"], predicted)
         self.log("val_loss", self.loss(logits, batch["mask"]), sync_dist=True, batch_size=len(batch["image"]))
+        return predicted
+
+    def labels_of(self, batch: dict[str, Any]) -> list[list[str]]:
+        """The names that the prediction chose from, for each image of a validation batch."""
+        return [self.net.labels] * len(batch["image"])
 
     def on_validation_epoch_end(self) -> None:
         pixel_accuracy, miou = self.metric.all_reduce().get()

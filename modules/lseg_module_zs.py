@@ -13,6 +13,7 @@ from modules.checkpoints import load_lseg
 from modules.lseg_module import LSegModule
 from modules.models import LSegNet
 from modules.models.lseg_net import Labels
+from modules.models.streaming import upsampled_max
 from modules.optimization import OptimizationConfig
 
 BACKGROUND = "others"
@@ -68,11 +69,17 @@ class LSegModuleZS(LSegModule):
             class_ids.append(batch["class_id"].repeat_interleave(shots))
         return torch.cat(images), torch.cat(masks), episode_labels(torch.cat(class_ids), self.net.labels)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        logits = self.net(batch["image"], episode_labels(batch["class_id"], self.net.labels))
-        mask = batch["mask"]
-        self.metric.update(logits.argmax(1), mask, batch["class_id"], ignore=mask < 0, weight=batch["weight"])
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Counts a batch of episodes; returns the predicted labels (B, H, W)."""
+        logits, mask = self.net.half_logits(batch["image"], self.labels_of(batch)), batch["mask"]
+        predicted = upsampled_max(logits)[1]
+        self.metric.update(predicted, mask, batch["class_id"], ignore=mask < 0, weight=batch["weight"])
         self.log("val_loss", self.loss(logits, mask), sync_dist=True, batch_size=len(mask))
+        return predicted
+
+    def labels_of(self, batch: dict[str, Any]) -> list[list[str]]:
+        """'others' and the class of each image."""
+        return episode_labels(batch["class_id"], self.net.labels)
 
     def on_validation_epoch_end(self) -> None:
         miou, fb_iou = self.metric.all_reduce().get()
