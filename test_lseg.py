@@ -17,8 +17,8 @@ from data import check_dataset, get_dataset, get_labels
 from data.loading import make_loader
 from encoding_ext import MultiScaleEvaluator, SegmentationMetric, image_to_tensor
 from encoding_ext.cli import Parser
-from encoding_ext.distributed import join_group, leave_group
-from encoding_ext.errors import InputError, raise_all, run_script
+from encoding_ext.distributed import join_group, run_distributed
+from encoding_ext.errors import InputError, raise_all
 from encoding_ext.evaluator import TEST_SCALES
 from encoding_ext.palettes import palette, save_palette_png, save_picture
 from encoding_ext.pictures import overlay_with_legend
@@ -76,17 +76,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     net = load_network(options)
     device = join_group(device)
     net.to(device)
-    try:
-        dataset = load_split(options, net, split, mode="testval" if options.eval else "test")
-        if options.acc_bn:
-            estimate_batch_norm(net, options, device)
-        evaluator = build_evaluator(net, dataset, options, device)
-        if options.eval:
-            evaluate(evaluator, dataset, options, net, split, device)
-        else:
-            write_pictures(evaluator, dataset, options, net, device)
-    finally:
-        leave_group()
+    dataset = load_split(options, net, split, mode="testval" if options.eval else "test")
+    if options.acc_bn:
+        estimate_batch_norm(net, options, device)
+    evaluator = build_evaluator(net, dataset, options, device)
+    if options.eval:
+        evaluate(evaluator, dataset, options, net, split, device)
+    else:
+        write_pictures(evaluator, dataset, options, net, device)
 
 
 def export(options: argparse.Namespace) -> None:
@@ -290,4 +287,4 @@ def output_folder(options: argparse.Namespace) -> Path:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_distributed(main)

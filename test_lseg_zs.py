@@ -20,9 +20,9 @@ from data import check_dataset, get_dataset, get_labels
 from data.loading import make_loader
 from encoding_ext import EpisodeMetric, image_to_tensor
 from encoding_ext.cli import Parser
-from encoding_ext.distributed import from_first, join_group, leave_group, wait_for_all
+from encoding_ext.distributed import from_first, join_group, run_distributed, wait_for_all
 from encoding_ext.episode_log import Areas, EpisodeLog
-from encoding_ext.errors import raise_all, run_script
+from encoding_ext.errors import raise_all
 from encoding_ext.metrics import episode_areas
 from encoding_ext.palettes import palette, save_picture
 from encoding_ext.pictures import overlay, sheet
@@ -78,21 +78,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     for doubt in file_name_doubts(options) if is_rank_zero() else ():
         print(f"note: {doubt}")
     device = join_group(device)
-    try:
-        dataset = get_dataset(
-            options.dataset,
-            root=options.data_path,
-            split="test",
-            transform=image_to_tensor(net.mean, net.std),
-            crop_size=options.crop_size,
-            label_src=options.label_src,
-            fold=options.fold,
-            nshot=options.nshot,
-        )
-        check_label_lengths(net, dataset.labels)
-        evaluate(net.to(device), dataset, options, device)
-    finally:
-        leave_group()
+    dataset = get_dataset(
+        options.dataset,
+        root=options.data_path,
+        split="test",
+        transform=image_to_tensor(net.mean, net.std),
+        crop_size=options.crop_size,
+        label_src=options.label_src,
+        fold=options.fold,
+        nshot=options.nshot,
+    )
+    check_label_lengths(net, dataset.labels)
+    evaluate(net.to(device), dataset, options, device)
 
 
 def check_all(options: argparse.Namespace) -> None:
@@ -282,4 +279,4 @@ def output_folder(options: argparse.Namespace) -> Path:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_distributed(main)

@@ -11,7 +11,8 @@ import pytorch_lightning as pl
 from data import check_dataset, get_dataset
 from data.loading import make_loader
 from encoding_ext.cli import Parser
-from encoding_ext.errors import raise_all, run_script
+from encoding_ext.distributed import run_distributed
+from encoding_ext.errors import raise_all
 from encoding_ext.transforms import image_to_tensor
 from modules.lseg_module import LSegModule
 from modules.models import BACKBONES
@@ -79,4 +80,4 @@ def load_split(options: argparse.Namespace, split: str) -> Any:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_distributed(main)

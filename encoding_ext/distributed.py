@@ -1,15 +1,81 @@
-"""What tests and metrics need from torch.distributed: joining a group, and a sum over all processes."""
+"""Several processes at work on one thing: how many a launcher started, joining, sums over all, and a common end."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+import subprocess
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from encoding_ext.errors import InputError
+from encoding_ext.errors import InputError, run_script
+from encoding_ext.watch import Watch, end_with_the_others
+
+# In a test one process may be done with its images long before another. The dead are found otherwise: watch.py.
+PATIENCE = timedelta(days=1)
+
+_watch: Watch | None = None
+
+
+class Launched(NamedTuple):
+    """What torchrun started: processes on this node, nodes, processes on all nodes."""
+
+    per_node: int
+    nodes: int
+    world: int
+
+
+def launched() -> Launched | None:
+    """What torchrun says it started; None in a process that it did not start."""
+    names = ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "WORLD_SIZE")
+    if not dist.is_available() or not dist.is_torchelastic_launched():
+        return None
+    return Launched(*(int(os.environ[name]) for name in names))
+
+
+def run_distributed(main: Callable[[], int | None]) -> None:
+    """``run_script`` for a script that may run in several processes: when one of them fails, all end and say why."""
+
+    def end_together() -> int | None:
+        watch_others()
+        try:
+            code = main()
+            leave_group()
+        except (Exception, KeyboardInterrupt) as error:
+            end_because_of(error)
+            raise
+        return code
+
+    run_script(end_together)
+
+
+def watch_others(children: Sequence[subprocess.Popen] = ()) -> None:
+    """From now on, end when another process of this run does; nothing where there is none, or none is known yet.
+
+    children: the processes after this one, where this one has started them.
+    """
+    global _watch
+    if _watch is not None:
+        return
+    if dist.is_available() and dist.is_initialized():
+        rank, world = dist.get_rank(), dist.get_world_size()
+    elif processes := launched():
+        rank, world = int(os.environ["RANK"]), processes.world
+    else:
+        return
+    if world > 1:
+        _watch = Watch(rank, world, children)
+        _watch.start()
+
+
+def end_because_of(error: BaseException) -> None:
+    """If there are other processes: show ``error``, end this process and them. Alone: return."""
+    if _watch is not None:
+        end_with_the_others(_watch, error)
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
@@ -39,12 +105,18 @@ def join_group(device: torch.device) -> torch.device:
             raise InputError(f"more processes than GPUs: there are {there} here; use torchrun --nproc_per_node {there}")
         device = torch.device("cuda", number)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     return device
 
 
 def leave_group() -> None:
-    """End what ``join_group`` began."""
+    """Part when all have come here: the first process, which may hold the store that all look into, ends last."""
+    global _watch
+    wait_for_all()
+    if _watch is not None:
+        _watch.stop()
+        _watch = None
+    wait_for_all()
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 

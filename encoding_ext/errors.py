@@ -30,14 +30,35 @@ def clean_message(error: BaseException) -> str:
     return str(error).rsplit("InputError: ", 1)[-1].strip()
 
 
+def message_for_user(error: BaseException) -> str | None:
+    """What to show instead of a traceback; None for an error that only a developer can put right."""
+    if isinstance(error, InputError):
+        return clean_message(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by the keyboard; run the same command again to go on"
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return (
+            f"a process that loads images has ended ({str(error).strip()}): was it killed, or memory short? Fewer "
+            "--workers need less. The same command goes on where the run was last saved"
+        )
+    return None
+
+
+def exit_code(error: BaseException) -> int:
+    """2 where the user gets a message, 130 after Ctrl-C, 1 after any other error."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 1 if message_for_user(error) is None else 2
+
+
 def run_script(main: Callable[[], int | None]) -> None:
-    """Run a script's ``main`` and leave the process: 0 on success, 2 after an ``InputError``, 130 after Ctrl-C."""
+    """Run a script's ``main`` and leave the process, with :func:`exit_code` and without traceback where possible."""
     try:
         code = main()
-    except InputError as error:
-        print(f"error: {clean_message(error)}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("stopped by the keyboard; run the same command again to go on", file=sys.stderr)
-        code = 130
+    except (Exception, KeyboardInterrupt) as error:
+        message = message_for_user(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        code = exit_code(error)
     sys.exit(code or 0)

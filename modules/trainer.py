@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -28,6 +27,7 @@ from encoding_ext.progress import is_rank_zero
 from modules.checkpoints import read_checkpoint, save_file
 from modules.lseg_module import LSegModule
 from modules.options import PRECISIONS, REPOSITORY, training_precision
+from modules.processes import Together, add_process_options, process_counts, process_problems, strategy, uses_gpu
 from modules.safe_load import read_torch_file
 
 BEST = 3
@@ -45,7 +45,7 @@ NO_NEWS = (
 
 
 def add_trainer_options(parser: Parser, exp_name: str) -> None:
-    """Devices, run name, logging, resuming."""
+    """Run name, logging, resuming, processes."""
     group = parser.add_argument_group("run")
     group.add_argument("--exp_name", default=exp_name, help="name of the run; a known one is resumed")
     group.add_argument("--checkpoint_dir", type=Path, default=REPOSITORY / "checkpoints", help="where runs live")
@@ -53,13 +53,11 @@ def add_trainer_options(parser: Parser, exp_name: str) -> None:
     group.add_argument("--dry_run", action="store_true", help="one training and one validation batch, nothing saved")
     group.add_argument("--seed", type=int, default=0, help="of weights, order, augmentation")
     group.add_argument("--accumulate_grad_batches", type=int, default=1, help="batches per optimiser step")
-    group.add_argument("--accelerator", choices=("auto", "cpu", "gpu", "mps"), default="auto")
-    group.add_argument("--devices", "--gpus", type=int, default=-1, help="processes on this node; -1: all GPUs")
-    group.add_argument("--num_nodes", type=int, default=1)
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: bf16, else fp16; 32 on the CPU")
     group.add_argument("--logger", choices=("tensorboard", "wandb", "none"), default="tensorboard")
     group.add_argument("--check_val_every_n_epoch", type=int, default=1)
     group.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop", help="for unreadable images")
+    add_process_options(parser)
 
 
 class LSegData(pl.LightningDataModule):
@@ -86,30 +84,10 @@ class CheckpointFiles(TorchCheckpointIO):
         return read_torch_file(path)
 
 
-def uses_gpu(options: argparse.Namespace) -> bool:
-    """Whether this run trains on CUDA."""
-    return options.accelerator in ("auto", "gpu") and torch.cuda.is_available()
-
-
-def device_count(options: argparse.Namespace) -> int:
-    """Processes on this node."""
-    if options.devices == -1:
-        return torch.cuda.device_count() if uses_gpu(options) else 1
-    return options.devices
-
-
 def trainer_problems(options: argparse.Namespace) -> list[str]:
     """What would go wrong later: missing GPUs, an unwritable folder, a logger that is not installed."""
-    problems = []
-    if options.accelerator == "gpu" and not torch.cuda.is_available():
-        problems.append("--accelerator gpu, but PyTorch sees no CUDA GPU here; use --accelerator cpu")
-    elif uses_gpu(options) and options.devices > torch.cuda.device_count():
-        problems.append(f"--devices {options.devices}, but this machine has {torch.cuda.device_count()} GPUs")
-    if options.accelerator == "mps" and not torch.backends.mps.is_available():
-        problems.append("--accelerator mps, but PyTorch sees no Apple GPU here; use --accelerator cpu")
-    if options.devices == 0 or options.devices < -1:
-        problems.append(f"--devices {options.devices} is no number of processes; use -1 (all GPUs) or 1, 2 ...")
-    for name in ("num_nodes", "accumulate_grad_batches", "check_val_every_n_epoch"):
+    problems = process_problems(options)
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
         if getattr(options, name) < 1:
             problems.append(f"--{name} is {getattr(options, name)}, but has to be at least 1")
     if text := unwritable(options.checkpoint_dir, "--checkpoint_dir"):
@@ -150,12 +128,16 @@ def fit(
     """Train ``module``, from ``last`` if that is a checkpoint, and say where the best one is."""
     if last is not None:
         check_same_run(last, module)
-    trainer = build_trainer(options, version)
+    per_node, nodes = process_counts(options)
+    if len(val_set) < per_node * nodes:
+        raise InputError(f"{len(val_set)} validation images are too few for {per_node * nodes} processes; start fewer")
+    together = Together(version=version, checkpoint=last, images=len(train_set), validation_images=len(val_set))
+    trainer = build_trainer(options, version, together)
     if trainer.is_global_zero:
         backbone, labels = module.net.architecture["backbone"], module.net.labels
         print(f"{backbone} on {options.dataset}: {len(train_set)} + {len(val_set)} images, {len(labels)} labels")
         print(module.config.describe())
-        print(f"{trainer.precision}, {device_count(options)} process(es) on {options.num_nodes} node(s)")
+        print(f"{trainer.precision}, {per_node} process(es) on each of {nodes} node(s)")
 
     def loader(dataset: Any, shuffle: bool) -> Any:
         return make_loader(
@@ -196,23 +178,21 @@ def check_same_run(last: Path, module: LSegModule) -> None:
                 print(f"note: {key} was {settings.get(key)} in this run and is {value} from now on")
 
 
-def build_trainer(options: argparse.Namespace, version: int) -> pl.Trainer:
+def build_trainer(options: argparse.Namespace, version: int, *callbacks: Callback) -> pl.Trainer:
     """The Trainer of ``options``; everything it will write is under the version's folder."""
     for message in NO_NEWS:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    on_gpu, devices = uses_gpu(options), device_count(options)
-    many = devices * options.num_nodes > 1
+    on_gpu, (devices, nodes) = uses_gpu(options), process_counts(options)
+    many = devices * nodes > 1
     if many and not on_gpu and is_rank_zero():
         print("several processes on the CPU: batch norm stays local to each (sync-BN needs GPUs)")
-    callbacks: list[Callback] = [TQDMProgressBar(refresh_rate=10)]
-    if not options.dry_run:
-        callbacks += checkpoint_callbacks(options, version)
+    saving = [] if options.dry_run else checkpoint_callbacks(options, version)
     return pl.Trainer(
         accelerator="gpu" if on_gpu else ("cpu" if options.accelerator == "auto" else options.accelerator),
         devices=devices,
-        num_nodes=options.num_nodes,
-        strategy="ddp" if many else "auto",
+        num_nodes=nodes,
+        strategy=strategy(many),
         sync_batchnorm=many and on_gpu,
         precision=training_precision(options.precision, on_gpu),
         benchmark=on_gpu,
@@ -223,7 +203,7 @@ def build_trainer(options: argparse.Namespace, version: int) -> pl.Trainer:
         use_distributed_sampler=False,
         fast_dev_run=options.dry_run,
         logger=False if options.dry_run else build_logger(options, version),
-        callbacks=callbacks,
+        callbacks=[TQDMProgressBar(refresh_rate=10), *callbacks, *saving],
         enable_checkpointing=not options.dry_run,
         plugins=[CheckpointFiles()],
         log_every_n_steps=20,
