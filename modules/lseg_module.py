@@ -95,7 +95,7 @@ class LSegModule(pl.LightningModule):
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy over labelled pixels, in float32: their mean, or 0 where no pixel of the batch has a label.
 
-        logits: (B, N, H, W), or (B, N, H/2, W/2) as ``net.half_logits`` gives them, which costs a fraction of the memory.
+        logits: (B, N, H, W), or (B, N, H/2, W/2) as ``net.half_logits`` gives them, for a fraction of the memory.
         target: (B, H, W) int64; negative and ``config.ignore_index``: not counted.
         """
         ignored = self.config.ignore_index

@@ -10,7 +10,7 @@ import torch
 from modules.lseg_module import LSegModule
 from modules.lseg_module_zs import LSegModuleZS, episode_labels
 from modules.optimization import OptimizationConfig
-from tiny import tiny_net
+from tiny import LABELS, pictures, tiny_net
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,3 +49,47 @@ def test_support_images_are_further_images_and_alone_in_fine_tuning():
         assert masks[:, 0, 0].tolist() == [int(value > 0) for value in images]
         assert labels == episode_labels(torch.tensor([1, 0, 1, 1, 0, 0][-len(images) :]), names)
         assert labels[-1] == ["others", "dog"]
+
+
+# ----------------------------------------------------------------- the loss without logits at full size
+
+
+def gradients(module: LSegModule, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    module.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("labels", [LABELS, [["dog", "sky"], ["cat", "sky"], ["a", "b"]]], ids=["one", "each-its-own"])
+@pytest.mark.parametrize("ignored", [-1, 0])
+@pytest.mark.parametrize(
+    "block", [{}, {"arch_option": 1, "block_depth": 2, "activation": "lrelu"}, {"arch_option": 2}], ids=str
+)
+def test_loss_and_gradients_do_not_depend_on_the_size_of_the_logits(block, ignored, labels):
+    module = LSegModule(tiny_net(**block), OptimizationConfig(ignore_index=ignored))
+    images, target = pictures(3, 64, 32), torch.randint(-1, 2, (3, 64, 32))
+    plain = module.loss(module.net(images, labels), target)
+    loss = module.loss(module.net.half_logits(images, labels), target)
+    torch.testing.assert_close(loss, plain, atol=1e-6, rtol=1e-5)
+    expected, found = gradients(module, plain), gradients(module, loss)
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-7, name
+
+
+@pytest.mark.parametrize("kind", [LSegModule, LSegModuleZS])
+def test_training_and_validation_never_make_logits_at_full_size(kind, monkeypatch):
+    net = tiny_net(labels=["dog", "cat"])
+    module = kind(net)
+    monkeypatch.setattr(module, "log", lambda *args, **options: None)
+    monkeypatch.setattr(net, "forward", None)
+    batch = {"image": pictures(2, 32, 64), "mask": torch.randint(0, 2, (2, 32, 64)), "skipped": ["", ""]}
+    batch |= {"class_id": torch.tensor([0, 1]), "weight": torch.ones(2, dtype=torch.long)}
+    if kind is LSegModuleZS:
+        module.metric = type(module.metric)((0, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        module.training_step(batch, 0).backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters() if p.requires_grad)
+    with torch.inference_mode():
+        predicted = module.validation_step(batch, 0)
+        text = module.labels_of(batch) if kind is LSegModuleZS else net.labels
+        assert torch.equal(predicted, net.segment(batch["image"], text)[1])
