@@ -6,14 +6,14 @@
 #
 # In --weights, % stands for the fold. Default: the released files (python -m modules.zoo lists them) under
 # checkpoints/. More options: those of test_lseg_zs.py. A fold that was tested already is kept; delete its folder to
-# redo it.
+# redo it. Uses all GPUs of this node.
 set -euo pipefail
 home="$(cd "$(dirname "$0")" && pwd)"
 [ $# -ge 2 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 dataset="$1" backbone="$2"
 shift 2
 
-python="${PYTHON:-$([ -x "$home/.venv/bin/python" ] && echo "$home/.venv/bin/python" || echo python)}"
+source "$home/launch.sh"
 folds="0 1 2 3" weights="" options=()
 [ "$dataset" = fss ] && folds=0
 while [ $# -gt 0 ]; do
@@ -35,7 +35,7 @@ for fold in $folds; do
     [ -f "$results/fold$fold/results.json" ] && continue
     file="${weights//%/$fold}"
     [ -n "$file" ] || file="$(released "$fold")"
-    "$python" -u "$home/test_lseg_zs.py" --dataset "$dataset" --backbone "$backbone" --fold "$fold" --nshot 0 --bsz 8 \
+    "${launch[@]}" "$home/test_lseg_zs.py" --dataset "$dataset" --backbone "$backbone" --fold "$fold" --nshot 0 --bsz 8 \
         --weights "$file" --output_dir "$results/fold$fold" ${options[@]+"${options[@]}"}
 done
 "$python" "$home/report_zs.py" --dataset "$dataset" --backbone "$backbone" --folder "$results"

@@ -6,13 +6,14 @@
 #
 # DATASET pascal, coco, fss or miniature_zs. --lrs: base learning rates; the one of best validation mIoU is tested.
 # --control: also tests with the names of the test classes exchanged. Killed at any point, the same command goes on.
+# Uses all GPUs of this node.
 set -euo pipefail
 home="$(cd "$(dirname "$0")" && pwd)"
-[ $# -ge 2 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 dataset="$1" backbone="$2"
 shift 2
 
-python="${PYTHON:-$([ -x "$home/.venv/bin/python" ] && echo "$home/.venv/bin/python" || echo python)}"
+source "$home/launch.sh"
 folds="0 1 2 3" lrs="0.004" control=no runs="$home/checkpoints" test_options=() options=()
 [ "$dataset" = fss ] && folds=0
 while [ $# -gt 0 ]; do
@@ -34,7 +35,7 @@ measure() { # $1 fold, $2 folder of the result, further options; a result of the
     local fold="$1" out="$results/$2"
     shift 2
     grep -qsF "\"weights\": \"$best\"" "$out/results.json" && return 0
-    "$python" -u "$home/test_lseg_zs.py" --dataset "$dataset" --fold "$fold" --bsz 8 --weights "$best" \
+    "${launch[@]}" "$home/test_lseg_zs.py" --dataset "$dataset" --fold "$fold" --bsz 8 --weights "$best" \
         --output_dir "$out" --log_dir "$runs/logs" ${test_options[@]+"${test_options[@]}"} "$@"
 }
 

@@ -1,0 +1,7 @@
+# Sourced by the scripts beside it, which set $home: sets $python, and in $launch the words that run a script in one
+# process per GPU of this node.
+
+python="${PYTHON:-$([ -x "$home/.venv/bin/python" ] && echo "$home/.venv/bin/python" || echo python)}"
+gpus="$("$python" -c 'import torch; print(torch.cuda.device_count())')" # respects CUDA_VISIBLE_DEVICES
+launch=("$python" -u)
+[ "$gpus" -le 1 ] || launch=("$python" -u -m torch.distributed.run --standalone --nproc_per_node "$gpus")
