@@ -35,7 +35,7 @@ def write_aside(path: str | Path) -> Iterator[Path]:
         yield aside
         os.replace(aside, path)
     except BaseException as error:
-        # Asked before the temporary file goes. torch.save reports a full disk as a RuntimeError without a number.
+        # Asked before the temporary file goes. torch.save and np.save report a full disk without a number.
         full = _is_full_disk(error, path.parent)
         aside.unlink(missing_ok=True)
         if full:
@@ -91,6 +91,6 @@ def check_free_space(folder: str | Path, needed: int, purpose: str) -> None:
 
 
 def _is_full_disk(error: BaseException, folder: Path) -> bool:
-    if isinstance(error, OSError) and error.errno in _FULL_DISK:
-        return True
-    return isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < _CHUNK
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _FULL_DISK
+    return isinstance(error, RuntimeError | OSError) and shutil.disk_usage(folder).free < _CHUNK

@@ -1,0 +1,148 @@
+"""Pixel embeddings on disk: a file a picture (.npy, .pt), or one chunked HDF5 file; float16, never half-written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from encoding_ext.errors import InputError
+from encoding_ext.files import write_aside
+
+CHUNK = 32  # side of an HDF5 chunk in pixels; all dimensions of a pixel lie together
+
+
+class EmbeddingStore(Protocol):
+    """Keeps arrays (H, W, C) under names that may contain ``/``."""
+
+    def add(self, name: str, embedding: np.ndarray) -> None:
+        """Keep one array, float16; it replaces what had the name before."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is one of this name, complete."""
+
+    def file_of(self, name: str) -> str:
+        """Where it is, relative to the store's folder, for the manifest."""
+
+    def finish(self) -> None:
+        """Bring everything into its final form; a run that ended before this can be taken up again."""
+
+
+class _FilePerPicture:
+    def __init__(self, folder: Path, suffix: str) -> None:
+        self.folder, self.suffix = folder, suffix
+
+    def has(self, name: str) -> bool:
+        return (self.folder / self.file_of(name)).is_file()
+
+    def file_of(self, name: str) -> str:
+        return name + self.suffix
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
+
+class NpyStore(_FilePerPicture):
+    """``<name>.npy``; ``numpy.load(file, mmap_mode="r")`` reads parts."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, ".npy")
+
+    def add(self, name: str, embedding: np.ndarray) -> None:
+        with write_aside(self.folder / self.file_of(name)) as aside:
+            np.save(aside, embedding)
+
+
+class PtStore(_FilePerPicture):
+    """``<name>.pt``, a tensor; ``torch.load(file, mmap=True)`` reads parts."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, ".pt")
+
+    def add(self, name: str, embedding: np.ndarray) -> None:
+        with write_aside(self.folder / self.file_of(name)) as aside:
+            torch.save(torch.from_numpy(embedding), aside)
+
+
+class Hdf5Store:
+    """``embeddings.h5``, a dataset per name.
+
+    An HDF5 file does not survive a kill while it is written. So each array is first a file of its own under
+    ``.parts``; ``finish`` puts them into a copy of the HDF5 file, which then takes its place. Meanwhile there must be
+    room for everything twice.
+    """
+
+    FILE = "embeddings.h5"
+
+    def __init__(self, folder: Path) -> None:
+        self._h5py = _import_h5py()
+        self.path = folder / self.FILE
+        self._parts = NpyStore(folder / ".parts")
+        self._packed = self._names_in_file()
+
+    def add(self, name: str, embedding: np.ndarray) -> None:
+        self._parts.add(name, embedding)
+
+    def has(self, name: str) -> bool:
+        return name in self._packed or self._parts.has(name)
+
+    def file_of(self, name: str) -> str:
+        return f"{self.FILE}:{name}"
+
+    def finish(self) -> None:
+        parts = sorted(self._parts.folder.rglob("[!.]*.npy"))
+        if not parts:
+            return
+        with write_aside(self.path) as aside:
+            if self.path.exists():
+                shutil.copyfile(self.path, aside)
+            with self._h5py.File(aside, "a") as file:
+                for part in parts:
+                    self._pack(file, part)
+        shutil.rmtree(self._parts.folder)
+        self._packed = self._names_in_file()
+
+    def _pack(self, file: Any, part: Path) -> None:
+        name = part.relative_to(self._parts.folder).with_suffix("").as_posix()
+        embedding = np.load(part, mmap_mode="r")
+        if name in file:
+            del file[name]
+        height, width, channels = embedding.shape
+        file.create_dataset(name, data=embedding, chunks=(min(CHUNK, height), min(CHUNK, width), channels))
+
+    def _names_in_file(self) -> set[str]:
+        if not self.path.exists():
+            return set()
+        names: set[str] = set()
+        try:
+            with self._h5py.File(self.path, "r") as file:
+                file.visititems(lambda name, item: names.add(name) if isinstance(item, self._h5py.Dataset) else None)
+        except OSError as error:
+            raise InputError(f"{self.path} is damaged ({error}); delete it, and its pictures are done again") from error
+        return names
+
+
+def _import_h5py() -> ModuleType:
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError("HDF5 files need h5py: pip install h5py (or store the embeddings as npy or pt)") from error
+    return h5py
+
+
+STORES: dict[str, type] = {"npy": NpyStore, "pt": PtStore, "h5": Hdf5Store}
+
+
+def manifest(store: EmbeddingStore, entries: Iterable[dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:
+    """The content of manifest.json: ``about`` all, and per picture its name, file, dtype and what ``entries`` say.
+
+    Each entry has a "name"; those that the store does not have are left out.
+    """
+    kept = [entry for entry in entries if store.has(entry["name"])]
+    files = [{**entry, "file": store.file_of(entry["name"]), "dtype": "float16"} for entry in kept]
+    return {**about, "embeddings": files}

@@ -1,0 +1,97 @@
+"""Embeddings come back as they were stored, under their names, and a kill costs no finished one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from encoding_ext.embedding_store import STORES, manifest
+from encoding_ext.errors import InputError
+
+
+def embedding(seed: int, height: int = 40, width: int = 70) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(height, width, 8)).astype(np.float16)
+
+
+def read(kind: str, folder: Path, name: str) -> np.ndarray:
+    if kind == "npy":
+        return np.load(folder / f"{name}.npy")
+    if kind == "pt":
+        return torch.load(folder / f"{name}.pt", weights_only=True).numpy()
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(folder / "embeddings.h5") as file:
+        return file[name][:]
+
+
+@pytest.fixture(params=list(STORES))
+def kind(request: pytest.FixtureRequest) -> str:
+    if request.param == "h5":
+        pytest.importorskip("h5py")
+    return request.param
+
+
+def test_what_is_stored_comes_back(kind: str, tmp_path: Path) -> None:
+    store = STORES[kind](tmp_path)
+    arrays = {"a": embedding(0), "sub/b.v1": embedding(1, 1, 1), "sub/deep/c": embedding(2, 33, 3)}
+    for name, array in arrays.items():
+        assert not store.has(name)
+        store.add(name, array)
+        assert store.has(name)
+    store.finish()
+    for name, array in arrays.items():
+        found = read(kind, tmp_path, name)
+        assert found.dtype == np.float16
+        np.testing.assert_array_equal(found, array)
+    assert not [path for path in tmp_path.rglob(".*")]  # no temporary files
+
+
+def test_a_run_that_ended_early_is_taken_up(kind: str, tmp_path: Path) -> None:
+    first = STORES[kind](tmp_path)
+    first.add("a", embedding(0))  # and then it is killed: no finish
+    second = STORES[kind](tmp_path)
+    assert second.has("a") and not second.has("b")
+    second.add("b", embedding(1))
+    second.finish()
+    third = STORES[kind](tmp_path)
+    third.add("c", embedding(2))
+    third.add("a", embedding(3))
+    third.finish()
+    for name, seed in (("a", 3), ("b", 1), ("c", 2)):
+        assert third.has(name)
+        np.testing.assert_array_equal(read(kind, tmp_path, name), embedding(seed))
+
+
+def test_hdf5_is_chunked(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    store = STORES["h5"](tmp_path)
+    store.add("a", embedding(0))
+    store.finish()
+    with h5py.File(tmp_path / "embeddings.h5") as file:
+        assert file["a"].chunks == (32, 32, 8)
+
+
+def test_a_damaged_hdf5_file_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    (tmp_path / "embeddings.h5").write_bytes(b"no hdf5")
+    with pytest.raises(InputError, match=r"embeddings\.h5 is damaged"):
+        STORES["h5"](tmp_path)
+
+
+def test_without_h5py_the_message_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(InputError, match="pip install h5py"):
+        STORES["h5"](tmp_path)
+
+
+def test_the_manifest_lists_what_is_there(tmp_path: Path) -> None:
+    store = STORES["npy"](tmp_path)
+    store.add("a/b", embedding(0))
+    entries = [{"name": "a/b", "shape": [40, 70, 8]}, {"name": "gone", "shape": [1, 1, 8]}]
+    assert manifest(store, entries, {"variant": "unit"}) == {
+        "variant": "unit",
+        "embeddings": [{"name": "a/b", "shape": [40, 70, 8], "file": "a/b.npy", "dtype": "float16"}],
+    }

@@ -1,0 +1,79 @@
+"""Which files a run is about, and that no two of them are written to one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from encoding_ext.sources import find_sources
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def names(inputs: list[Path | str], out: Path) -> list[tuple[str, str]]:
+    sources, problems = find_sources([str(one) for one in inputs], out)
+    assert not problems
+    return [(source.name, source.kind) for source in sources]
+
+
+def test_a_folder_is_searched_with_its_subfolders(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "in", "b.JPG", "a/c.v2.png", "a/clip.MOV", "notes.txt", ".git/x.png", "._b.jpg")
+    assert names([folder], tmp_path / "out") == [("a/c.v2", "picture"), ("a/clip", "video"), ("b", "picture")]
+
+
+def test_results_in_the_folder_are_no_input(tmp_path: Path) -> None:
+    folder = touch(tmp_path, "b.jpg", "out/overlays/b.jpg")
+    assert names([folder], folder / "out") == [("b", "picture")]
+
+
+def test_several_folders_keep_their_names(tmp_path: Path) -> None:
+    touch(tmp_path, "x/a.jpg", "y/a.jpg", "odd.name")
+    found = names([tmp_path / "x", tmp_path / "y", tmp_path / "odd.name"], tmp_path / "out")
+    assert found == [("x/a", "picture"), ("y/a", "picture"), ("odd", "picture")]
+
+
+def test_files_that_differ_by_their_suffix_alone_keep_it(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "in", "a.jpg", "a.png", "b.jpg", "c.jpg", "c/d.jpg")
+    assert {name for name, _ in names([folder], tmp_path / "out")} == {"a_jpg", "a_png", "b", "c_jpg", "c/d"}
+
+
+def test_two_files_for_one_place_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "x/a.jpg", "y/a.jpg")
+    _, problems = find_sources([str(tmp_path / "x/a.jpg"), str(tmp_path / "y/a.jpg")], tmp_path / "out")
+    assert len(problems) == 1 and "would both be written as a_jpg" in problems[0]
+
+
+def test_a_number_is_a_camera_unless_it_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ((name, kind),) = names(["0"], tmp_path / "out")
+    assert name.startswith("camera0_") and kind == "camera"
+    touch(tmp_path, "0")
+    assert names(["0"], tmp_path / "out") == [("0", "picture")]
+
+
+def test_only_a_gif_that_moves_is_a_video(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "green")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "still.gif")
+    touch(tmp_path, "broken.gif")
+    assert names([tmp_path], tmp_path / "out") == [("broken", "picture"), ("moving", "video"), ("still", "picture")]
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    folder, elsewhere = touch(tmp_path / "in", "a.jpg"), touch(tmp_path / "elsewhere", "b.jpg")
+    (folder / "link").symlink_to(elsewhere)
+    (folder / "loop").symlink_to(folder)
+    assert [name for name, _ in names([folder], tmp_path / "out")] == ["a", "link/b"]
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "in", "notes.txt")
+    _, problems = find_sources([str(folder), str(tmp_path / "missing.jpg")], tmp_path / "out")
+    assert "holds no picture or video" in problems[0] and "missing.jpg" in problems[1]
