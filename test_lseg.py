@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,21 @@ from data import check_dataset, get_dataset, get_labels
 from data.loading import make_loader
 from encoding_ext import MultiScaleEvaluator, SegmentationMetric, image_to_tensor
 from encoding_ext.cli import Parser
+from encoding_ext.comparison import comparison, extremes_sheets
 from encoding_ext.distributed import join_group, run_distributed
 from encoding_ext.errors import InputError, raise_all
 from encoding_ext.evaluator import TEST_SCALES
+from encoding_ext.extremes import Extremes
 from encoding_ext.palettes import palette, save_palette_png, save_picture
 from encoding_ext.pictures import overlay_with_legend
 from encoding_ext.precise_bn import precise_batch_norm
 from encoding_ext.progress import is_rank_zero, progress_bar
+from encoding_ext.report_page import worst_confusions, write_report
 from encoding_ext.results import append_log, text_table, write_csv, write_json
 from encoding_ext.transforms import tensor_to_pixels
-from modules.checkpoints import export_plain, git_state
+from modules.checkpoints import export_plain, git_state, read_checkpoint
 from modules.models import LSegNet
 from modules.options import (
-    REPOSITORY,
     add_compatibility_options,
     add_data_options,
     add_device_options,
@@ -39,9 +42,10 @@ from modules.options import (
     resolve_device,
 )
 from modules.start import check_label_lengths
-from modules.testing import add_test_options, derangement, load_for_test, output_problems, predictor, weights_name
+from modules.testing import add_test_options, default_folder, derangement, load_for_test, output_problems, predictor
 
 BN_BATCHES = 200
+PICTURED = 5  # images in the report, of the best and of the worst
 
 
 def build_parser() -> Parser:
@@ -130,8 +134,12 @@ def load_network(options: argparse.Namespace) -> LSegNet:
     """The checkpoint's network, with the label list of this test."""
     net = load_for_test(options)
     standard = get_labels(options.dataset, options.label_src, options.data_path)
-    # A checkpoint's own list (say, the corrected one) counts, unless another is asked for or the test has more labels.
-    if options.label_src or net.labels is None or len(net.labels) != len(standard):
+    trained_on = read_checkpoint(options.weights, options.trust_checkpoint).metadata.get("dataset", options.dataset)
+    if trained_on != options.dataset and is_rank_zero():
+        print(f"note: {options.weights} was trained on {trained_on}; it is given the labels of {options.dataset}")
+    # A checkpoint's own list for this dataset (say, the corrected one) counts, unless another one is asked for.
+    foreign = trained_on != options.dataset or net.labels is None or len(net.labels) != len(standard)
+    if options.label_src or foreign:
         net.labels = standard
     check_label_lengths(net, net.labels)
     return net
@@ -192,20 +200,35 @@ def evaluate(
     device: torch.device,
 ) -> None:
     """Count every image once, over all processes, and report."""
-    metric = SegmentationMetric(len(net.labels))
+    metric, extremes = SegmentationMetric(len(net.labels)), Extremes(PICTURED)
+    colours, to_pixels = palette(len(net.labels)), tensor_to_pixels(net.mean, net.std)
     bar = progress_bar(each_image(dataset, options), desc="testing", unit="image")
     for batch in bar:
         predicted = evaluator(batch["image"].to(device)).argmax(1)  # there: the scores are a hundred times larger
-        metric.update(batch["mask"], predicted.cpu())
+        single = SegmentationMetric(len(net.labels))
+        single.update(batch["mask"], predicted.cpu())
+        metric.merge(single)
+        name = Path(dataset.name_of(int(batch["index"]))).name
+        maps = batch["mask"][0].numpy(), predicted[0].cpu().numpy()
+        draw = partial(comparison, batch["image"][0], *maps, colours, net.labels, to_pixels)
+        extremes.add(single.miou_of_present(), name, draw)
         pixel_accuracy, miou = metric.get()
         bar.set_postfix_str(f"pixAcc {100 * pixel_accuracy:.2f} mIoU {100 * miou:.2f}")
     metric.all_reduce()
+    extremes.gather()
     if is_rank_zero():
-        report(metric, dataset, options, net, split)
+        report(metric, extremes, dataset, options, net, split)
 
 
-def report(metric: SegmentationMetric, dataset: Any, options: argparse.Namespace, net: LSegNet, split: str) -> None:
-    """The table on the screen, results.json, per_class_iou.csv, and the line in the log. All figures in percent."""
+def report(
+    metric: SegmentationMetric,
+    extremes: Extremes,
+    dataset: Any,
+    options: argparse.Namespace,
+    net: LSegNet,
+    split: str,
+) -> None:
+    """The table on the screen, results.json, per_class_iou.csv, report.html, a line in the log. Figures in percent."""
     pixel_accuracy, miou = (100 * value for value in metric.get())
     per_class = [100 * value for value in metric.per_class_iou().tolist()]
     groups = {name: 100 * metric.miou_of(indices) for name, indices in dataset.groups.items()}
@@ -237,7 +260,17 @@ def report(metric: SegmentationMetric, dataset: Any, options: argparse.Namespace
         options.log_dir / f"log_test_{options.jobname}_{options.dataset}.txt",
         f"{options.weights} {split} {result['protocol']} pixAcc {pixel_accuracy:.2f} mIoU {miou:.2f}",
     )
-    print(f"wrote {folder / 'results.json'}")
+    facts = {name: result[name] for name in ("weights", "dataset", "split", "images", "protocol", "label_source")}
+    write_report(
+        folder / "report.html",
+        f"LSeg on {options.dataset}",
+        totals,
+        {**facts, **({} if options.shuffle_labels is None else {"control": "label embeddings shuffled"})},
+        [(label, iou) for _, label, iou in rows],
+        worst_confusions(metric.confusion.numpy(), net.labels),
+        extremes_sheets(extremes, "images, by mean IoU over the labels in them"),
+    )
+    print(f"wrote {folder / 'results.json'} and {folder / 'report.html'}")
 
 
 def numbered(labels: Sequence[str]) -> list[str]:
@@ -283,7 +316,7 @@ def each_image(dataset: Any, options: argparse.Namespace) -> Iterable[dict[str, 
 
 def output_folder(options: argparse.Namespace) -> Path:
     """Where the results of this test go."""
-    return options.output_dir or REPOSITORY / "outputs" / f"{options.dataset}_{weights_name(options.weights)}"
+    return options.output_dir or default_folder(options, options.dataset)
 
 
 if __name__ == "__main__":

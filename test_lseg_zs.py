@@ -7,33 +7,35 @@ repeats are segmented once and counted as often as they occur. On several GPUs: 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from data import check_dataset, get_dataset, get_labels
 from data.loading import make_loader
 from encoding_ext import EpisodeMetric, image_to_tensor
 from encoding_ext.cli import Parser
+from encoding_ext.comparison import COLUMNS, comparison, extremes_sheets
 from encoding_ext.distributed import from_first, join_group, run_distributed, wait_for_all
 from encoding_ext.episode_log import Areas, EpisodeLog
 from encoding_ext.errors import raise_all
+from encoding_ext.extremes import Extremes
 from encoding_ext.metrics import episode_areas
 from encoding_ext.palettes import palette, save_picture
-from encoding_ext.pictures import overlay, sheet
+from encoding_ext.pictures import sheet
 from encoding_ext.progress import is_rank_zero, process_rank, progress_bar
+from encoding_ext.report_page import write_report
 from encoding_ext.results import append_log, text_table, write_csv, write_json
 from encoding_ext.transforms import tensor_to_pixels
 from modules.checkpoints import git_state, read_checkpoint
 from modules.lseg_module_zs import BACKGROUND, episode_labels
 from modules.models import LSegNet
 from modules.options import (
-    REPOSITORY,
     add_compatibility_options,
     add_data_options,
     add_device_options,
@@ -43,8 +45,11 @@ from modules.options import (
     data_problems,
     resolve_device,
 )
+from modules.released import file_name_doubts
 from modules.start import check_label_lengths
-from modules.testing import add_test_options, derangement, load_for_test, output_problems, predictor, weights_name
+from modules.testing import add_test_options, default_folder, derangement, load_for_test, output_problems, predictor
+
+PICTURED = 5  # episodes in the report, of the best and of the worst
 
 
 def build_parser() -> Parser:
@@ -74,9 +79,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = build_parser().parse(argv)
     check_all(options)
     device = resolve_device(options.device)
+    for doubt in file_name_doubts(options.weights, options.dataset, options.fold, options.backbone):
+        if is_rank_zero():
+            print(f"note: {doubt}", flush=True)  # before loading, whose error it may explain
     net = load_for_test(options)
-    for doubt in file_name_doubts(options) if is_rank_zero() else ():
-        print(f"note: {doubt}")
     device = join_group(device)
     dataset = get_dataset(
         options.dataset,
@@ -104,19 +110,6 @@ def check_all(options: argparse.Namespace) -> None:
         lambda: check_dataset(options.dataset, options.data_path, ("test",), **choice),
         lambda: get_labels(options.dataset, options.label_src, options.data_path),
     )
-
-
-def file_name_doubts(options: argparse.Namespace) -> list[str]:
-    """Where the checkpoint's file name says another benchmark or fold (official commands mix them up)."""
-    name, doubts = options.weights.stem.lower(), []
-    benchmark = re.search(r"pascal|coco|fss", name)
-    if benchmark and options.dataset in ("pascal", "coco", "fss") and benchmark[0] != options.dataset:
-        sounds = f"{options.weights.name} sounds like a checkpoint for {benchmark[0]}"
-        doubts.append(f"{sounds}, this test is on {options.dataset}")
-    fold = re.search(r"fold_?(\d)", name)
-    if fold and int(fold[1]) != options.fold and options.dataset != "fss":
-        doubts.append(f"{options.weights.name} sounds like fold {fold[1]}, this test is on fold {options.fold}")
-    return doubts
 
 
 # ---------------------------------------------------------------------------------------------------- measuring
@@ -158,7 +151,8 @@ def evaluate(net: LSegNet, dataset: Any, options: argparse.Namespace, device: to
     bar.close()
     metric.all_reduce()
     if is_rank_zero():
-        report(metric, dataset, options)
+        extremes = strongest_and_weakest(log.finished(), net, dataset, options, device)
+        report(metric, extremes, dataset, options)
         save_pictures(net, dataset, options, device)
     wait_for_all()
     if is_rank_zero():
@@ -219,8 +213,8 @@ def describe_test(options: argparse.Namespace) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------- reporting
 
 
-def report(metric: EpisodeMetric, dataset: Any, options: argparse.Namespace) -> None:
-    """The table on the screen, results.json, per_class_iou.csv and the line in the log. All figures in percent."""
+def report(metric: EpisodeMetric, extremes: Extremes, dataset: Any, options: argparse.Namespace) -> None:
+    """The table on the screen, results.json, per_class_iou.csv, report.html, a line in the log. Figures in percent."""
     miou, fb_iou = metric.get()
     ious = zip(metric.class_ids, metric.per_class_iou().tolist(), strict=True)
     rows = [(class_id, dataset.labels[class_id], iou) for class_id, iou in ious]
@@ -247,35 +241,61 @@ def report(metric: EpisodeMetric, dataset: Any, options: argparse.Namespace) -> 
         options.log_dir / f"log_test_zs_{options.jobname}_{options.dataset}.txt",
         f"fold {options.fold} nshot {options.nshot} {options.weights} mIoU {miou:.2f} FB-IoU {fb_iou:.2f}",
     )
-    print(f"wrote {folder / 'results.json'}")
+    facts = {name: result[name] for name in ("weights", "dataset", "fold", "nshot", "episodes", "distinct_pairs")}
+    write_report(
+        folder / "report.html",
+        f"Zero-shot LSeg on {options.dataset}, fold {options.fold}",
+        {"mIoU": miou, "FB-IoU": fb_iou},
+        {**facts, **({} if options.shuffle_labels is None else {"control": "names of the classes exchanged"})},
+        [(label, iou) for _, label, iou in rows],
+        pictures=extremes_sheets(extremes, "episodes, by the IoU of the class"),
+    )
+    print(f"wrote {folder / 'results.json'} and {folder / 'report.html'}")
 
 
-@torch.inference_mode()
+def strongest_and_weakest(
+    episodes: dict[int, Areas], net: LSegNet, dataset: Any, options: argparse.Namespace, device: torch.device
+) -> Extremes:
+    """The episodes with the highest and lowest IoU of their class, segmented once more for their pictures."""
+    extremes = Extremes(PICTURED)
+    for index, ((_, intersection), (_, union)) in episodes.items():
+        class_id, image = dataset.pairs[index]
+        name = f"{dataset.labels[class_id]} in {image}"
+        extremes.add(intersection / max(union, 1), name, lambda index=index: index)
+    return extremes.map(lambda index: episode_picture(net, dataset, options, device, index))
+
+
 def save_pictures(net: LSegNet, dataset: Any, options: argparse.Namespace, device: torch.device) -> None:
     """sheet.png: image, truth and prediction of evenly spread episodes."""
     shown = min(options.save_pictures, len(dataset))
     if not shown:
         return
-    predict, names, colours = predictor(net, options, device), class_names(dataset, options), palette(2)
-    to_pixels = tensor_to_pixels(net.mean, net.std)
-    rows, titles = [], []
-    for number in range(shown):
-        item = dataset.sample(number * len(dataset) // shown, np.random.default_rng(options.seed))
-        image = to_pixels(item["image"])
-        text = text_of(net, torch.tensor([item["class_id"]]), names)
-        predicted = predict(item["image"][None].to(device), text)[0].argmax(0).cpu().numpy()
-        rows.append([image, overlay(image, item["mask"].numpy(), colours), overlay(image, predicted, colours)])
-        titles.append(names[item["class_id"]])
-    picture = sheet(rows, ["image", "truth", f"prediction ('{BACKGROUND}' or the class)"], row_titles=titles)
+    indices = [number * len(dataset) // shown for number in range(shown)]
+    names = class_names(dataset, options)
+    rows = [episode_picture(net, dataset, options, device, index) for index in indices]
+    picture = sheet(rows, COLUMNS, row_titles=[names[dataset.pairs[index][0]] for index in indices])
     path = output_folder(options) / "sheet.png"
     save_picture(path, picture)
     print(f"wrote {path}")
 
 
+@torch.inference_mode()
+def episode_picture(
+    net: LSegNet, dataset: Any, options: argparse.Namespace, device: torch.device, index: int
+) -> list[Image.Image]:
+    """[image, truth, prediction] of an episode."""
+    item, names = dataset.sample(index, np.random.default_rng(options.seed)), class_names(dataset, options)
+    text = text_of(net, torch.tensor([item["class_id"]]), names)
+    predicted = predictor(net, options, device)(item["image"][None].to(device), text)[0].argmax(0).cpu().numpy()
+    labels = [BACKGROUND, names[item["class_id"]]]
+    return comparison(
+        item["image"], item["mask"].numpy(), predicted, palette(2), labels, tensor_to_pixels(net.mean, net.std)
+    )
+
+
 def output_folder(options: argparse.Namespace) -> Path:
     """Where the results of this test go."""
-    name = f"{options.dataset}_fold{options.fold}_{options.nshot}shot_{weights_name(options.weights)}"
-    return options.output_dir or REPOSITORY / "outputs" / name
+    return options.output_dir or default_folder(options, f"{options.dataset}_fold{options.fold}_{options.nshot}shot")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from modules.lseg_module import LSegModule
 from modules.options import PRECISIONS, REPOSITORY, training_precision
 from modules.processes import Together, add_process_options, process_counts, process_problems, strategy, uses_gpu
 from modules.safe_load import read_torch_file
+from modules.validation_pictures import ValidationPictures
 
 BEST = 3
 
@@ -203,7 +204,7 @@ def build_trainer(options: argparse.Namespace, version: int, *callbacks: Callbac
         use_distributed_sampler=False,
         fast_dev_run=options.dry_run,
         logger=False if options.dry_run else build_logger(options, version),
-        callbacks=[TQDMProgressBar(refresh_rate=10), *callbacks, *saving],
+        callbacks=[TQDMProgressBar(refresh_rate=10), ValidationPictures(), *callbacks, *saving],
         enable_checkpointing=not options.dry_run,
         plugins=[CheckpointFiles()],
         log_every_n_steps=20,

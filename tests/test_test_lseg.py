@@ -72,14 +72,17 @@ def test_eval_writes_table_json_csv_and_log(root, official, tmp_path):
     assert len(rows) == 151 and rows[8][1] == get_labels("ade20k")[7]
     (log,) = (root.parent / "logs").iterdir()
     assert "mIoU" in log.read_text()
+    page = (root.parent / "out" / "report.html").read_text(encoding="utf-8")
+    assert f"{found['miou']:.2f} %" in page and page.count("data:image/jpeg") == 2 and "The 5 worst images" in page
 
 
-def test_two_processes_count_the_same_pixels(root, official, tmp_path):
+def test_two_processes_count_the_same_pixels_and_picture_the_same_images(root, official, tmp_path):
     options = arguments(root, official, "--eval", "--scales", 1)
     run("test_lseg.py", *options, cwd=tmp_path)
-    alone = results(root)
+    alone, page = results(root), (root.parent / "out" / "report.html").read_text()
     torchrun(2, "test_lseg.py", *options, cwd=tmp_path)
     assert results(root)["confusion"] == alone["confusion"] and alone["images"] == 5
+    assert (root.parent / "out" / "report.html").read_text() == page
 
 
 def test_without_eval_masks_and_overlays_are_written(root, official, tmp_path):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import signal
+import struct
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboardX.proto.event_pb2 import Event
 
 from ade_tree import image_path, make_tree, truncate
 from data import get_labels
@@ -35,6 +37,16 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return read_torch_file(path)["state_dict"]
 
 
+def logged_tags(path: Path) -> set[str]:
+    """What a TensorBoard file has curves and pictures of: records of (length 8, checksum 4, event, checksum 4) bytes."""
+    content, place, tags = path.read_bytes(), 0, set()
+    while place < len(content):
+        (length,) = struct.unpack_from("<Q", content, place)
+        tags |= {value.tag for value in Event.FromString(content[place + 12 : place + 12 + length]).summary.value}
+        place += 16 + length
+    return tags
+
+
 def assert_same_weights(one: Path, other: Path) -> None:
     a, b = weights_of(one), weights_of(other)
     assert a.keys() == b.keys()
@@ -51,7 +63,8 @@ def test_trains_saves_a_file_that_explains_itself_and_resumes(root, tmp_path):
     assert metadata["step"] == 9 and {"val_miou_epoch", "val_acc_epoch"} <= metadata["metric"].keys()
     assert load_lseg(last).labels == get_labels("ade20k")
     assert all(name.startswith(("net.pretrained", "net.scratch", "net.clip_pretrained")) for name in weights_of(last))
-    assert list(last.parent.parent.glob("events.out.tfevents*")), "no TensorBoard file"
+    (events,) = last.parent.parent.glob("events.out.tfevents*")
+    assert {"val_loss", "val_miou_epoch", "lr_encoder", "validation"} <= logged_tags(events)
 
     output = run("train_lseg.py", *arguments(root, "--exp_name", "run", "--max_epochs", 2, "--seed", 3), cwd=tmp_path)
     assert f"resuming {last}" in output and read_torch_file(last)["lseg"]["step"] == 18

@@ -76,7 +76,9 @@ def test_a_corrupt_image_ends_the_test_and_what_is_done_is_taken_up_again(offici
     root = make_pascal(tmp_path / "data", fold=0)
     options = test_arguments(root, official, "pascal", "--fold", 0, "--bsz", 8)
     run("test_lseg_zs.py", *options, cwd=tmp_path)
-    undisturbed = results(root)
+    undisturbed, pages = results(root), root.parent / "out" / "report.html"
+    page = pages.read_text()
+    assert "The 5 best episodes" in page and page.count("data:image/jpeg") == 2
     name = official_episodes("pascal", 0)[200][1]
     bad = replace(root / "VOC2012" / "JPEGImages" / f"{name}.jpg")
     content = bad.read_bytes()
@@ -86,7 +88,7 @@ def test_a_corrupt_image_ends_the_test_and_what_is_done_is_taken_up_again(offici
     bad.write_bytes(content)
     output = run("test_lseg_zs.py", *options, cwd=tmp_path)
     assert "taking up an unfinished test" in output
-    assert results(root) == undisturbed
+    assert results(root) == undisturbed and pages.read_text() == page
 
 
 def test_shuffled_names_are_another_result(official, tmp_path):
