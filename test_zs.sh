@@ -32,9 +32,9 @@ released() { # $1 fold: the file of the model zoo
 }
 
 for fold in $folds; do
-    [ -f "$results/fold$fold/results.json" ] && continue
     file="${weights//%/$fold}"
     [ -n "$file" ] || file="$(released "$fold")"
+    grep -qsF "\"weights\": \"$file\"" "$results/fold$fold/results.json" && continue
     "${launch[@]}" "$home/test_lseg_zs.py" --dataset "$dataset" --backbone "$backbone" --fold "$fold" --nshot 0 --bsz 8 \
         --weights "$file" --output_dir "$results/fold$fold" ${options[@]+"${options[@]}"}
 done
