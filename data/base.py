@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from data.pairs import find_pairs, size_problems
-from data.reading import check_values, read_image, read_mask
+from data.reading import EncodedImage, check_values, read_image, read_mask
 from data.sampled import SampledDataset
 from encoding_ext.errors import InputError
 from encoding_ext.progress import is_rank_zero
-from encoding_ext.transforms import TrainTransform, ValTransform, image_to_tensor, mask_to_tensor
+from encoding_ext.transforms import ImageToTensor, TrainTransform, ValTransform, image_to_tensor, mask_to_tensor
 
 MODES = ("train", "val", "testval", "test")
 MEAN = STD = (0.5, 0.5, 0.5)  # what the ViT backbones were trained with
@@ -115,17 +115,31 @@ class FolderSegmentationDataset(SampledDataset):
 
     def sample(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | str]:
         """Sample ``index`` with all randomness from ``rng``; ``InputError`` naming the file if it cannot be used."""
+        if self.mode == "train":
+            return self._training_sample(index, rng)
         image = read_image(self.images[index])
         if self.mode == "test":
             return self.transform(image), self.images[index].name
-        mask = self._read_mask(index, image.size)
-        if self.mode == "train":
-            image, mask = self._train_transform(image, mask, rng)
-        elif self.mode == "val":
+        mask = Image.fromarray(self._read_mask(index, image.size))
+        if self.mode == "val":
             image, mask = self._val_transform(image, mask)
+        return self.transform(image), self._target(mask)
+
+    def _training_sample(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """One random crop, for which no more is decoded and kept than it needs."""
+        encoded = EncodedImage(self.images[index])
+        crop = self._train_transform.draw(encoded.size, rng)
+        pixels = crop.of_image(encoded.pixels(crop.size))
+        mask = crop.of_mask(self._read_mask(index, encoded.size))
+        # Somebody's own transform gets the PIL image that it expects; ours is spared the detour.
+        image = pixels if isinstance(self.transform, ImageToTensor) else Image.fromarray(pixels)
+        return self.transform(image), self._target(mask)
+
+    def _target(self, mask: Image.Image | np.ndarray) -> Tensor:
         target = mask_to_tensor(mask)
-        target[target >= self.num_class] = -1
-        return self.transform(image), target
+        if self.num_class < self.mask_values:
+            target[target >= self.num_class] = -1
+        return target
 
     def name_of(self, index: int) -> str:
         """The path of image ``index``."""
@@ -160,7 +174,7 @@ class FolderSegmentationDataset(SampledDataset):
         if problems:
             raise InputError("\n".join(problems))
 
-    def _read_mask(self, index: int, size: tuple[int, int]) -> Image.Image:
+    def _read_mask(self, index: int, size: tuple[int, int]) -> np.ndarray:
         path = self.masks[index]
         values = read_mask(path)
         height, width = values.shape
@@ -169,4 +183,4 @@ class FolderSegmentationDataset(SampledDataset):
             raise InputError(f"{path} is {width}x{height}, but {image}; fetch the dataset again")
         meaning = f"masks of {self.name} hold 0 (unlabelled) and 1..{self.mask_values}"
         check_values(path, values, np.arange(self.mask_values + 1), meaning)
-        return Image.fromarray(values.astype(np.uint8))
+        return values.astype(np.uint8, copy=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -85,10 +86,13 @@ class SeededDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
-        epoch, index = place
-        rng = np.random.default_rng((_AUGMENTATION, self.seed, epoch, index))
-        used, item, skipped = sample_or_next(self.dataset, index, rng, self.on_bad_image)
+        rng = self.generator(*place)
+        used, item, skipped = sample_or_next(self.dataset, place[1], rng, self.on_bad_image)
         return _as_dict(item) | {"index": used, "skipped": skipped}
+
+    def generator(self, epoch: int, index: int) -> np.random.Generator:
+        """Where the augmentation of sample ``index`` in ``epoch`` comes from."""
+        return np.random.default_rng((_AUGMENTATION, self.seed, epoch, index))
 
 
 def _as_dict(item: dict[str, Any] | tuple[Tensor, Tensor | str]) -> dict[str, Any]:
@@ -96,6 +100,11 @@ def _as_dict(item: dict[str, Any] | tuple[Tensor, Tensor | str]) -> dict[str, An
         return item
     image, other = item
     return {"image": image, "name" if isinstance(other, str) else "mask": other}
+
+
+def _use_one_thread(_: int) -> None:
+    """The workers share the cores already; PyTorch sees to its own threads, but not to OpenCV's."""
+    cv2.setNumThreads(0)
 
 
 def make_loader(
@@ -124,7 +133,8 @@ def make_loader(
         num_workers=num_workers,
         drop_last=drop_last,
         pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
+        persistent_workers=num_workers > 0,  # each prepares two batches ahead
+        worker_init_fn=_use_one_thread,
         # Its own generator: the loader would else draw from torch's global one at each start of an epoch, and a
         # resumed run would go on with other random numbers than an undisturbed one.
         generator=torch.Generator().manual_seed(seed),

@@ -46,10 +46,11 @@ def sample_or_next(
 ) -> tuple[int, Any, str]:
     """``dataset.sample(index, rng)``, or of the next readable index if ``on_bad_image`` is "skip".
 
-    Returns ``(index used, item, why others were passed over or "")``. A damaged picture fails before anything is
-    drawn from ``rng``, so what it would have got goes to the next one (a damaged support image fails after that).
+    Returns ``(index used, item, why others were passed over or "")``. What was drawn from ``rng`` for a damaged
+    picture goes to the next one.
     """
     skipped: list[str] = []
+    start = rng.bit_generator.state
     for candidate in chain(range(index, len(dataset)), range(index)):
         try:
             return candidate, dataset.sample(candidate, rng), "; ".join(skipped)
@@ -57,4 +58,5 @@ def sample_or_next(
             if on_bad_image != "skip":
                 raise
             skipped.append(str(error))
+            rng.bit_generator.state = start
     raise InputError(f"none of the {len(dataset)} images can be read; the first: {skipped[0]}")

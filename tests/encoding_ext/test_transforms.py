@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from torchvision import transforms as tv
 
 from encoding_ext import TrainTransform, ValTransform, image_to_tensor, mask_to_tensor
 from encoding_ext.transforms import tensor_to_pixels
@@ -43,6 +44,26 @@ def test_training_pairs_stay_together(size):
         agreeing = np.abs(red - 40 * mask.astype(int)) <= 20  # the image is smooth at the border, the mask is not
         assert agreeing.mean() > 0.9
         assert (image[mask == 0] == 0).all()  # padding: black and unlabelled
+
+
+@pytest.mark.parametrize("size", [(90, 60), (31, 77), (200, 3), (683, 512), (1, 1)])
+def test_training_is_the_official_procedure_step_by_step(size):
+    noise = np.random.default_rng(0)
+    source = Image.fromarray(noise.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    labels = Image.fromarray(noise.integers(0, 151, (size[1], size[0]), dtype=np.uint8))
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        image, mask = (ImageOps.mirror(p) for p in (source, labels)) if rng.random() < 0.5 else (source, labels)
+        long_side = int(rng.integers(26, 104, endpoint=True))
+        scaled = tuple(max(int(side * long_side / max(size) + 0.5), 1) for side in size)
+        padding = (0, 0, max(48 - scaled[0], 0), max(48 - scaled[1], 0))
+        image = ImageOps.expand(image.resize(scaled, Image.Resampling.BILINEAR), padding)
+        mask = ImageOps.expand(mask.resize(scaled, Image.Resampling.NEAREST), padding)
+        left, top = (int(rng.integers(0, side - 48, endpoint=True)) for side in image.size)
+        box = (left, top, left + 48, top + 48)
+        pixels, values = TrainTransform(52, 48)(source, labels, np.random.default_rng(seed))
+        np.testing.assert_array_equal(np.asarray(values), np.asarray(mask.crop(box)))
+        np.testing.assert_allclose(np.asarray(pixels, int), np.asarray(image.crop(box), int), atol=1)  # rounding
 
 
 def test_training_pads_only_right_and_bottom_and_mirrors_half_of_the_time():
@@ -94,6 +115,15 @@ def test_tensors():
     assert tensor.flatten().tolist() == pytest.approx([-1.0, (127 / 255 - 0.5) / 0.25, 1.0])
     mask = mask_to_tensor(Image.fromarray(np.array([[0, 1, 150]], np.uint8)))
     assert mask.dtype == torch.int64 and mask.tolist() == [[-1, 0, 149]]
+
+
+@pytest.mark.parametrize("statistics", [((0.5,) * 3, (0.5,) * 3), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
+def test_tensors_are_those_of_torchvision_to_the_last_bit(statistics):
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    expected = tv.Compose([tv.ToTensor(), tv.Normalize(*statistics)])(pixels)
+    transform = image_to_tensor(*statistics)
+    for image in (pixels, Image.fromarray(pixels), np.pad(pixels, ((1, 2), (3, 4), (0, 0)))[1:-2, 3:-4]):
+        assert transform(image).equal(expected)
 
 
 def test_everything_travels_to_worker_processes():

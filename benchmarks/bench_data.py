@@ -1,0 +1,181 @@
+"""How many training samples a second one core gives: the project's loader against Pillow's decode-resize-crop.
+
+Makes ADE20K-like pictures in a temporary folder: of 683x512, as most of ADE20K is, and of 2000x1500. Both ways give the
+same crops of the same files, in alternation, on one thread; what is counted is processor time.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL
+import torch
+from PIL import Image, ImageOps
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms as tv
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data.ade20k import ADE20K
+from data.base import MEAN, STD
+from data.loading import SeededDataset, make_loader
+from encoding_ext.cli import Parser
+from encoding_ext.errors import run_script
+from encoding_ext.results import text_table, write_json
+from encoding_ext.transforms import TrainTransform
+
+RESULTS = Path(__file__).resolve().parent / "results" / "data.json"
+KINDS = {"683x512": (683, 512), "2000x1500": (2000, 1500)}
+LARGE_SHARE = 0.1  # of the mixture that the aim speaks of
+BATCH = 4
+JPEG_QUALITY = 90
+
+
+class PlainTraining(Dataset):
+    """The official training transform as it is written down: everything decoded, flipped, resized, padded, then cut.
+
+    Takes the same random numbers as ``ours``, a :class:`SeededDataset`, so that its crops are the same.
+    """
+
+    def __init__(self, ours: SeededDataset) -> None:
+        self.ours, self.dataset = ours, ours.dataset
+        self.transform = TrainTransform(self.dataset.base_size, self.dataset.crop_size)
+        self.to_tensor = tv.Compose([tv.ToTensor(), tv.Normalize(MEAN, STD)])
+
+    def __len__(self) -> int:
+        return len(self.ours)
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = place
+        image = Image.open(self.dataset.images[index]).convert("RGB")
+        mask = Image.open(self.dataset.masks[index])
+        crop = self.transform.draw(image.size, self.ours.generator(epoch, index))
+        if crop.mirrored:
+            image, mask = ImageOps.mirror(image), ImageOps.mirror(mask)
+        image = image.resize(crop.size, Image.Resampling.BILINEAR)
+        mask = mask.resize(crop.size, Image.Resampling.NEAREST)
+        right, bottom = (max(crop.side - side, 0) for side in crop.size)
+        box = (crop.left, crop.top, crop.left + crop.side, crop.top + crop.side)
+        image, mask = (ImageOps.expand(each, (0, 0, right, bottom), fill=0).crop(box) for each in (image, mask))
+        return {"image": self.to_tensor(image), "mask": torch.from_numpy(np.array(mask)).long() - 1, "index": index}
+
+
+def make_pictures(root: Path, size: tuple[int, int], number: int, seed: int) -> ADE20K:
+    """ADE20K's training set with ``number`` pictures of ``size`` under ``root``."""
+    for index in range(number):
+        pixels, mask = _scene(np.random.default_rng((seed, index)), *size)
+        for folder, picture, suffix in (("images", pixels, "jpg"), ("annotations", mask, "png")):
+            path = root / "ADEChallengeData2016" / folder / "training" / f"a{index}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path, quality=JPEG_QUALITY)
+    return ADE20K(root, "train")
+
+
+def _scene(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """An image (h, w, 3) with a photograph's spectrum and edges, and its mask (h, w) of some twenty objects."""
+    grey, colours = _noise(rng, width, height), [_noise(rng, width, height) for _ in range(3)]
+    image = 120 + 35 * grey[..., None] + 10 * np.stack(colours, axis=-1)
+    mask = np.full((height, width), rng.integers(1, 151), np.uint8)
+    for _ in range(20):
+        angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+        radius = rng.uniform(0.05, 0.3) * height * (1 + 0.2 * np.cumsum(rng.normal(size=60)) / 8)
+        outline = rng.uniform(0, (width, height)) + radius[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+        inside = cv2.fillPoly(np.zeros_like(mask), [outline.astype(np.int32)], 1) > 0
+        mask[inside] = rng.integers(1, 151)
+        image[inside] = image[inside] * rng.uniform(0.5, 1.2) + rng.uniform(-50, 50, 3)
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+def _noise(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """A random field (h, w) of unit variance whose amplitude falls with frequency as in photographs."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    frequency[0, 0] = np.inf
+    field = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((height, width))) / frequency**1.6, (height, width))
+    return field / field.std()
+
+
+def compare(dataset: ADE20K, rounds: int, seed: int) -> dict[str, float]:
+    """Processor time per sample of both loaders, and how far apart their samples are."""
+    project = make_loader(dataset, BATCH, seed, shuffle=True)
+    plain = DataLoader(PlainTraining(project.dataset), batch_size=BATCH, sampler=project.sampler)
+    seconds: dict[str, list[float]] = {"project": [], "plain": []}
+    difference, unequal = [], 0
+    for batch, other in zip(project, plain):  # warms up, too
+        difference.append((batch["image"] - other["image"]).abs().mean().item() * 255 * STD[0])
+        unequal += int((batch["mask"] != other["mask"]).sum())
+    for epoch in range(1, rounds + 1):
+        project.sampler.set_epoch(epoch)
+        for name, loader in (("project", project), ("plain", plain)):
+            started = time.process_time()
+            for _ in loader:
+                pass
+            seconds[name].append((time.process_time() - started) / len(dataset))
+    ours, theirs = median(seconds["project"]), median(seconds["plain"])
+    return _rates(ours, theirs) | {"mean_difference_of_255": sum(difference) / len(difference), "unequal_labels": unequal}
+
+
+def _rates(ours: float, theirs: float) -> dict[str, float]:
+    """From seconds per sample."""
+    return {"project_samples_per_s": 1 / ours, "plain_samples_per_s": 1 / theirs, "ratio": theirs / ours}
+
+
+def _mixture(kinds: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Rates where ``LARGE_SHARE`` of the pictures are of the large kind."""
+    small, large = kinds.values()
+    times = (
+        (1 - LARGE_SHARE) / small[name] + LARGE_SHARE / large[name]
+        for name in ("project_samples_per_s", "plain_samples_per_s")
+    )
+    return _rates(*times)
+
+
+def machine() -> dict[str, Any]:
+    """What the timings depend on."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "pillow": PIL.__version__,
+        "opencv": cv2.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print one row per kind of picture and write the results."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--images", type=int, default=24, help="of each kind")
+    parser.add_argument("--rounds", type=int, default=8, help="epochs of each loader; the median counts")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse(argv)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    warnings.filterwarnings("ignore", message=".*images here, .*officially")
+    kinds = {}
+    with TemporaryDirectory() as folder:
+        for name, size in KINDS.items():
+            dataset = make_pictures(Path(folder, name), size, options.images, options.seed)
+            kinds[name] = compare(dataset, options.rounds, options.seed)
+    results = kinds | {f"{LARGE_SHARE:.0%} large": _mixture(kinds)}
+    header = ("pictures", "samples/s of a core", "plain procedure", "ratio")
+    rows = [
+        (name, row["project_samples_per_s"], row["plain_samples_per_s"], round(row["ratio"], 2))
+        for name, row in results.items()
+    ]
+    print(text_table(header, rows))
+    write_json(RESULTS, {"machine": machine(), "jpeg_quality": JPEG_QUALITY, "pictures": results})
+
+
+if __name__ == "__main__":
+    run_script(main)
