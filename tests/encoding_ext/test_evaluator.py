@@ -11,6 +11,7 @@ from torch import Tensor
 
 from encoding_ext import MultiScaleEvaluator
 from encoding_ext.errors import InputError
+from encoding_ext.evaluator import LARGEST_BATCH
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)
 BASE, CROP, LABELS = 52, 48, 4
@@ -145,8 +146,14 @@ def test_batches_are_full_across_scales_and_half_precision_is_summed_in_float32(
 
 
 def test_another_number_of_labels_is_named():
-    with pytest.raises(InputError, match=r"\(1, 5, 48, 48\).*num_classes"):
+    with pytest.raises(InputError, match=r"\(4, 5, 48, 48\).*num_classes"):
         evaluator(lambda crops: torch.zeros(len(crops), 5, CROP, CROP))(random_image(40, 40))
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 36, 36), (4, 4, 24, 48), (4, 4, 0, 0), (3, 4, 48, 48), (4,)])
+def test_scores_of_another_size_are_named(shape):
+    with pytest.raises(InputError, match=r"expected \(4, 4, 48, 48\).*size of its input"):
+        evaluator(lambda crops: torch.zeros(shape))(random_image(40, 40))
 
 
 def test_a_batch_of_images_is_refused(lopsided):
@@ -164,3 +171,89 @@ def test_impossible_settings_are_all_reported_at_once(lopsided):
 def test_no_gradient_is_kept(lopsided):
     image = random_image(40, 40).requires_grad_()
     assert not evaluator(lopsided, scales=(1.0,))(image).requires_grad
+
+
+# ------------------------------------------------------------------------------- scores at a fraction of the size
+
+
+@pytest.mark.parametrize("fraction", [2, 3, 4])
+@pytest.mark.parametrize("window_batch", [1, 3, None])
+@pytest.mark.parametrize("flip", [True, False])
+def test_the_last_upsampling_may_be_left_to_the_evaluator(fraction, window_batch, flip):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(3, LABELS, fraction, stride=fraction)
+    ramp = torch.linspace(-1, 2, CROP // fraction)
+
+    def small(crops: Tensor) -> Tensor:
+        return torch.tanh(conv(crops)) * ramp + ramp[:, None]
+
+    def full(crops: Tensor) -> Tensor:
+        return F.interpolate(small(crops), (CROP, CROP), mode="bilinear", align_corners=True)
+
+    image = random_image(61, 83)
+    scores = evaluator(small, window_batch=window_batch, flip=flip)(image)
+    torch.testing.assert_close(scores, plain_protocol(full, image, flip=flip), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("labels", [1, 1000])
+def test_one_label_and_a_thousand(labels):
+    conv = torch.nn.Conv2d(3, labels, 2, stride=2)
+    image = random_image(50, 61)
+    small = MultiScaleEvaluator(conv, labels, BASE, CROP, SCALES, mean=MEAN, std=STD)(image)
+    full = MultiScaleEvaluator(
+        lambda crops: F.interpolate(conv(crops), (CROP, CROP), mode="bilinear", align_corners=True),
+        labels, BASE, CROP, SCALES, mean=MEAN, std=STD, window_batch=1,
+    )(image)  # fmt: skip
+    torch.testing.assert_close(small, full, rtol=1e-4, atol=1e-4)
+    assert (small.argmax(1) == full.argmax(1)).float().mean() > 0.9999
+
+
+# ----------------------------------------------------------------------------------------------- batches and memory
+
+
+def greedy(limit: int, seen: list[int]):
+    """A function of the crops that has memory for ``limit`` of them."""
+
+    def predict(crops: Tensor) -> Tensor:
+        seen.append(len(crops))
+        if len(crops) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
+        return crops.mean(1, keepdim=True).expand(-1, LABELS, -1, -1)
+
+    return predict
+
+
+def test_a_batch_that_was_too_large_is_halved_until_it_fits(monkeypatch):
+    monkeypatch.setitem(LARGEST_BATCH, "cpu", 8)
+    seen: list[int] = []
+    image = random_image(97, 61)
+    tried = evaluator(greedy(2, seen))
+    scores = tried(image)
+    assert seen[:3] == [8, 4, 2] and set(seen[2:]) == {2}
+    torch.testing.assert_close(scores, plain_protocol(greedy(99, []), image), rtol=1e-4, atol=1e-4)
+    seen.clear()
+    tried(image)
+    assert set(seen) == {2}  # remembered
+
+
+def test_a_batch_that_was_asked_for_and_does_not_fit_is_an_instruction():
+    with pytest.raises(InputError, match=r"out of memory \(CUDA.*smaller window_batch than 5"):
+        evaluator(greedy(2, []), window_batch=5)(random_image(97, 61))
+    with pytest.raises(InputError, match="out of memory"):
+        evaluator(greedy(0, []))(random_image(97, 61))
+
+
+def test_other_errors_are_left_alone():
+    def broken(crops: Tensor) -> Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        evaluator(broken)(random_image(40, 40))
+
+
+@pytest.mark.parametrize(("free", "batch"), [(10**12, 4), (4 * 48**2 * 66 * 2 * 3 + 9, 3), (1000, 1)])
+def test_the_batch_follows_the_free_memory(monkeypatch, free, batch):
+    monkeypatch.setattr("encoding_ext.evaluator.free_bytes", lambda device: free)
+    seen: list[int] = []
+    evaluator(greedy(99, seen))(random_image(97, 61))
+    assert seen[0] == batch
