@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from encoding_ext.errors import InputError
+from encoding_ext.evaluator import scaled_size
 from encoding_ext.image_input import to_pixels
 from modules.inference.views import (
     Canvas,
@@ -55,20 +57,25 @@ class ImageTower:
             raise InputError(f"mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
         if long_side is not None:
             check_positive(long_side=long_side)
+        side = long_side or self.base_size * (2 if mode == "windows" else 1)
+        self._check_kept(math.prod(scaled_size(height, width, side)), side)  # before views are counted out
         if mode == "multi_scale":
-            canvases = protocol_canvases(height, width, long_side or self.base_size, self.crop_size)
+            canvases = protocol_canvases(height, width, side, self.crop_size)
         elif mode == "windows":
-            canvases = [window_canvas(height, width, long_side or 2 * self.base_size, self.crop_size)]
+            canvases = [window_canvas(height, width, side, self.crop_size)]
         else:
-            canvases = [whole_canvas(height, width, long_side or self.base_size)]
-        seen = sum(view.height * view.width for canvas in canvases for view in canvas.views)
+            canvases = [whole_canvas(height, width, side)]
+        self._check_kept(sum(view.height * view.width for canvas in canvases for view in canvas.views), side)
+        return canvases
+
+    def _check_kept(self, seen: int, long_side: int) -> None:
+        """``InputError`` if the embeddings of as many pixels are too much to keep for one image."""
         kept = 4 * self.net.text_encoder.embed_dim * seen / 16
         if kept > MOST_KEPT:
             raise InputError(
-                f"long_side {long_side} in mode {mode!r} would keep {kept / 1e9:.1f} GB of embeddings of one image; "
+                f"long_side {long_side} needs {kept / 1e9:.1f} GB or more for the embeddings of one image; "
                 f"{MOST_KEPT / 1e9:.0f} GB are the limit: choose a shorter side, or cut the image into pieces"
             )
-        return canvases
 
     @torch.no_grad()
     def encode(self, batch: Sequence[Tensor], mode: str, long_side: int | None, batch_size: int) -> list[EncodedImage]:
