@@ -90,7 +90,8 @@ def _scene(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarra
     for _ in range(20):
         angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
         radius = rng.uniform(0.05, 0.3) * height * (1 + 0.2 * np.cumsum(rng.normal(size=60)) / 8)
-        outline = rng.uniform(0, (width, height)) + radius[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+        directions = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+        outline = rng.uniform(0, (width, height)) + radius[:, None] * directions
         inside = cv2.fillPoly(np.zeros_like(mask), [outline.astype(np.int32)], 1) > 0
         mask[inside] = rng.integers(1, 151)
         image[inside] = image[inside] * rng.uniform(0.5, 1.2) + rng.uniform(-50, 50, 3)
@@ -122,7 +123,8 @@ def compare(dataset: ADE20K, rounds: int, seed: int) -> dict[str, float]:
                 pass
             seconds[name].append((time.process_time() - started) / len(dataset))
     ours, theirs = median(seconds["project"]), median(seconds["plain"])
-    return _rates(ours, theirs) | {"mean_difference_of_255": sum(difference) / len(difference), "unequal_labels": unequal}
+    distance = sum(difference) / len(difference)
+    return _rates(ours, theirs) | {"mean_difference_of_255": distance, "unequal_labels": unequal}
 
 
 def _rates(ours: float, theirs: float) -> dict[str, float]:

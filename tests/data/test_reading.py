@@ -116,8 +116,8 @@ def test_training_samples_are_close_to_those_of_the_plain_procedure(tmp_path: Pa
 
 def test_a_transform_of_somebody_elses_gets_a_pil_image(tmp_path: Path) -> None:
     sizes = []
-    root = make_tree(tmp_path)
-    data.get_dataset("ade20k", root=root, base_size=20, crop_size=16, transform=lambda image: sizes.append(image.size))[0]
+    options = {"base_size": 20, "crop_size": 16, "transform": lambda image: sizes.append(image.size)}
+    data.get_dataset("ade20k", root=make_tree(tmp_path), **options)[0]
     assert sizes == [(16, 16)]
 
 
