@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,24 @@ def read_label_file(path: str | Path) -> tuple[list[str], list[str]]:
             f"a label file has one short label a line"
         )
     return labels, _duplicates(path, labels)
+
+
+def labels_from(text: str | Path) -> list[str]:
+    """The labels of a command line's ``--labels``: "cat, grass, other", or a file as ``read_label_file`` takes it.
+
+    Doubts about a file are shown as warnings. Raises ``InputError`` for a list without labels, and as that function.
+    """
+    path, listed = Path(text), [label.strip() for label in str(text).split(",")]
+    # Without a comma, a suffix is what tells a file's name that is wrong from a label.
+    if os.path.isfile(path) or (len(listed) == 1 and path.suffix in (".txt", ".csv")):  # isfile: any length of text
+        labels, doubts = read_label_file(path)
+        for doubt in doubts:
+            warnings.warn(doubt, stacklevel=2)
+        return labels
+    labels = [label for label in listed if label]
+    if not labels:
+        raise InputError(f'--labels {str(text)!r} holds no label; write "cat, grass, other", or name a file')
+    return labels
 
 
 def resolve_labels(dataset: str, label_src: str, sources: Mapping[str, Path], count: int) -> list[str]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from encoding_ext.errors import InputError
 from encoding_ext.files import write_aside
 from modules.models import BACKBONES, LSegNet, build_lseg
+from modules.models.precision import channels_last
 from modules.models.text_encoder import check_labels
 from modules.models.zoo import TEXT_TOWERS
 from modules.safe_load import read_torch_file
@@ -42,6 +43,11 @@ class CheckpointFile:
     path: Path
     weights: dict[str, Tensor]
     metadata: dict[str, Any]
+
+    @property
+    def has_block(self) -> bool:
+        """Whether there are weights of a spatial regularisation block."""
+        return any(name.startswith("head.block.") for name in self.weights)
 
 
 def read_checkpoint(path: str | Path, trust_checkpoint: bool = False, map_location: str = "cpu") -> CheckpointFile:
@@ -87,7 +93,7 @@ def load_lseg(
     net.labels = None if chosen is None else check_labels(chosen)
     if "normalization" in file.metadata:
         net.mean, net.std = (tuple(file.metadata["normalization"][key]) for key in ("mean", "std"))
-    return net.to(map_location).eval()
+    return channels_last(net.to(map_location), net.architecture["features"]).eval()
 
 
 def skeleton(path: str | Path, architecture: dict[str, Any]) -> LSegNet:
@@ -104,7 +110,7 @@ def architecture_of(file: CheckpointFile, given: dict[str, Any]) -> dict[str, An
     if "architecture" in file.metadata:
         return {**file.metadata["architecture"], **given}
     architecture = {"backbone": recognise_backbone(file), "features": file.weights["decoder.embedding.weight"].shape[1]}
-    if not any(name.startswith("head.block.") for name in file.weights):
+    if not file.has_block:
         if given.get("arch_option"):
             raise InputError(
                 f"{file.path} has no spatial regularisation block, but arch_option {given['arch_option']} asks for "

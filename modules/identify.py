@@ -59,7 +59,7 @@ def identify(path: Path, trust_checkpoint: bool = False) -> Report:
 
 def closest_architecture(file: CheckpointFile) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """Backbone and width of the file's network, and where it departs from that network."""
-    given = ANY_BLOCK if has_block(file) and not file.metadata else {}
+    given = ANY_BLOCK if file.has_block and not file.metadata else {}
     try:
         architecture = architecture_of(file, given)
         found = misfits(file, skeleton(file.path, architecture))
@@ -77,11 +77,6 @@ def closest_architecture(file: CheckpointFile) -> tuple[dict[str, Any], dict[str
     return {key: architecture[key] for key in ("backbone", "features")}, found
 
 
-def has_block(file: CheckpointFile) -> bool:
-    """Whether there are weights of a spatial regularisation block."""
-    return any(name.startswith("head.block.") for name in file.weights)
-
-
 def matching(architecture: dict[str, Any], sha256: str) -> list[Released]:
     """The released checkpoint with this SHA-256, else all those of this architecture."""
     same = [entry for entry in RELEASED if entry.sha256 == sha256]
@@ -91,7 +86,7 @@ def matching(architecture: dict[str, Any], sha256: str) -> list[Released]:
 def notes_on(file: CheckpointFile, candidates: list[Released], named: Released | None, sha256: str) -> list[str]:
     """What the user should know, a sentence each."""
     notes = []
-    if has_block(file) and not file.metadata:
+    if file.has_block and not file.metadata:
         notes.append(
             "it has a spatial regularisation block, which no released checkpoint has; its shapes cannot tell which: "
             "add --arch_option 1|2 --block_depth D --activation A to the commands"

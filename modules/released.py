@@ -58,7 +58,7 @@ def place(dataset: str, fold: int | None) -> str:
 
 
 def released_for(dataset: str, backbone: str, fold: int) -> Released | None:
-    """The checkpoint released for a benchmark's fold (whatever the number where there are no folds), if there is one."""
+    """The checkpoint released for a benchmark's fold, if there is one; without folds, ``fold`` is not looked at."""
     for entry in RELEASED:
         if (entry.dataset, entry.backbone) == (dataset, backbone) and entry.fold in (None, fold):
             return entry

@@ -160,7 +160,7 @@ def test_what_is_no_lseg_is_refused_and_the_others_are_reported(tmp_path, capsys
 
 @pytest.mark.parametrize("line", [["check"], ["file", "pascal"], ["list", "more"]])
 def test_a_command_with_other_arguments(line):
-    with pytest.raises(InputError, match="write it as: python -m modules.zoo"):
+    with pytest.raises(InputError, match=r"write it as: python -m modules\.zoo"):
         zoo.main(line)
 
 
@@ -169,7 +169,7 @@ def test_the_file_of_a_fold(capsys):
     assert capsys.readouterr().out == "coco_fold3.ckpt\n"
     assert released_file("fss", "clip_vitl16_384", 2) == "fss_l16.ckpt"  # no folds, whatever the number
     for unknown in (("coco", "clip_vitl16_384", 0), ("pascal", "clip_resnet101", 4)):
-        with pytest.raises(InputError, match="no checkpoint was released.*--weights"):
+        with pytest.raises(InputError, match=r"no checkpoint was released.*--weights"):
             released_file(*unknown)
 
 

@@ -1,0 +1,92 @@
+"""LSeg through torch.hub: a folder or repository, the name of an entry, and its arguments.
+
+    predictor = torch.hub.load("path/to/this/folder", "lseg", source="local", checkpoint="demo_e200.ckpt")
+    predictor.segment("cat.jpg", ["cat", "grass", "other"]).overlay()
+
+``lseg`` is a predictor; every backbone is an entry too and is the bare network. Whatever here has no leading underscore
+is an entry for torch.hub.
+"""
+
+from __future__ import annotations
+
+import importlib as _importlib
+from collections.abc import Callable as _Callable
+from collections.abc import Sequence as _Sequence
+from pathlib import Path as _Path
+from typing import Any as _Any
+
+dependencies = ["torch", "torchvision", "timm", "clip", "ftfy", "regex", "numpy", "PIL", "cv2", "tqdm"]
+
+for _name in ("modules", "encoding_ext"):  # torch.hub has put this folder on the path
+    _found = [_Path(folder).resolve() for folder in _importlib.import_module(_name).__path__]
+    if _found != [_Path(__file__).resolve().parent / _name]:
+        raise ImportError(
+            f"LSeg's package '{_name}' is hidden by {_found[0]}, which this process imported before under the same "
+            "name; load LSeg first, or in a process of its own"
+        )
+
+from encoding_ext.errors import InputError as _InputError  # noqa: E402
+from modules.checkpoints import load_lseg as _load_lseg  # noqa: E402
+from modules.models import BACKBONES as _BACKBONES  # noqa: E402
+from modules.models import LSegNet as _LSegNet  # noqa: E402
+from modules.models import build_lseg as _build_lseg  # noqa: E402
+from modules.predictor import LSegPredictor as _LSegPredictor  # noqa: E402
+from modules.start import check_backbone as _check_backbone  # noqa: E402
+
+
+def lseg(
+    checkpoint: str | _Path | None = None, device: str = "auto", precision: str = "auto", **options: _Any
+) -> _LSegPredictor:
+    """A predictor: ``.segment(image, labels)``, ``.embed(image)``, ``.encode_text(labels)``.
+
+    Args:
+        checkpoint: an official file (``python -m modules.zoo`` lists them) or one trained here; nothing is downloaded.
+        device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
+        precision: "auto" (bf16 or fp16 on CUDA GPUs, float32 elsewhere), "32", "bf16", "16".
+        options: further ones of ``LSegPredictor.from_checkpoint``; ``arch_option``, ``block_depth`` and ``activation``
+            for an official file with a spatial regularisation block.
+
+    Raises:
+        InputError: no checkpoint, one that cannot be used, a device that is not there.
+    """
+    if checkpoint is None:
+        raise _InputError(
+            "lseg needs checkpoint=FILE: an official one (python -m modules.zoo lists them) or one trained here; for a "
+            f"network with random weights load one of {', '.join(_BACKBONES)}"
+        )
+    return _LSegPredictor.from_checkpoint(checkpoint, device=device, precision=precision, **options)
+
+
+def _entry(backbone: str) -> _Callable[..., _LSegNet]:
+    spec = _BACKBONES[backbone]
+
+    def network(
+        checkpoint: str | _Path | None = None,
+        labels: _Sequence[str] | None = None,
+        device: str = "cpu",
+        **options: _Any,
+    ) -> _LSegNet:
+        if checkpoint is None:
+            return _build_lseg(backbone, labels, **options).to(device)
+        net = _load_lseg(checkpoint, labels=labels, map_location=device, **options)
+        _check_backbone(net, backbone, _Path(checkpoint))
+        return net
+
+    network.__name__ = network.__qualname__ = backbone
+    network.__doc__ = f"""The network with image encoder {spec.image} and CLIP's text tower {spec.text}: an nn.Module.
+
+    Args:
+        checkpoint: an official or own file; None for random weights, in training mode.
+        labels: the network's own label set; None: the file's, if it has one.
+        device: where the network goes.
+        options: with a checkpoint those of ``modules.checkpoints.load_lseg``, else those of
+            ``modules.models.build_lseg``; ``pretrained=True`` downloads CLIP's text tower and the ImageNet backbone.
+
+    Raises:
+        InputError: a checkpoint that cannot be used, or of another backbone.
+    """
+    return network
+
+
+for _name in _BACKBONES:
+    globals()[_name] = _entry(_name)

@@ -1,0 +1,131 @@
+"""The image tower for programs without this code: as ONNX and as a torch.export program, checked against PyTorch.
+
+The tower gives ``LSegNet.embed``: pixel embeddings at half of the image's size. Labels stay a matrix beside it, so one
+file serves any label set. Shapes: B images, H x W pixels (multiples of 32), C embedding dimensions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from encoding_ext.errors import InputError
+from encoding_ext.files import write_aside
+from modules.models import LSegNet
+from modules.models.head import LOGIT_SCALE
+from modules.models.lseg_net import MULTIPLE
+from modules.models.upsampling import upsample_x2
+
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+SMALLEST = 2 * MULTIPLE  # tracing keeps one token or pixel apart from several
+TRACED = (2, 3, 160, 224)  # no two sizes alike, none of them 1: what is alike while tracing stays so
+CHECKED = ((1, 3, 96, 192), (3, 3, 224, 64))
+TOLERANCE = 1e-3  # of the largest number of an embedding, or of 1 where all are smaller
+METADATA_FILE = "lseg.json"  # inside a .pt2
+
+
+class ImageTower(nn.Module):
+    """Image encoder and decoder of a network, which they are shared with: ``LSegNet.embed`` without its checks."""
+
+    def __init__(self, net: LSegNet) -> None:
+        super().__init__()
+        self.image_encoder = net.image_encoder
+        self.decoder = net.decoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised -> (B, C, H/2, W/2), not normalised."""
+        return upsample_x2(self.decoder(self.image_encoder(images)))
+
+
+def missing_packages() -> list[str]:
+    """What has to be installed before ``write_onnx`` can run."""
+    return [name for name in ONNX_PACKAGES if find_spec(name) is None]
+
+
+def trace(tower: ImageTower) -> ExportedProgram:
+    """The tower as a graph in which batch size, height and width are free."""
+    sizes = {0: Dim("batch"), 2: MULTIPLE * Dim("rows", min=1), 3: MULTIPLE * Dim("columns", min=1)}
+    return torch.export.export(tower, (_noise(TRACED),), dynamic_shapes={"images": sizes})
+
+
+def facts(net: LSegNet) -> dict[str, Any]:
+    """What a program has to know to use the tower, in plain types."""
+    return {
+        "input": "images: (batch, 3, height, width) float32, RGB, (value / 255 - mean) / std; height and width "
+        f"multiples of {MULTIPLE}, at least {SMALLEST}",
+        "output": "embedding: (batch, C, height / 2, width / 2) float32, not normalised. Logits of labels: unit "
+        "vectors of both, product, times logit_scale, then bilinear x2 with aligned corners",
+        "mean": list(net.mean),
+        "std": list(net.std),
+        "logit_scale": LOGIT_SCALE,
+        "architecture": net.architecture,
+        "torch": torch.__version__,
+    }
+
+
+def write_program(program: ExportedProgram, path: Path, tower: ImageTower, about: dict[str, Any]) -> dict[str, Any]:
+    """Write a .pt2 for ``torch.export.load``; returns what is to be said of it."""
+    with write_aside(path) as aside:
+        torch.export.save(program, aside, extra_files={METADATA_FILE: json.dumps(about)})
+        loaded = torch.export.load(aside).module()
+        return {"largest_difference": checked(path, lambda images: loaded(torch.from_numpy(images)).numpy(), tower)}
+
+
+def write_onnx(program: ExportedProgram, path: Path, tower: ImageTower, about: dict[str, Any]) -> dict[str, Any]:
+    """Write an .onnx with ``about`` and its opset as metadata; returns what is to be said of it."""
+    import onnxruntime
+
+    threads = onnxruntime.SessionOptions()
+    threads.intra_op_num_threads = torch.get_num_threads()  # as PyTorch was told
+    onnx_program = torch.onnx.export(
+        program, dynamo=True, verbose=False, input_names=["images"], output_names=["embedding"]
+    )
+    model = onnx_program.model
+    opset = model.opset_imports[""]
+    for key, value in {**about, "opset": opset}.items():
+        model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value)
+    with write_aside(path) as aside:
+        onnx_program.save(aside, external_data=False)
+        session = onnxruntime.InferenceSession(aside, threads, providers=["CPUExecutionProvider"])
+        difference = checked(path, lambda images: session.run(None, {"images": images})[0], tower)
+    return {"opset": opset, "largest_difference": difference}
+
+
+@torch.inference_mode()
+def checked(path: Path, run: Callable[[np.ndarray], np.ndarray], tower: ImageTower) -> float:
+    """The largest difference between ``run`` and the tower, relative to the largest number or 1, over ``CHECKED``.
+
+    Raises:
+        InputError: it is above ``TOLERANCE``, or a size is refused.
+    """
+    worst = 0.0
+    for size in CHECKED:
+        images = _noise(size)
+        expected = tower(images).numpy()
+        try:
+            difference = np.abs(run(images.numpy()) - expected).max() / max(1.0, np.abs(expected).max())
+        except Exception as error:  # whatever a runtime raises means the same
+            raise _unfit(path, f"refuses a batch of {size}: {str(error).splitlines()[0][:200]}") from error
+        if not difference <= TOLERANCE:  # NaN too
+            raise _unfit(path, f"departs from PyTorch by {difference:.1e} at {size}, more than {TOLERANCE:.0e}")
+        worst = max(worst, float(difference))
+    return worst
+
+
+def _unfit(path: Path, what: str) -> InputError:
+    return InputError(
+        f"{path} was not kept: the exported network {what}. The versions of torch, onnxscript and onnxruntime may not "
+        "fit together; install newer ones: pip install -U -r requirements-extras.txt"
+    )
+
+
+def _noise(size: tuple[int, ...]) -> Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,168 @@
+"""export_lseg.py: what it writes gives PyTorch's numbers at any size, and what does not is refused and not kept."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from torch.export import Dim
+
+import export_lseg
+from checkpoint_files import official_file
+from encoding_ext import image_to_tensor
+from encoding_ext.errors import InputError
+from modules import exporting
+from modules.checkpoints import load_lseg
+from modules.models import LSegNet
+from scripts import REPOSITORY
+from tiny import pictures, tiny_net
+
+LABELS = "cat, grass, a red car"
+
+
+def export(weights: Path, folder: Path, *options: str) -> None:
+    export_lseg.main(["--weights", str(weights), "--output-dir", str(folder), *options])
+
+
+@pytest.fixture(scope="module", params=["tiny_vit", "tiny_resnet"])
+def exported(request, tmp_path_factory) -> tuple[LSegNet, Path]:
+    """A network and the folder that it was exported to; both formats where sizes are hard, with a ViT."""
+    folder = tmp_path_factory.mktemp(request.param)
+    weights = official_file(tiny_net(request.param), folder / "tiny.ckpt")
+    formats = ["onnx", "pt2"] if request.param == "tiny_vit" else ["onnx"]
+    # pytest would collect what torch notes of every step: megabytes.
+    logging.getLogger("torch.__trace").propagate = False
+    export(weights, folder / "out", "--labels", LABELS, "--formats", *formats)
+    return load_lseg(weights), folder / "out"
+
+
+def runners(folder: Path) -> dict[str, Callable[[torch.Tensor], np.ndarray]]:
+    """What was written, as functions from images to embeddings."""
+    session = onnxruntime.InferenceSession(folder / "lseg.onnx")
+    found = {"onnx": lambda images: session.run(None, {"images": images.numpy()})[0]}
+    if (folder / "lseg.pt2").exists():
+        program = torch.export.load(folder / "lseg.pt2").module()
+        found["pt2"] = lambda images: program(images).numpy()
+    return found
+
+
+def test_the_files_give_the_pixel_embedding_at_any_size(exported):
+    net, folder = exported
+    written = runners(folder)
+    for size in [(1, 64, 64), (2, 192, 192), (3, 96, 160)]:
+        images = pictures(*size)
+        with torch.inference_mode():
+            expected = net.embed(images).numpy()
+            for name, run in written.items():
+                np.testing.assert_allclose(run(images), expected, atol=1e-3, rtol=0, err_msg=f"{name} {size}")
+
+
+def test_the_files_say_what_they_are(exported):
+    net, folder = exported
+    about = json.loads((folder / "lseg.json").read_text())
+    assert about["mean"] == list(net.mean) and about["architecture"] == net.architecture
+    said = onnxruntime.InferenceSession(folder / "lseg.onnx").get_modelmeta().custom_metadata_map
+    assert int(said["opset"]) == about["files"]["lseg.onnx"]["opset"] >= 18
+    assert json.loads(said["std"]) == list(net.std) and "multiples of 32" in said["input"]
+    assert max(file["largest_difference"] for file in about["files"].values()) <= 1e-3
+    if "lseg.pt2" in about["files"]:
+        extra = {exporting.METADATA_FILE: ""}
+        torch.export.load(folder / "lseg.pt2", extra_files=extra)
+        assert json.loads(extra[exporting.METADATA_FILE])["architecture"] == net.architecture
+    text = np.load(folder / "lseg.npz")
+    assert text["labels"].tolist() == LABELS.split(", ")
+    np.testing.assert_allclose(text["text"], net.encode_labels(LABELS.split(", ")).numpy(), atol=1e-6)
+
+
+def test_the_example_gives_the_labels_of_the_network(exported):
+    net, folder = exported
+    spec = importlib.util.spec_from_file_location("onnx_segment", REPOSITORY / "examples" / "onnx_segment.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 160, 3), dtype=np.uint8))
+    with torch.inference_mode():
+        logits = net(image_to_tensor(net.mean, net.std)(image)[None], LABELS.split(", "))[0]
+    mask, labels = example.segment(str(folder), image, long_side=160)
+    best, second = logits.topk(2, dim=0).values
+    clear = (best - second > 1e-3).numpy()
+    assert clear.mean() > 0.9 and labels == LABELS.split(", ")
+    np.testing.assert_array_equal(mask[clear], logits.argmax(0).numpy()[clear])
+    assert example.segment(str(folder), Image.new("L", (41, 7)), long_side=64)[0].shape == (7, 41)
+
+
+def test_the_example_needs_neither_torch_nor_this_project():
+    lines = (REPOSITORY / "examples" / "onnx_segment.py").read_text().splitlines()
+    imported = {line.split()[1] for line in lines if line.startswith(("import", "from"))}
+    assert imported == {"sys", "numpy", "onnxruntime", "PIL"}
+    assert len([line for line in lines if line.strip() and "# " not in line[:2]]) <= 40
+
+
+def test_the_matrix_alone_is_renewed_for_other_labels(exported, tmp_path):
+    _, folder = exported
+    (tmp_path / "labels.txt").write_text("sky\nsea\n")
+    before = (folder / "lseg.onnx").stat().st_mtime_ns, (folder / "lseg.json").read_text()
+    text = (folder / "lseg.npz").read_bytes()
+    try:
+        weights, labels = folder.parent / "tiny.ckpt", str(tmp_path / "labels.txt")
+        export(weights, folder, "--labels", labels, "--formats", "--overwrite")
+        assert np.load(folder / "lseg.npz")["labels"].tolist() == ["sky", "sea"]
+    finally:
+        (folder / "lseg.npz").write_bytes(text)
+    assert before == ((folder / "lseg.onnx").stat().st_mtime_ns, (folder / "lseg.json").read_text())
+
+
+WRITERS = [("onnx", exporting.write_onnx), ("pt2", exporting.write_program)]
+
+
+@pytest.mark.parametrize(("suffix", "write"), WRITERS)
+def test_a_file_that_differs_is_not_kept(suffix, write, tmp_path):
+    tower, other = torch.nn.Conv2d(3, 4, 1), torch.nn.Conv2d(3, 4, 1)
+    sizes = {"input": {0: Dim("batch"), 2: Dim("height"), 3: Dim("width")}}
+    program = torch.export.export(tower, (pictures(2, 64, 96),), dynamic_shapes=sizes)
+    path = tmp_path / f"lseg.{suffix}"
+    path.write_text("of before")
+    with pytest.raises(InputError, match=r"was not kept: .*departs from PyTorch"):
+        write(program, path, other, {})
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["of before"]
+    assert write(program, path, tower, {})["largest_difference"] < 1e-5
+
+
+@pytest.mark.parametrize(("suffix", "write"), WRITERS)
+def test_a_file_that_takes_one_size_only_is_not_kept(suffix, write, tmp_path):
+    tower = torch.nn.Conv2d(3, 4, 2, stride=2)
+    program = torch.export.export(tower, (pictures(1, 64, 64),))
+    with pytest.raises(InputError, match=r"was not kept: .*refuses a batch of"):
+        write(program, tmp_path / f"lseg.{suffix}", tower, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_input_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    weights = official_file(tiny_net(), tmp_path / "tiny.ckpt")
+    block = official_file(tiny_net(arch_option=1), tmp_path / "block.ckpt")
+    (tmp_path / "file").touch()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "lseg.onnx").write_text("precious")
+    cases = [
+        ([weights, tmp_path / "file" / "out", "--labels", "cat"], "cannot be written.*another --output_dir"),
+        ([weights, tmp_path / "out", "--labels", ", "], r"lseg\.onnx already; add --overwrite(.|\n)*holds no label"),
+        ([weights, tmp_path / "new", "--labels", "none.txt"], "cannot read the label file none.txt"),
+        ([weights, tmp_path / "new", "--labels", "cat " * 200], "longer than CLIP's"),
+        ([weights, tmp_path / "new"], "has no labels of its own; add --labels"),
+        ([tmp_path / "no.ckpt", tmp_path / "new", "--labels", "cat"], "there is no file"),
+        ([block, tmp_path / "new", "--labels", "cat"], "spatial regularisation block"),
+    ]
+    for arguments, expected in cases:
+        with pytest.raises(InputError, match=expected):
+            export(*map(str, arguments))
+    monkeypatch.setattr(exporting, "ONNX_PACKAGES", ("onnx", "onnx_that_is_not_there"))
+    with pytest.raises(InputError, match="pip install onnx_that_is_not_there"):
+        export(weights, tmp_path / "new", "--labels", "cat")
+    assert (tmp_path / "out" / "lseg.onnx").read_text() == "precious"
