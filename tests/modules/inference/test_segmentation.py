@@ -1,0 +1,90 @@
+"""The result of a segmentation: areas, colours, overlay, legend and files, on a mask made by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from encoding_ext.errors import InputError
+from encoding_ext.palettes import palette
+from modules.predictor import Segmentation
+
+MASK = np.array([[2, 2, 0], [2, 2, 2]])
+
+
+def result(mask: np.ndarray = MASK, labels: int = 3) -> Segmentation:
+    image = np.full((*mask.shape, 3), 100, np.uint8)
+    return Segmentation(image, [f"thing {i}" for i in range(labels)], mask, np.ones(mask.shape, np.float32))
+
+
+def test_areas_are_shares_of_labels_that_occur_largest_first():
+    areas = result().areas()
+    assert list(areas) == ["thing 2", "thing 0"]
+    assert areas == pytest.approx({"thing 2": 5 / 6, "thing 0": 1 / 6})
+
+
+def test_areas_of_a_label_twice_are_added():
+    twice = result()
+    twice.labels = ["cat", "dog", "cat"]
+    assert twice.areas() == {"cat": pytest.approx(1.0)}
+
+
+def test_overlay_mixes_image_and_colours():
+    colours = palette(3)[MASK].astype(float)
+    assert result().overlay(0).tolist() == result().image.tolist()
+    np.testing.assert_allclose(result().overlay(1), colours, atol=0.5)
+    np.testing.assert_allclose(result().overlay(0.25), 75 + colours / 4, atol=0.51)
+    assert result().overlay().dtype == np.uint8
+
+
+def test_legend_has_the_colours_that_occur_and_no_others():
+    pixels = np.asarray(result().legend()).reshape(-1, 3)
+    present = [(pixels == colour).all(axis=1).any() for colour in palette(3)]
+    assert present == [True, False, True]
+
+
+def test_more_labels_than_colours_can_be_shown():
+    many = result(labels=10_000)
+    assert many.colours.shape == (10_000, 3)
+    assert many.overlay(1).shape == (2, 3, 3) and many.legend().width > 0
+
+
+def test_save_to_a_folder(tmp_path):
+    files = result().save(tmp_path / "new" / "cat")
+    assert sorted(file.name for file in files) == ["labels.json", "legend.png", "mask.png", "overlay.png"]
+    assert sorted((tmp_path / "new" / "cat").iterdir()) == sorted(files)  # nothing half-written beside them
+    with Image.open(tmp_path / "new" / "cat" / "mask.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask), MASK + 1)
+    assert json.loads((tmp_path / "new" / "cat" / "labels.json").read_text())["labels"] == result().labels
+
+
+def test_save_to_a_picture(tmp_path):
+    assert result().save(tmp_path / "cat.jpg") == [tmp_path / "cat.jpg"]
+    with Image.open(tmp_path / "cat.jpg") as picture:
+        assert picture.format == "JPEG" and picture.width > 3
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="file"):
+        result().save(tmp_path / "file" / "below")
+    with pytest.raises(InputError, match="cat.nothing"):
+        result().save(tmp_path / "cat.nothing")
+    assert not list(tmp_path.glob("*cat*"))
+
+
+def test_scores_need_embeddings_and_a_number():
+    with pytest.raises(InputError, match="keep_embeddings"):
+        result().scores()
+    with pytest.raises(InputError, match="top_k is 0"):
+        result().scores(0)
+
+
+def test_extreme_shapes_can_be_drawn(tmp_path):
+    for shape in ((1, 1), (1, 3000), (3000, 1)):
+        thin = result(np.zeros(shape, int))
+        assert thin.overlay().shape == (*shape, 3)
+        thin.save(tmp_path / "thin.png")
