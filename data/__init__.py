@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -147,4 +148,4 @@ def _dataset_class(name: str) -> type[FolderSegmentationDataset] | type[FewShotD
 
 
 def _root(name: str, root: str | Path | None) -> Path:
-    return _DATASETS[name][2] if root is None else Path(root)
+    return _DATASETS[name][2] if root is None else Path(os.path.abspath(root))  # messages show no ".."

@@ -70,7 +70,7 @@ class FolderSegmentationDataset(SampledDataset):
         self._val_transform = ValTransform(self.crop_size)
         pairs, problems = self._pairs(self.root, split, masks=self.mode != "test")
         if problems:
-            raise InputError("\n".join(problems))
+            raise InputError(self._with_remedy(problems, self.root))
         self.images, self.masks = (list(paths) for paths in zip(*pairs))
         official = self.official_sizes.get(split, len(self))
         if len(self) != official and is_rank_zero():
@@ -103,12 +103,13 @@ class FolderSegmentationDataset(SampledDataset):
     @classmethod
     def problems(cls, root: Path, splits: Sequence[str]) -> list[str]:
         """Everything wrong with these splits that needs no decoding: missing parts, and sizes from the headers."""
-        texts = []
+        missing, unlike = [], []
         for split in splits:
             pairs, problems = cls._pairs(Path(root), split)
             sizes = size_problems(pairs, f"checking {cls.name} {split}")
-            texts += problems + [f"{cls.name}, split {split}: {text}; fetch it again" for text in sizes]
-        return texts
+            missing += problems
+            unlike += [f"{cls.name}, split {split}: {text}; fetch it again" for text in sizes]
+        return ([cls._with_remedy(missing, Path(root))] if missing else []) + unlike
 
     def __len__(self) -> int:
         return len(self.images)
@@ -151,11 +152,16 @@ class FolderSegmentationDataset(SampledDataset):
             raise InputError(f"{cls.name} has no split {split!r}; choose one of {', '.join(cls.splits)}")
         image_folder, mask_folder = cls.splits[split]
         pairs, problems = find_pairs(root / image_folder, root / mask_folder if mask_folder and masks else None)
+        return pairs, [f"{cls.name}, split {split}: {'; '.join(problems)}"] if problems else []
+
+    @classmethod
+    def _with_remedy(cls, problems: Sequence[str], root: Path) -> str:
+        """One text of what is missing and how to get it."""
         archives = [root / sub / archive for archive in cls.archives for sub in ("", "downloads")]
-        packed = [str(path) for path in archives if path.is_file()] if problems else []
+        packed = [str(path) for path in archives if path.is_file()]
         remedy = f"{', '.join(packed)} is there but not (wholly) unpacked; " if packed else ""
         remedy += f"run `{cls.fetch_command.format(root=root)}`, or name another folder with --data_path"
-        return pairs, [f"{cls.name}, split {split}: {'; '.join(problems)}. To mend it: {remedy}"] if problems else []
+        return "\n".join([*problems, f"To mend it: {remedy}"])
 
     def _check_choices(self) -> None:
         problems = []

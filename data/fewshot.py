@@ -221,7 +221,9 @@ class FewShotDataset(SampledDataset):
         cls, root: Path, splits: Sequence[str], fold: int, files: dict[str, tuple[Path, Path]]
     ) -> list[str]:
         """One text with all that is missing, or none."""
-        missing = missing_files(path for pair in files.values() for path in pair)
+        missing = [f"There is no folder {root}"]
+        if root.is_dir():
+            missing = missing_files(path for pair in files.values() for path in pair)
         if not missing:
             return []
         looked_for = f"{cls.name}, fold {fold}, {' and '.join(splits)}: {len(files)} images with masks are needed"

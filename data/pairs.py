@@ -42,7 +42,9 @@ def find_pairs(image_folder: Path, mask_folder: Path | None) -> tuple[list[tuple
     if mask_folder is None:
         return [(path, None) for path in images.values()], _nothing_in(image_folder, images, "images")
     masks = files_by_stem(mask_folder, MASK_SUFFIXES)
-    problems = _nothing_in(image_folder, images, "images") + _nothing_in(mask_folder, masks, "masks")
+    problems = _nothing_in(image_folder, images, "images")
+    if not masks and (image_folder.is_dir() or mask_folder.is_dir() or not problems):  # else that says it already
+        problems += _nothing_in(mask_folder, masks, "masks")
     if not problems:
         problems += _only_in("image", images, "mask", masks, mask_folder)
         problems += _only_in("mask", masks, "image", images, image_folder)
