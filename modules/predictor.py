@@ -145,6 +145,8 @@ class LSegPredictor:
         In mode "whole", images that the network sees at the same size go through it together. ``keep_embeddings``:
         results can give ``scores`` and be segmented again; each then holds 20 MB or more.
         """
+        if isinstance(images, str | Path):
+            raise InputError(f"segment_many takes a list of images; for {images} alone call segment")
         check_positive(batch_size=batch_size)
         names, text = self._label_matrix(labels, names, templates, other)
         together = batch_size if mode == "whole" else 1  # the other modes have a batch in every image

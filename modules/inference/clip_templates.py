@@ -1,4 +1,4 @@
-"""The 80 templates with which CLIP's authors describe ImageNet's classes (github.com/openai/CLIP, prompt engineering)."""
+"""The 80 sentences with which CLIP's authors describe ImageNet's classes (github.com/openai/CLIP)."""
 
 from __future__ import annotations
 

@@ -95,7 +95,8 @@ def _fitting(encoder: TextEncoder, label: str, forms: Sequence[str]) -> str:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     warnings.warn(
-        f"the label {label[:40]!r}... is longer than CLIP's {encoder.context_length} tokens and was cut to {low} letters",
+        f"the label {label[:40]!r}... is longer than CLIP's {encoder.context_length} tokens and was cut to {low} "
+        "letters",
         stacklevel=4,
     )
     return label[:low]

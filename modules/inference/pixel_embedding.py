@@ -53,8 +53,8 @@ def target_size(size: str | tuple[int, int], height: int, width: int, channels: 
     needed = 4 * channels * target[0] * target[1]
     if needed > LARGEST:
         raise InputError(
-            f"embeddings of {target[0]} x {target[1]} pixels take {needed / 1e9:.0f} GB, and {LARGEST / 1e9:.0f} are the "
-            'limit; ask for size="half" or a smaller (height, width)'
+            f"embeddings of {target[0]} x {target[1]} pixels take {needed / 1e9:.0f} GB, and {LARGEST / 1e9:.0f} are "
+            'the limit; ask for size="half" or a smaller (height, width)'
         )
     return target
 

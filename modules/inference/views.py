@@ -97,7 +97,7 @@ def window_canvas(height: int, width: int, long_side: int, crop: int) -> Canvas:
 def protocol_canvases(
     height: int, width: int, base_size: int, crop: int, scales: Sequence[float] = TEST_SCALES
 ) -> list[Canvas]:
-    """The published test protocol (``encoding_ext.MultiScaleEvaluator``): a canvas a scale, each window mirrored too."""
+    """The published protocol (``encoding_ext.MultiScaleEvaluator``): a canvas a scale, each window mirrored too."""
     canvases = []
     for scale in scales:
         size = scaled_size(height, width, math.ceil(base_size * scale))

@@ -174,7 +174,7 @@ def test_from_checkpoint_takes_official_files_with_and_without_a_block(tmp_path)
 def test_bfloat16_is_near_float32():
     net = tiny_net("tiny_vit", labels=None)
     image, text = picture(64, 64), undecided(net)
-    exact, near = (all_scores(LSegPredictor(net, "cpu", precision).segment(image, text)) for precision in ("32", "bf16"))
+    exact, near = (all_scores(LSegPredictor(net, "cpu", name).segment(image, text)) for name in ("32", "bf16"))
     assert 0 < (exact - near).abs().max() < 1
 
 
@@ -193,7 +193,9 @@ def test_arguments_that_cannot_be_used_are_named(arguments, reason):
         predictor().segment(picture(40, 40), ["dog"], **arguments)
 
 
-@pytest.mark.parametrize("arguments", [{"precision": "8"}, {"device": "toaster"}, {"device": "cuda:99"}, {"crop_size": -1}])
+@pytest.mark.parametrize(
+    "arguments", [{"precision": "8"}, {"device": "toaster"}, {"device": "cuda:99"}, {"crop_size": -1}]
+)
 def test_a_predictor_that_cannot_be_is_refused(arguments):
     with pytest.raises(InputError, match=r"precision|toaster|cuda|crop_size"):
         LSegPredictor(tiny_net(), **{"device": "cpu", **arguments})
@@ -205,6 +207,11 @@ def test_a_bad_image_among_many_is_named(tmp_path):
     assert next(results).mask.shape == (32, 32)
     with pytest.raises(InputError, match="empty.jpg"):
         next(results)
+
+
+def test_one_path_is_not_many_images(tmp_path):
+    with pytest.raises(InputError, match="cat.jpg alone call segment"):
+        predictor().segment_many("cat.jpg", ["dog"])
 
 
 def test_neither_a_dataset_nor_lightning_is_imported():
