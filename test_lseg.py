@@ -40,9 +40,19 @@ from modules.options import (
     compatibility_problems,
     data_problems,
     resolve_device,
+    speed_problems,
 )
 from modules.start import check_label_lengths
-from modules.testing import add_test_options, default_folder, derangement, load_for_test, output_problems, predictor
+from modules.testing import (
+    add_test_options,
+    default_folder,
+    derangement,
+    load_for_test,
+    output_problems,
+    predictor,
+    reduced_dtype,
+    speed_up,
+)
 
 BN_BATCHES = 200
 PICTURED = 5  # images in the report, of the best and of the worst
@@ -54,9 +64,17 @@ def build_parser() -> Parser:
     parser.add_argument("--eval", action="store_true", help="measure; without it, masks and overlays are written")
     parser.add_argument("--split", help="default: val with --eval, else test, or val where there is no test split")
     parser.add_argument("--test_val", action="store_true", help="the official name for --split val without --eval")
-    parser.add_argument("--scales", type=float, nargs="+", default=list(TEST_SCALES), help="of the multi-scale test")
+    parser.add_argument(
+        "--protocol",
+        choices=("official", "single"),
+        default="official",
+        help="official: six scales, each with its mirror image, as published; single: scale 1 only, a quick look",
+    )
+    parser.add_argument("--scales", type=float, nargs="+", help="instead of those of the protocol")
     parser.add_argument("--no_flip", action="store_true", help="leave out the mirrored forwards")
-    parser.add_argument("--window_batch", type=int, default=4, help="crops that go through the network together")
+    parser.add_argument(
+        "--window_batch", type=window_batch, default="auto", help="crops per forward; auto: as the free memory allows"
+    )
     parser.add_argument("--acc_bn", action="store_true", help="first re-estimate batch norm on training images")
     parser.add_argument("--batch_size", type=int, default=8, help="images per batch of --acc_bn")
     parser.add_argument("--export", type=Path, help="write a plain official state dict (.pth) and stop")
@@ -116,7 +134,7 @@ def choose_split(options: argparse.Namespace) -> str:
 
 def check_all(options: argparse.Namespace, split: str) -> None:
     """One ``InputError`` with everything that is wrong, before the network is built."""
-    problems = compatibility_problems(options) + data_problems(options)
+    problems = compatibility_problems(options) + data_problems(options) + speed_problems(options)
     problems += output_problems(options, output_folder(options))
     if options.eval and split == "test":
         problems.append("--eval needs masks, and the test split has none; use --split val")
@@ -174,14 +192,15 @@ def build_evaluator(
     text = net.encode_labels(net.labels)
     if options.shuffle_labels is not None:
         text = text[derangement(len(text), options.shuffle_labels)]
-    predict = predictor(net, options, device)
+    speed_up(net, options, device)
+    predict, (scales, flip) = predictor(net, options, device), scales_and_flip(options)
     return MultiScaleEvaluator(
         lambda images: predict(images, text),
         len(net.labels),
         base_size=dataset.base_size,
         crop_size=dataset.crop_size,
-        scales=options.scales,
-        flip=not options.no_flip,
+        scales=scales,
+        flip=flip,
         mean=net.mean,
         std=net.std,
         window_batch=options.window_batch,
@@ -245,6 +264,7 @@ def report(
         "images": len(dataset),
         "weights": str(options.weights),
         "protocol": describe_protocol(options, dataset),
+        "precision": describe_precision(options),
         "label_source": options.label_src or "checkpoint or default",
         "shuffled_labels": options.shuffle_labels,
         "pixel_accuracy": pixel_accuracy,
@@ -278,12 +298,32 @@ def numbered(labels: Sequence[str]) -> list[str]:
     return [label if label not in labels[:i] else f"{label} ({i + 1})" for i, label in enumerate(labels)]
 
 
+def window_batch(text: str) -> int | None:
+    """The value of --window_batch; None for auto."""
+    return None if text == "auto" else int(text)
+
+
+def scales_and_flip(options: argparse.Namespace) -> tuple[tuple[float, ...], bool]:
+    """What is summed: the scales, and whether mirror images are."""
+    single = options.protocol == "single"
+    return tuple(options.scales or ((1.0,) if single else TEST_SCALES)), not (single or options.no_flip)
+
+
 def describe_protocol(options: argparse.Namespace, dataset: Any) -> str:
-    """"official", or what departs from the published protocol."""
-    sizes = f"base {dataset.base_size} crop {dataset.crop_size}"
-    if tuple(options.scales) == TEST_SCALES and not options.no_flip:
+    """The protocol's name, or what departs from the published one."""
+    scales, flip = scales_and_flip(options)
+    sizes = f"windows of {dataset.crop_size}, base {dataset.base_size}"
+    if scales == TEST_SCALES and flip:
         return f"official (six scales, flip), {sizes}"
-    return f"scales {' '.join(map(str, options.scales))}{'' if options.no_flip else ', flip'}, {sizes}"
+    if scales == (1.0,) and not flip:
+        return f"single (scale 1, no flip), {sizes}"
+    return f"scales {' '.join(map(str, scales))}{', flip' if flip else ', no flip'}, {sizes}"
+
+
+def describe_precision(options: argparse.Namespace) -> str:
+    """float32, bfloat16 or float16: what the convolutions and products were computed in."""
+    dtype = reduced_dtype(options, resolve_device(options.device)) or torch.float32
+    return str(dtype).removeprefix("torch.")
 
 
 # ----------------------------------------------------------------------------------------------------- pictures

@@ -25,6 +25,7 @@ from encoding_ext.distributed import from_first, join_group, run_distributed, wa
 from encoding_ext.episode_log import Areas, EpisodeLog
 from encoding_ext.errors import raise_all
 from encoding_ext.extremes import Extremes
+from encoding_ext.memory import memory_advice
 from encoding_ext.metrics import episode_areas
 from encoding_ext.palettes import palette, save_picture
 from encoding_ext.pictures import sheet
@@ -35,6 +36,7 @@ from encoding_ext.transforms import tensor_to_pixels
 from modules.checkpoints import git_state, read_checkpoint
 from modules.lseg_module_zs import BACKGROUND, episode_labels
 from modules.models import LSegNet
+from modules.models.streaming import upsampled_max
 from modules.options import (
     add_compatibility_options,
     add_data_options,
@@ -44,10 +46,19 @@ from modules.options import (
     compatibility_problems,
     data_problems,
     resolve_device,
+    speed_problems,
 )
 from modules.released import file_name_doubts
 from modules.start import check_label_lengths
-from modules.testing import add_test_options, default_folder, derangement, load_for_test, output_problems, predictor
+from modules.testing import (
+    add_test_options,
+    default_folder,
+    derangement,
+    load_for_test,
+    output_problems,
+    predictor,
+    speed_up,
+)
 
 PICTURED = 5  # episodes in the report, of the best and of the worst
 
@@ -95,12 +106,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         nshot=options.nshot,
     )
     check_label_lengths(net, dataset.labels)
-    evaluate(net.to(device), dataset, options, device)
+    speed_up(net.to(device), options, device)
+    evaluate(net, dataset, options, device)
 
 
 def check_all(options: argparse.Namespace) -> None:
     """One ``InputError`` with everything that is wrong, before the network is built."""
-    problems = compatibility_problems(options) + data_problems(options)
+    problems = compatibility_problems(options) + data_problems(options) + speed_problems(options)
     problems += output_problems(options, output_folder(options))
     if options.bsz < 1:
         problems.append(f"--bsz {options.bsz}; give at least 1 image per forward")
@@ -167,10 +179,11 @@ def segment(
     left = Remaining(dataset, todo)
     loader = make_loader(left, options.bsz, options.seed, shuffle=False, num_workers=options.workers)
     for batch in loader if todo else ():
-        with torch.inference_mode():
+        with torch.inference_mode(), memory_advice("give a smaller --bsz"):
             logits = predict(batch["image"].to(device), text_of(net, batch["class_id"], names))
+            predicted = upsampled_max(logits)[1].cpu()
         mask = batch["mask"]
-        areas = episode_areas(logits.argmax(1).cpu(), mask, ignore=mask < 0)
+        areas = episode_areas(predicted, mask, ignore=mask < 0)
         yield dict(zip(batch["episode"].tolist(), areas.tolist(), strict=True))
 
 
@@ -286,7 +299,8 @@ def episode_picture(
     """[image, truth, prediction] of an episode."""
     item, names = dataset.sample(index, np.random.default_rng(options.seed)), class_names(dataset, options)
     text = text_of(net, torch.tensor([item["class_id"]]), names)
-    predicted = predictor(net, options, device)(item["image"][None].to(device), text)[0].argmax(0).cpu().numpy()
+    logits = predictor(net, options, device)(item["image"][None].to(device), text)
+    predicted = upsampled_max(logits)[1][0].cpu().numpy()
     labels = [BACKGROUND, names[item["class_id"]]]
     return comparison(
         item["image"], item["mask"].numpy(), predicted, palette(2), labels, tensor_to_pixels(net.mean, net.std)

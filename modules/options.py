@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 import torch
@@ -113,7 +114,20 @@ def add_device_options(parser: Parser) -> None:
     """Device and precision of a test."""
     group = parser.add_argument_group("device")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    group.add_argument("--precision", default="auto", choices=PRECISIONS, help="auto: 32 in a test")
+    add_speed_options(group)
+
+
+def add_speed_options(group: argparse._ArgumentGroup) -> None:
+    """What changes the time that a training or a test takes."""
+    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: bf16, else fp16; 32 on the CPU")
+    group.add_argument("--compile", action="store_true", help="torch.compile the network: pays off in long runs")
+
+
+def speed_problems(options: argparse.Namespace) -> list[str]:
+    """What --compile lacks here."""
+    if options.compile and not any(map(shutil.which, ("g++", "c++", "clang++"))):
+        return ["--compile needs a C++ compiler, and there is none here (apt-get install g++); or leave it out"]
+    return []
 
 
 PRECISIONS = ("auto", "32", "bf16", "16", "bf16-mixed", "16-mixed", "32-true")
@@ -127,6 +141,12 @@ def training_precision(precision: str, on_gpu: bool) -> str:
     if not on_gpu:
         return "32-true"
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+
+
+def allow_tf32(on_gpu: bool) -> None:
+    """Let products of float32 matrices use TF32 on a GPU; similarity and loss never do (``full_precision``)."""
+    if on_gpu:
+        torch.set_float32_matmul_precision("high")
 
 
 def autocast_dtype(precision: str) -> torch.dtype | None:

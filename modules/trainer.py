@@ -23,15 +23,18 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from encoding_ext.cli import Parser
 from encoding_ext.errors import InputError
 from encoding_ext.files import unwritable
+from encoding_ext.memory import memory_advice
 from encoding_ext.progress import is_rank_zero
 from modules.checkpoints import read_checkpoint, save_file
 from modules.lseg_module import LSegModule
-from modules.options import PRECISIONS, REPOSITORY, training_precision
+from modules.models.precision import compile_parts
+from modules.options import REPOSITORY, add_speed_options, allow_tf32, speed_problems, training_precision
 from modules.processes import Together, add_process_options, process_counts, process_problems, strategy, uses_gpu
 from modules.safe_load import read_torch_file
 from modules.validation_pictures import ValidationPictures
 
 BEST = 3
+LESS_MEMORY = "give a smaller --batch_size (and a larger --accumulate_grad_batches), or --grad_checkpointing"
 
 # Lightning's own remarks that are no news to our users.
 NO_NEWS = (
@@ -54,7 +57,8 @@ def add_trainer_options(parser: Parser, exp_name: str) -> None:
     group.add_argument("--dry_run", action="store_true", help="one training and one validation batch, nothing saved")
     group.add_argument("--seed", type=int, default=0, help="of weights, order, augmentation")
     group.add_argument("--accumulate_grad_batches", type=int, default=1, help="batches per optimiser step")
-    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: bf16, else fp16; 32 on the CPU")
+    add_speed_options(group)
+    group.add_argument("--grad_checkpointing", action="store_true", help="less memory, a third more time per step")
     group.add_argument("--logger", choices=("tensorboard", "wandb", "none"), default="tensorboard")
     group.add_argument("--check_val_every_n_epoch", type=int, default=1)
     group.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop", help="for unreadable images")
@@ -87,7 +91,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 def trainer_problems(options: argparse.Namespace) -> list[str]:
     """What would go wrong later: missing GPUs, an unwritable folder, a logger that is not installed."""
-    problems = process_problems(options)
+    problems = process_problems(options) + speed_problems(options)
     for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
         if getattr(options, name) < 1:
             problems.append(f"--{name} is {getattr(options, name)}, but has to be at least 1")
@@ -147,7 +151,12 @@ def fit(
 
     first_epoch = 0 if last is None else read_checkpoint(last).metadata.get("epoch", -1) + 1
     data = LSegData(lambda: loader(train_set, shuffle=True), lambda: loader(val_set, shuffle=False), first_epoch)
-    trainer.fit(module, datamodule=data, ckpt_path=last)
+    module.net.image_encoder.checkpointing = options.grad_checkpointing
+    allow_tf32(uses_gpu(options))
+    if options.compile:
+        compile_parts(module.net)
+    with memory_advice(LESS_MEMORY):
+        trainer.fit(module, datamodule=data, ckpt_path=last)
     if trainer.is_global_zero and not options.dry_run:
         best = trainer.checkpoint_callback
         print(f"best validation mIoU {100 * float(best.best_model_score or 0):.2f} %: {best.best_model_path}")

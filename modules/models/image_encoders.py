@@ -8,12 +8,15 @@ Shapes: B images, H x W pixels (multiples of 32), D token width, P patch size, h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 STRIDES = (4, 8, 16, 32)
 
@@ -39,6 +42,30 @@ def resize_position_embedding(position: Tensor, grid: tuple[int, int]) -> Tensor
     grid_part = F.interpolate(grid_part, size=grid, mode="bilinear", align_corners=False)
     grid_part = grid_part.permute(0, 2, 3, 1).flatten(1, 2)  # (1, h*w, D)
     return torch.cat([class_part, grid_part], dim=1)
+
+
+def recomputed(part: nn.Module, x: Tensor) -> Tensor:
+    """``part(x)``, of which only ``x`` is kept; the backward pass computes the rest again (gradient checkpointing)."""
+
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+        return nullcontext(), batch_norm_statistics_kept(part)
+
+    return checkpoint(part, x, use_reentrant=False, context_fn=contexts)
+
+
+@contextmanager
+def batch_norm_statistics_kept(part: nn.Module) -> Iterator[None]:
+    """Batch norm normalises as in training and leaves its moving averages alone: the second forward is no new batch."""
+    norms = [module for module in part.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
 
 
 class Reassemble(nn.Module):
@@ -75,6 +102,9 @@ class ViTEncoder(nn.Module):
             because official checkpoints hold them: a file that came in can go out unchanged.
         hooks: indices of the four blocks whose outputs are read, before the final norm.
         out_channels: channels of the four maps.
+
+    Attributes:
+        checkpointing: compute blocks again in the backward pass instead of keeping what is inside them.
     """
 
     strides = STRIDES
@@ -82,6 +112,7 @@ class ViTEncoder(nn.Module):
     def __init__(self, vit: VisionTransformer, hooks: Sequence[int], out_channels: Sequence[int]) -> None:
         super().__init__()
         self.vit = vit
+        self.checkpointing = False
         self.hooks = tuple(hooks)
         self.out_channels = tuple(out_channels)
         self.patch_size: int = vit.patch_embed.proj.kernel_size[0]
@@ -100,29 +131,33 @@ class ViTEncoder(nn.Module):
             [self.vit.cls_token.expand(images.shape[0], -1, -1), patches.flatten(2).transpose(1, 2)], dim=1
         )  # (B, 1 + h*w, D)
         tokens = self.vit.pos_drop(tokens + resize_position_embedding(self.vit.pos_embed, grid))
-        levels = []
+        levels, again = [], self.checkpointing and torch.is_grad_enabled()
         for index, block in enumerate(self.vit.blocks[: self.hooks[-1] + 1]):
-            tokens = block(tokens)
+            tokens = recomputed(block, tokens) if again else block(tokens)
             if index in self.hooks:
                 levels.append(tokens)
         return [reassemble(level, grid) for reassemble, level in zip(self.reassemble, levels, strict=True)]
 
 
 class ResNetEncoder(nn.Module):
-    """A ResNet cut into its four stages, the stem belonging to the first; they feed the decoder directly."""
+    """A ResNet cut into its four stages, the stem belonging to the first; they feed the decoder directly.
+
+    ``checkpointing``: as for ``ViTEncoder``, stage by stage.
+    """
 
     strides = STRIDES
 
     def __init__(self, stages: Sequence[nn.Module], out_channels: Sequence[int]) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
+        self.checkpointing = False
         self.out_channels = tuple(out_channels)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> four maps (B, out_channels[i], H/strides[i], W/strides[i])."""
-        levels = []
+        levels, again = [], self.checkpointing and torch.is_grad_enabled()
         features = images
         for stage in self.stages:
-            features = stage(features)
+            features = recomputed(stage, features) if again else stage(features)
             levels.append(features)
         return levels

@@ -15,6 +15,7 @@ from modules.models.decoder import Decoder
 from modules.models.head import CorrelationHead, RegularisationBlock
 from modules.models.image_encoders import ResNetEncoder, ViTEncoder
 from modules.models.lseg_net import LSegNet
+from modules.models.precision import channels_last
 from modules.models.text_encoder import TextEncoder
 
 HALF = (0.5, 0.5, 0.5)
@@ -128,7 +129,7 @@ def build_lseg(
         from modules.models.pretrained import load_pretrained  # here, since it reads this file's table
 
         load_pretrained(net)
-    return net
+    return channels_last(net, features)
 
 
 def build_image_encoder(spec: Backbone, dropout: float = 0.0) -> ViTEncoder | ResNetEncoder:
