@@ -1,4 +1,4 @@
-"""Whatever a caller calls an image becomes one tensor: RGB, upright, checked, or an ``InputError`` that says why not."""
+"""Whatever is called an image becomes one tensor: RGB, upright, checked; or an ``InputError`` says why not."""
 
 from __future__ import annotations
 
