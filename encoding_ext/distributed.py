@@ -68,7 +68,7 @@ def watch_others(children: Sequence[subprocess.Popen] = ()) -> None:
     else:
         return
     if world > 1:
-        _watch = Watch(rank, world, children)
+        _watch = Watch(rank, world, os.getppid() if launched() else None, children)
         _watch.start()
 
 

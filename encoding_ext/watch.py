@@ -34,12 +34,15 @@ class Watch(threading.Thread):
 
     Needs MASTER_ADDR and MASTER_PORT in the environment: where the store is, or will be.
 
+    launcher: id of the process that started this one and that it must not outlive, if there is one.
     children: processes ``rank + 1`` ... of the run, where this process has started them.
     """
 
-    def __init__(self, rank: int, world: int, children: Sequence[subprocess.Popen] = ()) -> None:
+    def __init__(
+        self, rank: int, world: int, launcher: int | None = None, children: Sequence[subprocess.Popen] = ()
+    ) -> None:
         super().__init__(name="watch", daemon=True)
-        self.rank, self.world, self.children = rank, world, children
+        self.rank, self.world, self.launcher, self.children = rank, world, launcher, children
         self._store: dist.Store | None = None
         self._connected, self._over, self._last_word = threading.Event(), threading.Event(), threading.Lock()
         self._neighbour = (b"", time.monotonic())  # its last count, and when that was new
@@ -48,11 +51,14 @@ class Watch(threading.Thread):
         try:
             self._store = _connect()
             self._connected.set()
+            self._answered = time.monotonic()
+            threading.Thread(target=self._mind_silence, name="watch of the store", daemon=True).start()
             beats = 0
             while not self._over.wait(BEAT):
                 beats += 1
                 self._store.set(f"beats of {self.rank}", str(beats))
                 self._look()
+                self._answered = time.monotonic()
         except RuntimeError:  # the store has gone, and with it the process that held it
             if not self._over.is_set():
                 self.end(f"error: process {self.rank} ends: {VANISHED}\n", code=1)
@@ -90,16 +96,25 @@ class Watch(threading.Thread):
         more_there = " ... (in full from that process)" if more else ""
         return f"error: process {self.rank} ends, because process {rank} has failed: {shown}{more_there}\n"
 
+    def _mind_silence(self) -> None:
+        """End when the store does not answer at all: its machine is down, or the network between."""
+        while not self._over.wait(BEAT):
+            if time.monotonic() - self._answered > SILENCE:
+                self.end(f"error: process {self.rank} ends: {VANISHED}\n", code=1)
+
     def _look(self) -> None:
         if self._store.check(["failed"]):
             failed = _parse(self._store.get("failed"))
             if not self._over.is_set():
                 # Later than that process, so that launchers take its end for the cause, and not the end of this one.
                 self.end(self.because_of(*failed), code=1, linger=3 * BEAT)
-        elif missing := self._dead_child() or self._silent_neighbour():
+        elif missing := self._dead_launcher() or self._dead_child() or self._silent_neighbour():
             number, how = missing
             failed = self.announce(f"{how}; {GO_ON}", number)
             self.end(self.because_of(*failed), code=1, linger=2 * BEAT)
+
+    def _dead_launcher(self) -> tuple[int, str] | None:
+        return None if self.launcher in (None, os.getppid()) else (self.rank, "what had started it has ended")
 
     def _dead_child(self) -> tuple[int, str] | None:
         for number, child in enumerate(self.children, start=self.rank + 1):

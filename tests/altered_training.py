@@ -1,0 +1,54 @@
+"""train_lseg.py with a change, for tests: ``ALTER=freeze:FOLDER`` or ``ALTER=<fault>:<process>:<step>``.
+
+freeze: batch norm stays as it is, and each process writes its losses to FOLDER. Faults: kill (SIGKILL), nan (a loss).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import train_lseg
+from encoding_ext.distributed import run_distributed
+from modules.lseg_module import LSegModule
+
+
+class Frozen(LSegModule):
+    """Batch norm in eval mode; losses go to a file."""
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        with open(Path(os.environ["ALTER"].split(":")[1]) / f"losses{self.global_rank}", "a") as file:
+            file.write(f"{loss.item()!r}\n")
+        return loss
+
+
+class Faulty(LSegModule):
+    """One process fails at one step."""
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        fault, rank, step = os.environ["ALTER"].split(":")
+        if (self.global_rank, self.global_step) == (int(rank), int(step)):
+            if fault == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            batch["image"].fill_(torch.nan)
+        return super().training_step(batch, batch_idx)
+
+
+if __name__ == "__main__":
+    train_lseg.LSegModule = Frozen if os.environ["ALTER"].startswith("freeze") else Faulty
+    run_distributed(train_lseg.main)
