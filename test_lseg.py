@@ -140,6 +140,8 @@ def check_all(options: argparse.Namespace, split: str) -> None:
         problems.append("--eval needs masks, and the test split has none; use --split val")
     if options.batch_size < 1:
         problems.append(f"--batch_size is {options.batch_size}; give at least 1")
+    if options.window_batch is not None and options.window_batch < 1:
+        problems.append(f"--window_batch is {options.window_batch}; give at least 1, or auto")
     splits = [split, "train"] if options.acc_bn and split != "train" else [split]
     raise_all(
         problems,
