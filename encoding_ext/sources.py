@@ -42,14 +42,14 @@ def find_sources(inputs: Sequence[str], leave_out: Path) -> tuple[list[Source], 
     sources, problems = [], []
     for text in inputs:
         path = Path(text).expanduser()
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike Path, false for a text that is too long to be a name
             found = sorted(_walk(path, leave_out.resolve()))
             if not found:
                 problems.append(f"{path} holds no picture or video, by their suffixes, nor does any folder in it")
             before = path.resolve().name if len(inputs) > 1 else ""
             for file in found:
                 sources.append(Source(file, str(PurePosixPath(before, *file.relative_to(path).parts)), _kind(file)))
-        elif path.exists():
+        elif os.path.exists(path):
             sources.append(Source(path, path.name.lstrip("."), _kind(path)))
         elif text.isdecimal():
             # By the time, too: a second recording does not replace the first.

@@ -1,0 +1,164 @@
+"""All sources of a run: what is done is passed over, what cannot be read is noted, and the rest goes on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from encoding_ext.errors import InputError
+from encoding_ext.image_input import read_rgb, to_pixels
+from encoding_ext.progress import progress_bar
+from encoding_ext.sources import Source
+from encoding_ext.video_reader import VideoError
+from modules.prediction.embeddings import EmbeddingWriter
+from modules.prediction.journal import Journal, Record
+from modules.prediction.outputs import Outputs, count
+from modules.prediction.videos import segment_video
+from modules.predictor import LSegPredictor
+
+
+@dataclass(frozen=True)
+class Segmenting:
+    """How pictures become label maps.
+
+    text: (N, C), the label embeddings. mode, long_side: as in ``LSegPredictor.segment``.
+    """
+
+    predictor: LSegPredictor
+    text: Tensor
+    mode: str
+    long_side: int | None
+    batch_size: int
+
+    def __call__(self, images: Sequence[Tensor | np.ndarray]) -> list[np.ndarray]:
+        """Label maps (H, W) of images of any sizes."""
+        results = self.predictor.segment_many(
+            images, self.text, self.mode, self.long_side, batch_size=self.batch_size
+        )
+        return [result.mask for result in results]
+
+
+@dataclass
+class Report:
+    """done, earlier: how many sources were done now, and before; failures: (source, why); areas: label number ->
+    pixels over all; files: label number -> sources in which it occurs.
+    """
+
+    done: int = 0
+    earlier: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    areas: Counter[int] = field(default_factory=Counter)
+    files: Counter[int] = field(default_factory=Counter)
+
+    def count(self, record: Record) -> None:
+        """Add what the journal notes of one source."""
+        areas = {int(number): pixels for number, pixels in record.get("areas", {}).items()}  # JSON's keys are text
+        self.areas.update(areas)
+        self.files.update(areas.keys())
+        if record.get("problem"):
+            self.failures.append((record["source"], record["problem"]))
+
+
+class PredictionRun:
+    """Sends sources through the network and keeps account.
+
+    embeddings: None for none. max_frames: of each video or camera, None for all.
+    """
+
+    def __init__(
+        self,
+        segment: Segmenting,
+        outputs: Outputs,
+        embeddings: EmbeddingWriter | None,
+        journal: Journal,
+        max_frames: int | None,
+    ) -> None:
+        self.segment, self.outputs, self.embeddings = segment, outputs, embeddings
+        self.journal, self.max_frames = journal, max_frames
+        self.report = Report()
+
+    def run(self, sources: Sequence[Source]) -> None:
+        """Do everything that is not done; ``report`` says what came of it.
+
+        A source that cannot be read is a failure in the report. What cannot be written ends the run with
+        ``InputError`` or ``OSError``: the next file could not be written either.
+        """
+        pending = []
+        for source in sources:
+            if record := self._finished(source):
+                self.report.earlier += 1
+                self.report.count(record)
+            else:
+                pending.append(source)
+        with progress_bar(total=len(pending), desc="segmenting", unit="file") as bar:
+            for group in self._groups(pending):
+                if group[0].kind == "picture":
+                    self._pictures(group)
+                else:
+                    self._video(group[0])
+                bar.update(len(group))
+
+    def _groups(self, sources: Sequence[Source]) -> Iterator[list[Source]]:
+        """Up to a batch of pictures, or one video."""
+        group: list[Source] = []
+        for source in sources:
+            if group and (source.kind != "picture" or len(group) == self.segment.batch_size):
+                yield group
+                group = []
+            group.append(source)
+            if source.kind != "picture":
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _parts(self, source: Source) -> set[str]:
+        with_embedding = self.embeddings is not None and source.kind == "picture"
+        return set(self.outputs.kinds) | ({"embeddings"} if with_embedding else set())
+
+    def _finished(self, source: Source) -> Record | None:
+        parts = self._parts(source)
+        record = self.journal.finished(source, parts)
+        complete = self.outputs.complete(source) and ("embeddings" not in parts or self.embeddings.complete(source))
+        return record if complete else None
+
+    def _pictures(self, sources: Sequence[Source]) -> None:
+        read: list[tuple[Source, Tensor]] = []
+        for source in sources:
+            try:
+                rgb = read_rgb(source.path, self.segment.predictor.max_pixels)
+                self.outputs.check_size(rgb)
+                if self.embeddings:
+                    self.embeddings.check_size(rgb)
+                read.append((source, rgb))
+            except InputError as error:
+                self._fail(source, str(error))
+        masks = self.segment([rgb for _, rgb in read]) if self.outputs.kinds else [None] * len(read)
+        for (source, rgb), mask in zip(read, masks, strict=True):
+            facts: dict[str, Any] = {}
+            if mask is not None:
+                self.outputs.write_picture(source, to_pixels(rgb), mask)
+                facts["areas"] = count(mask)
+            if self.embeddings:
+                facts["shape"] = self.embeddings.write(source, rgb)
+            self._done(source, facts)
+
+    def _video(self, source: Source) -> None:
+        try:
+            result = segment_video(source, self.outputs, self.segment, self.segment.batch_size, self.max_frames)
+        except VideoError as error:
+            self._fail(source, str(error))
+            return
+        self._done(source, {"areas": dict(result.areas), "problem": result.problem, "frames": len(result.ticks)})
+
+    def _done(self, source: Source, facts: dict[str, Any]) -> None:
+        self.report.done += 1
+        self.report.count(self.journal.add(source, self._parts(source), **facts))
+
+    def _fail(self, source: Source, problem: str) -> None:
+        self.report.failures.append((str(source.path), problem))

@@ -1,0 +1,176 @@
+"""A video through the network: frames in, label maps kept one by one, videos of the same frames out."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from encoding_ext.pictures import colourise, overlay
+from encoding_ext.progress import progress_bar
+from encoding_ext.sources import Source
+from encoding_ext.video_reader import Camera, Frame, VideoError, VideoFile
+from encoding_ext.video_writer import WRITERS
+from modules.prediction.outputs import Outputs, count, read_label_png, save_label_png
+
+Segmenter = Callable[[Sequence[np.ndarray]], list[np.ndarray]]  # pictures (H, W, 3) -> label maps (H, W)
+
+
+@dataclass
+class VideoResult:
+    """areas: label number -> pixels; by_frame: the same of each frame; problem: why the video ended early, or ""."""
+
+    size: tuple[int, int] = (0, 0)
+    areas: Counter[int] = field(default_factory=Counter)
+    by_frame: list[dict[int, int]] = field(default_factory=list)
+    ticks: list[int] = field(default_factory=list)
+    problem: str = ""
+
+    def add(self, frame: Frame, mask: np.ndarray) -> None:
+        """Count one frame."""
+        self.size = mask.shape
+        self.by_frame.append(count(mask))
+        self.areas.update(self.by_frame[-1])
+        self.ticks.append(frame.ticks)
+
+
+def segment_video(
+    source: Source, outputs: Outputs, segment: Segmenter, batch_size: int, max_frames: int | None
+) -> VideoResult:
+    """Write all results of a video or camera.
+
+    The label map of each frame is kept in a folder until all is done, so that a killed run goes on with the frame
+    after the last one; videos are encoded from the first frame again, and come out as if there had been no kill. A
+    camera stops at ``max_frames`` or Ctrl-C. Of a video that is cut off, all whole frames are written, and
+    ``problem`` tells. Raises ``VideoError`` if there is not one frame.
+    """
+    video = Camera(int(source.path.name)) if source.kind == "camera" else VideoFile(source.path)
+    masks = FrameMasks(outputs.work_folder(source), len(outputs.labels))
+    result = VideoResult()
+    with ctrl_c_ends(source.kind == "camera") as ended:
+        frames = _until_problem(islice(video, max_frames), result, ended)
+        if source.kind != "camera":
+            total = min(video.timing.frames or 0, max_frames or 10**9) or None
+            frames = progress_bar(frames, total=total, desc=source.path.name, unit="frame", leave=False)
+        labelled = _labelled(frames, masks, segment, 1 if source.kind == "camera" else batch_size, result)
+        write = WRITERS[outputs.video_format]
+        if "overlay" in outputs.kinds:
+            drawn = (
+                Frame(np.asarray(overlay(frame.pixels, mask, outputs.colours, outputs.opacity)), frame.ticks)
+                for frame, mask in labelled
+            )
+            write(outputs.path("overlay", source), drawn, video.timing)
+        deque(labelled, maxlen=0)  # whatever no overlay has asked for
+    if not result.ticks:
+        raise VideoError(result.problem or f"{source.path} has no frame")
+    if "mask" in outputs.kinds:
+        coloured = (
+            Frame(colourise(masks.read(number), outputs.colours), ticks) for number, ticks in enumerate(result.ticks)
+        )
+        write(outputs.path("mask", source), coloured, video.timing)
+    if "json" in outputs.kinds:
+        _write_json(source, outputs, result, float(video.timing.rate))
+    masks.finish(outputs.path("labels", source) if "labels" in outputs.kinds else None)
+    return result
+
+
+def _until_problem(frames: Iterable[Frame], result: VideoResult, ended: Callable[[], bool]) -> Iterator[Frame]:
+    """The frames, up to where the video is damaged, which is noted in ``result``, or to where the user ends it."""
+    try:
+        for frame in frames:
+            yield frame
+            if ended():
+                return
+    except VideoError as error:
+        result.problem = str(error)
+
+
+def _labelled(
+    frames: Iterable[Frame], masks: FrameMasks, segment: Segmenter, batch_size: int, result: VideoResult
+) -> Iterator[tuple[Frame, np.ndarray]]:
+    """Each frame with its label map: kept from an earlier run, or new and then kept."""
+    frames, number = iter(frames), 0
+    while batch := list(islice(frames, batch_size)):
+        numbers = range(number, number + len(batch))
+        # A batch is taken up as a whole: in another company, rounding could give a frame another result.
+        if all(masks.has(i) for i in numbers):
+            found = [masks.read(i) for i in numbers]
+        else:
+            found = segment([frame.pixels for frame in batch])
+            for i, mask in zip(numbers, found, strict=True):
+                masks.write(i, mask)
+        for frame, mask in zip(batch, found, strict=True):
+            result.add(frame, mask)
+            yield frame, mask
+        number += len(batch)
+
+
+def _write_json(source: Source, outputs: Outputs, result: VideoResult, rate: float) -> None:
+    height, width = result.size
+    outputs.write_facts(
+        source,
+        width=width,
+        height=height,
+        frames=len(result.ticks),
+        frames_per_second=rate,
+        problem=result.problem or None,
+        areas=outputs.describe(result.areas),
+        pixels_by_frame=result.by_frame,
+    )
+
+
+class FrameMasks:
+    """Label maps of the frames that are done, each a PNG of its own, ``000000.png`` the first."""
+
+    def __init__(self, folder: Path, num_labels: int) -> None:
+        self.folder, self.num_labels = folder, num_labels
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.png"
+
+    def has(self, number: int) -> bool:
+        return self.path(number).is_file()
+
+    def read(self, number: int) -> np.ndarray:
+        return read_label_png(self.path(number))
+
+    def write(self, number: int, mask: np.ndarray) -> None:
+        save_label_png(self.path(number), mask, self.num_labels)
+
+    def finish(self, destination: Path | None) -> None:
+        """Hand the folder over to ``destination`` in one step, or delete it."""
+        if destination is not None:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(destination, ignore_errors=True)
+            self.folder.rename(destination)
+        else:
+            shutil.rmtree(self.folder)
+        with suppress(OSError):  # not empty: another video is unfinished
+            for parent in self.folder.parents:
+                parent.rmdir()
+
+
+@contextmanager
+def ctrl_c_ends(wanted: bool) -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether Ctrl-C was pressed; the first time it interrupts nothing, if ``wanted``."""
+    pressed = False
+
+    def note(number: int, stack: object) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.getsignal(signal.SIGINT)
+    if wanted:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

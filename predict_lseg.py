@@ -1,0 +1,262 @@
+"""Segment pictures, folders, videos or a camera with any labels: overlays, masks, label maps, areas, embeddings.
+
+The same command again goes on where a killed one ended. What cannot be read is named at the end; the rest is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from data.labels import read_label_file
+from encoding_ext.cli import Parser
+from encoding_ext.embedding_store import STORES
+from encoding_ext.errors import InputError, raise_all, run_script
+from encoding_ext.files import sha256_of, unwritable
+from encoding_ext.image_input import read_rgb
+from encoding_ext.palettes import palette, save_picture
+from encoding_ext.pictures import legend
+from encoding_ext.results import text_table, write_json
+from encoding_ext.sources import Source, find_sources
+from encoding_ext.video_reader import import_av
+from encoding_ext.video_writer import WRITERS
+from modules.inference.segmentation import MOST_COLOURS, OPACITY
+from modules.models.text_encoder import check_labels
+from modules.options import REPOSITORY, add_device_options, add_network_options, block_options
+from modules.prediction.embeddings import FIT_PICTURES, EmbeddingOptions, EmbeddingWriter, parse_size
+from modules.prediction.journal import Journal
+from modules.prediction.outputs import KINDS, MOST_LABELS, PICTURE_FORMATS, Outputs
+from modules.prediction.run import PredictionRun, Report, Segmenting
+from modules.predictor import MODES, VARIANTS, LSegPredictor
+from modules.start import check_backbone
+from modules.testing import weights_name
+
+MOST_IN_LEGEND, MOST_IN_TABLE = 500, 20
+
+
+def build_parser() -> Parser:
+    """The options of this script."""
+    parser = Parser(__doc__)
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, folder, video, or a camera's number")
+    parser.add_argument("--weights", "--checkpoint", type=Path, required=True, help="official or own checkpoint")
+    parser.add_argument("--trust_checkpoint", action="store_true", help="run code found in the file: risky")
+    parser.add_argument("--labels", help="'cat, grass, other', or a file with one a line; default: the checkpoint's")
+    parser.add_argument("--templates", choices=("imagenet",), help="sentences to put labels in; default: none")
+    parser.add_argument("--mode", choices=MODES, default="whole", help="the image at once, in windows, or in six sizes")
+    parser.add_argument("--long_side", type=int, help="pixels that the network sees; default: as it was trained")
+    parser.add_argument("--batch_size", type=int, default=4, help="pictures that go through the network together")
+    group = parser.add_argument_group("results")
+    group.add_argument("--output_dir", type=Path, help="default: outputs/predict_<weights>")
+    group.add_argument("--overwrite", action="store_true", help="do everything again, also with other settings")
+    group.add_argument("--write", default=",".join(KINDS), help="some of these, or 'none' (embeddings alone)")
+    group.add_argument("--opacity", type=float, default=OPACITY, help="of the colours in overlays, 0 to 1")
+    group.add_argument("--overlay_format", choices=PICTURE_FORMATS, default="jpg", help="of pictures")
+    group.add_argument("--video_format", choices=list(WRITERS), default="mp4", help="of videos")
+    group.add_argument("--max_frames", type=int, help="of a video or camera; a camera also stops at Ctrl-C")
+    group = parser.add_argument_group("embeddings")
+    group.add_argument("--embeddings", choices=list(STORES), help="also write pixel embeddings, float16")
+    group.add_argument("--embedding_size", default="half", help="half, input, or HEIGHTxWIDTH")
+    group.add_argument("--embedding_variant", choices=VARIANTS, default="unit", help="raw, or of which length")
+    group.add_argument("--embedding_multi_scale", action="store_true", help="mean over six sizes and mirrored ones")
+    group.add_argument("--pca", type=int, metavar="K", help="K principal components, and pictures of the first three")
+    add_network_options(parser, backbone=None)
+    add_device_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check everything, load, do all sources, report. 1: some could not be read; 2: the run could not go on."""
+    options = build_parser().parse(argv)
+    folder = options.output_dir or REPOSITORY / "outputs" / f"predict_{weights_name(options.weights)}"
+    sources = check_all(options, folder)
+    predictor = load_predictor(options)
+    labels, text = encode_labels(options, predictor)
+    run = build_run(options, folder, predictor, labels, text)
+    problem = ""
+    try:
+        if run.embeddings:
+            run.embeddings.prepare(sample_images(sources, predictor), labels, text)
+        run.run(sources)
+        if run.embeddings:
+            run.embeddings.finish(run.journal.records())
+    except OSError as error:
+        problem = f"{error.filename or folder} cannot be written: {error.strerror or error}"
+    except InputError as error:
+        problem = str(error)
+    report(run.report, labels, folder)
+    if problem:
+        raise InputError(problem)
+    return 1 if run.report.failures else 0
+
+
+# ------------------------------------------------------------------------------------------------ before the run
+
+
+def check_all(options: argparse.Namespace, folder: Path) -> list[Source]:
+    """The sources; one ``InputError`` with everything that is wrong, before the network is loaded."""
+    sources, problems = find_sources(options.inputs, folder)
+    kinds = parse_kinds(options.write)
+    problems += [f"--write does not know {kind!r}; it takes {', '.join(KINDS)}" for kind in kinds - KINDS.keys()]
+    if not kinds and not (options.embeddings or options.pca):
+        problems.append("--write none leaves nothing to write; give --embeddings or --pca with it")
+    for name, least in (("long_side", 1), ("batch_size", 1), ("max_frames", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            problems.append(f"--{name} is {value}; give at least {least}")
+    if not 0 <= options.opacity <= 1:
+        problems.append(f"--opacity is {options.opacity}; give a number from 0 (the picture alone) to 1")
+    if problem := unwritable(folder, "--output_dir"):
+        problems.append(problem)
+    moving = [source for source in sources if source.kind != "picture"]
+    checks = [lambda: parse_labels(options.labels), lambda: parse_size(options.embedding_size)]
+    raise_all(problems, *checks, *([import_av] if moving and kinds else []))
+    if moving and not kinds:
+        print(f"{len(moving)} videos are left out: embeddings are written of pictures only; extract their frames")
+        sources = [source for source in sources if source.kind == "picture"]
+    return sources
+
+
+def parse_kinds(text: str) -> set[str]:
+    """What ``--write`` lists; nothing for "none"."""
+    return {part.strip() for part in text.split(",")} - {"", "none"}
+
+
+def parse_labels(text: str | None) -> list[str] | None:
+    """The labels of ``--labels``: of a file, else between commas; ``InputError`` if there is none."""
+    if text is None:
+        return None
+    if os.path.isfile(text):  # Path.is_file raises for a text longer than a name may be
+        return read_label_file(text)[0]
+    if "," not in text and (Path(text).suffix in (".txt", ".csv") or "/" in text):
+        raise InputError(f"--labels: there is no file {text}; give one with a label a line, or 'cat, grass, other'")
+    labels = [label.strip() for label in text.split(",") if label.strip()]
+    if not labels:
+        raise InputError("--labels is empty; give a list such as 'cat, grass, other', or a file with one label a line")
+    return labels
+
+
+def load_predictor(options: argparse.Namespace) -> LSegPredictor:
+    """The network of ``--weights``, on its device."""
+    predictor = LSegPredictor.from_checkpoint(
+        options.weights,
+        options.device,
+        options.precision,
+        trust_checkpoint=options.trust_checkpoint,
+        **block_options(options),
+    )
+    check_backbone(predictor.net, options.backbone, options.weights)
+    return predictor
+
+
+def encode_labels(options: argparse.Namespace, predictor: LSegPredictor) -> tuple[list[str], Tensor]:
+    """The labels and their matrix (N, C), once for the whole run; what is doubtful about them is printed."""
+    labels = parse_labels(options.labels) or predictor.net.labels
+    if labels is None:
+        raise InputError(f"{options.weights} has no labels of its own; give --labels 'cat, grass, other', or a file")
+    if len(labels) > MOST_LABELS:
+        raise InputError(f"{len(labels):,} labels are more than a label PNG can hold; give at most {MOST_LABELS:,}")
+    with warnings.catch_warnings(record=True) as doubts:
+        warnings.simplefilter("always")
+        text = predictor.encode_text(labels, options.templates)
+    for doubt in doubts:
+        print(f"note: {doubt.message}")
+    return check_labels(labels), text
+
+
+def build_run(
+    options: argparse.Namespace, folder: Path, predictor: LSegPredictor, labels: list[str], text: Tensor
+) -> PredictionRun:
+    """Everything that a run needs, and the files that describe it; ``InputError`` if ``folder`` holds another run's."""
+    embedding = None
+    if options.embeddings or options.pca:
+        size = parse_size(options.embedding_size)
+        chosen = (options.embeddings, size, options.embedding_variant, options.embedding_multi_scale, options.pca)
+        embedding = EmbeddingOptions(*chosen)
+        raise_all(embedding.problems(text.shape[1]))
+    settings = describe_settings(options, labels, embedding)
+    about = {name: settings[name] for name in ("checkpoint", "mode", "long_side", "templates")}
+    outputs = Outputs(
+        folder,
+        frozenset(parse_kinds(options.write)),
+        labels,
+        palette(min(len(labels), MOST_COLOURS))[np.arange(len(labels)) % MOST_COLOURS],
+        options.opacity,
+        options.overlay_format,
+        options.video_format,
+        {**about, "labels_file": "labels.json"},
+    )
+    writer = EmbeddingWriter(predictor, embedding, folder, about) if embedding else None
+    journal = Journal(folder, settings, options.overwrite)
+    if options.overwrite:
+        outputs.forget_unfinished()
+        if writer:
+            writer.forget_basis()
+    write_json(folder / "labels.json", {"labels": labels})
+    if len(labels) <= MOST_IN_LEGEND:
+        save_picture(folder / "legend.png", legend(range(len(labels)), labels, outputs.colours, 800))
+    segment = Segmenting(predictor, text, options.mode, options.long_side, options.batch_size)
+    return PredictionRun(segment, outputs, writer, journal, options.max_frames)
+
+
+def describe_settings(
+    options: argparse.Namespace, labels: list[str], embedding: EmbeddingOptions | None
+) -> dict[str, Any]:
+    """Everything that the results depend on, in plain types, for run.json."""
+    names = ("mode", "long_side", "templates", "precision", "opacity", "overlay_format", "video_format", "max_frames")
+    return {
+        "checkpoint": {"file": options.weights.name, "sha256": sha256_of(options.weights), **block_options(options)},
+        "labels": labels,
+        **{name: getattr(options, name) for name in names},
+        "embeddings": embedding and vars(embedding),
+    }
+
+
+def sample_images(sources: Sequence[Source], predictor: LSegPredictor) -> Iterator[Tensor]:
+    """Pictures spread over all of them, for the basis; those that cannot be read are passed over."""
+    pictures = [source for source in sources if source.kind == "picture"]
+    for source in pictures[:: max(len(pictures) // FIT_PICTURES, 1)][:FIT_PICTURES]:
+        try:
+            yield read_rgb(source.path, predictor.max_pixels)
+        except InputError:
+            continue  # named when its turn comes
+
+
+# ------------------------------------------------------------------------------------------------- after the run
+
+
+def report(result: Report, labels: list[str], folder: Path) -> None:
+    """The table on the screen, summary.json, and every failure by name."""
+    total = max(result.areas.total(), 1)
+    rows = [
+        (number, labels[number], 100 * pixels / total, result.files[number])
+        for number, pixels in result.areas.most_common()
+    ]
+    if rows:
+        print(text_table(("number", "label", "area %", "files"), rows[:MOST_IN_TABLE]))
+    if len(rows) > MOST_IN_TABLE:
+        print(f"... and {len(rows) - MOST_IN_TABLE} more labels, in summary.json")
+    print(f"{result.done} done, {result.earlier} done before, {len(result.failures)} with problems; see {folder}")
+    for source, problem in result.failures:
+        print(f"problem: {problem if source in problem else f'{source}: {problem}'}", file=sys.stderr)
+    content = {
+        "done": result.done,
+        "done_before": result.earlier,
+        "problems": [{"source": source, "problem": problem} for source, problem in result.failures],
+        "areas": [dict(zip(("number", "label", "percent", "files"), row)) for row in rows],
+    }
+    try:
+        write_json(folder / "summary.json", content)
+    except (InputError, OSError) as error:  # the disk that ended the run is still full
+        print(f"summary.json was not written ({error})", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_script(main)

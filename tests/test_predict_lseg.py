@@ -1,0 +1,459 @@
+"""predict_lseg.py as a user runs it: pictures, folders, videos and a camera; kills, bad files, full disks."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from predicting import picture
+from scripts import command, environment
+from tiny import tiny_net
+
+import predict_lseg
+from encoding_ext.errors import InputError
+from encoding_ext.palettes import palette
+from encoding_ext.video_reader import Frame, Timing, VideoFile
+from encoding_ext.video_writer import write_mp4
+from modules.checkpoints import METADATA_KEY, metadata_of, to_official
+from modules.predictor import LSegPredictor
+
+LABELS = ["dog", "grass", "a red car", "sky", "x"]  # of which the tiny network finds three in its pictures
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.ckpt"
+    net = tiny_net("tiny_vit")
+    torch.save({"state_dict": to_official(net.state_dict()), METADATA_KEY: metadata_of(net)}, path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three good pictures, one of them in a subfolder."""
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    for name, size in {"a.png": (50, 70), "b.png": (1, 1), "sub/c.jpg": (64, 33)}.items():
+        Image.fromarray(picture(*size)).save(folder / name)
+    return folder
+
+
+def arguments(weights: Path, *inputs: object, more: list[object] = ()) -> list[str]:
+    out = Path(inputs[0]).parent / "out"
+    line = [*inputs, "--weights", weights, "--labels", ", ".join(LABELS), "--output_dir", out, "--device", "cpu", *more]
+    return [str(one) for one in line]
+
+
+def predict(weights: Path, *inputs: object, code: int = 0, more: list[object] = ()) -> Path:
+    """Run the script in this process; the folder of its results."""
+    assert predict_lseg.main(arguments(weights, *inputs, more=more)) == code
+    return Path(inputs[0]).parent / "out"
+
+
+def files(folder: Path) -> list[str]:
+    """Everything below, with ``/``; nothing half-written is there."""
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert not [name for name in found if ".aside" in name]
+    return found
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All results; what describes the run (the state of git, the time, how much was done before) may differ."""
+    return {name: (folder / name).read_bytes() for name in files(folder) if name not in ("run.json", "summary.json")}
+
+
+def video(path: Path, frames: int = 10, height: int = 48, width: int = 64) -> Path:
+    """Noisy blocks that move, so that frames differ and a cut falls into one."""
+    still = picture(height, width)
+    shots = (Frame(np.roll(still, 3 * i, axis=1), i) for i in range(frames))
+    write_mp4(path, shots, Timing(Fraction(1, 24), Fraction(24)))
+    return path
+
+
+# ------------------------------------------------------------------------------------------------------ pictures
+
+
+def test_a_folder_is_mirrored_and_every_kind_says_the_same(weights, folder, capsys):
+    out = predict(weights, folder, more=["--batch_size", 1])
+    predictor = LSegPredictor.from_checkpoint(weights, "cpu")
+    for name in ("a.png", "b.png", "sub/c.jpg"):
+        stem = name.split(".")[0]
+        expected = predictor.segment(folder / name, LABELS).mask
+        with Image.open(out / "labels" / f"{stem}.png") as labels:
+            assert labels.mode == "L"
+            np.testing.assert_array_equal(np.asarray(labels), expected)
+        with Image.open(out / "masks" / f"{stem}.png") as mask:
+            assert mask.mode == "P"
+            np.testing.assert_array_equal(np.asarray(mask), expected + 1)
+            np.testing.assert_array_equal(np.asarray(mask.convert("RGB")), palette(5)[expected])
+        with Image.open(out / "overlays" / f"{stem}.jpg") as overlay:
+            assert overlay.size == expected.shape[::-1]
+        facts = json.loads((out / "json" / f"{stem}.json").read_text())
+        assert (facts["height"], facts["width"]) == expected.shape
+        assert facts["mode"] == "whole" and facts["checkpoint"]["file"] == "tiny.ckpt"
+        areas = {area["number"]: area["pixels"] for area in facts["areas"]}
+        assert areas == {int(i): int((expected == i).sum()) for i in np.unique(expected)}
+        assert [LABELS[area["number"]] for area in facts["areas"]] == [area["label"] for area in facts["areas"]]
+        assert sum(area["share"] for area in facts["areas"]) == pytest.approx(1)
+    assert len(np.unique(predictor.segment(folder / "a.png", LABELS).mask)) > 1  # the test can fail
+    assert json.loads((out / "labels.json").read_text())["labels"] == LABELS
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["done"], summary["problems"]) == (3, [])
+    assert sum(area["percent"] for area in summary["areas"]) == pytest.approx(100)
+    assert "3 done, 0 done before, 0 with problems" in capsys.readouterr().out
+
+
+def test_kinds_formats_and_label_files_are_chosen(weights, folder):
+    (folder.parent / "labels.txt").write_text("\n".join(f"thing {i}" for i in range(256)))
+    more = ["--labels", folder.parent / "labels.txt", "--write", "overlay,labels", "--overlay-format", "png"]
+    out = predict(weights, folder / "a.png", more=[*more, "--output-dir", folder.parent / "o", "--mode", "windows"])
+    out = folder.parent / "o"
+    assert {name for name in files(out) if "/" in name} == {"overlays/a.png", "labels/a.png"}
+    with Image.open(out / "labels" / "a.png") as labels:
+        assert labels.mode == "I;16"  # 256 labels are more than 255
+        expected = LSegPredictor.from_checkpoint(weights, "cpu").segment(
+            folder / "a.png", [f"thing {i}" for i in range(256)], "windows"
+        )
+        np.testing.assert_array_equal(np.asarray(labels), expected.mask)
+
+
+def test_the_checkpoints_own_labels_are_the_default(weights, folder):
+    line = arguments(weights, folder / "a.png")
+    del line[line.index("--labels") : line.index("--labels") + 2]
+    assert predict_lseg.main(line) == 0
+    assert json.loads((folder / "out" / "labels.json").read_text())["labels"] == ["dog", "grass", "a red car"]
+
+
+def test_bad_files_are_named_and_the_rest_is_done(weights, folder, capsys, monkeypatch):
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.jpg").write_text("no picture")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "whole.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:2000])
+    (folder / "text.mp4").write_text("no video")
+    Image.new("1", (20_000, 20_000)).save(folder / "bomb.png")
+    Image.fromarray(picture(1, 20_000)).save(folder / "long.png")
+    out = predict(weights, folder, code=1)
+    captured = capsys.readouterr()
+    for name in ("empty.png", "text.jpg", "cut.jpg", "text.mp4", "bomb.png"):
+        assert f"{folder / name}" in captured.err, name
+    assert "Traceback" not in captured.err
+    assert "5 done, 0 done before, 5 with problems" in captured.out
+    assert len(json.loads((out / "summary.json").read_text())["problems"]) == 5
+    assert sorted(path.stem for path in (out / "masks").rglob("*.png")) == ["a", "b", "c", "long", "whole"]
+    files(out)
+
+
+def test_the_same_command_again_does_what_is_missing(weights, folder, capsys):
+    (folder / "broken.png").write_text("not yet")
+    out = predict(weights, folder, code=1)
+    before = {path: path.stat().st_mtime_ns for path in (out / "masks").rglob("*.png")}
+    (out / "overlays" / "b.jpg").unlink()
+    Image.fromarray(picture(20, 30, seed=1)).save(folder / "a.png")  # another picture of the same name
+    Image.fromarray(picture(20, 30, seed=2)).save(folder / "broken.png")
+    predict(weights, folder)
+    assert "3 done, 1 done before, 0 with problems" in capsys.readouterr().out
+    after = {path: path.stat().st_mtime_ns for path in (out / "masks").rglob("*.png")}
+    assert after[out / "masks" / "sub" / "c.png"] == before[out / "masks" / "sub" / "c.png"]
+    with Image.open(out / "labels" / "a.png") as labels:
+        assert labels.size == (30, 20)
+    (out / "finished.jsonl").open("a").write('{"name": "b", "so')  # a kill in the middle of a line
+    predict(weights, folder)
+    assert "0 done, 4 done before" in capsys.readouterr().out
+    assert (out / "finished.jsonl").read_text().endswith("}\n")
+
+
+def test_other_settings_are_refused_by_name_and_overwrite_does_all_again(weights, folder):
+    out = predict(weights, folder)
+    with pytest.raises(InputError, match=r"other settings:\n  labels: .*dog.* there, .*cat.* now\n.*--overwrite"):
+        predict(weights, folder, more=["--labels", "cat, grass"])
+    with pytest.raises(InputError, match='mode: "whole" there, "windows" now'):
+        predict(weights, folder, more=["--mode", "windows"])
+    assert json.loads((out / "labels.json").read_text())["labels"] == LABELS
+    predict(weights, folder, more=["--labels", "cat, grass", "--overwrite"])
+    assert json.loads((out / "summary.json").read_text())["done"] == 3
+    assert json.loads((out / "run.json").read_text())["settings"]["labels"] == ["cat", "grass"]
+
+
+def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
+    return [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
+
+
+def kill_when(ready, line: list[str]) -> None:
+    """Start the script, wait until ``ready()``, and kill it as the kernel would."""
+    process = subprocess.Popen(
+        command("predict_lseg.py", *line), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    while not ready():
+        assert process.poll() is None, process.stdout.read().decode()[-2000:]
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(weights, folder, monkeypatch, capsys):
+    save, saved = Image.Image.save, []
+
+    def full_after_five(self: Image.Image, path: Path, *more: object, **options: object) -> None:
+        saved.append(path)
+        if len(saved) > 5:
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(self, path, *more, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full_after_five)
+        with pytest.raises(InputError, match="no room left on the disk"):
+            predict(weights, folder)
+    out = folder.parent / "out"
+    assert "1 done, 0 done before" in capsys.readouterr().out
+    assert len(saved) == 6  # the legend, three files of one picture, one of the next, and no more tries
+    files(out)
+    predict(weights, folder)
+    assert "2 done, 1 done before, 0 with problems" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------------ bad options
+
+
+def test_everything_wrong_with_a_command_is_said_at_once(weights, folder, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "nothing").mkdir()
+    wrong = ["--labels", " , ", "--write", "overlay,pixels", "--batch_size", 0, "--opacity", 2]
+    more = [*wrong, "--embedding_size", "big", "--output_dir", tmp_path / "file" / "out"]
+    with pytest.raises(InputError) as error:
+        predict(weights, folder, "missing.jpg", tmp_path / "nothing", more=more)
+    expected = (
+        *("missing.jpg", f"{tmp_path / 'nothing'} holds no picture", "'pixels'", "--batch_size is 0", "--opacity is 2"),
+        *("--output_dir", "--labels is empty", "--embedding_size is 'big'"),
+    )
+    assert [text for text in expected if text not in str(error.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--labels", "labels.txt"], "there is no file labels.txt"),
+        (["--labels", "word " * 100], "longer than"),
+        (["--pca", "2"], "--pca is 2; give 3 to"),
+        (["--pca", "99999"], "--pca is 99999"),
+        (["--write", "none"], "nothing to write"),
+        (["--weights", "no.ckpt"], "there is no file"),
+        (["--device", "warp"], "warp"),
+    ],
+)
+def test_bad_options_are_explained(weights, folder, more, message):
+    with pytest.raises(InputError, match=message):
+        predict(weights, folder, more=more)
+
+
+def test_a_label_given_twice_is_noted_and_does_no_harm(weights, folder, capsys):
+    out = predict(weights, folder / "a.png", more=["--labels", "dog, sky, dog"])
+    assert "note: labels given more than once can never all win: dog" in capsys.readouterr().out
+    assert json.loads((out / "labels.json").read_text())["labels"] == ["dog", "sky", "dog"]
+
+
+# ------------------------------------------------------------------------------------------------------------ videos
+
+
+def test_a_video_keeps_its_frames_and_each_is_segmented(weights, tmp_path):
+    clip = video(tmp_path / "clip.mp4", 10, 47, 63)  # stored as 48 x 64
+    out = predict(weights, clip, more=["--batch_size", 1])  # as the predictor below: rounding depends on the company
+    frames = list(VideoFile(clip))
+    predictor = LSegPredictor.from_checkpoint(weights, "cpu")
+    facts = json.loads((out / "json" / "clip.json").read_text())
+    assert (facts["frames"], facts["frames_per_second"], facts["problem"]) == (10, 24, None)
+    for number, frame in enumerate(frames):
+        with Image.open(out / "labels" / "clip" / f"{number:06d}.png") as labels:
+            mask = np.asarray(labels)
+        np.testing.assert_array_equal(mask, predictor.segment(frame.pixels, LABELS).mask)
+        assert facts["pixels_by_frame"][number] == {str(i): int((mask == i).sum()) for i in np.unique(mask)}
+    for kind in ("overlays", "masks"):
+        written = VideoFile(out / kind / "clip.mp4")
+        assert written.timing.rate == 24 and [f.ticks for f in written] == [f.ticks for f in frames]
+    assert not (out / ".unfinished_videos").exists()
+
+
+def test_a_killed_run_comes_out_as_if_it_had_not_been_killed(weights, folder):
+    video(folder / "sub" / "a_clip.mp4", 30)  # after a.png and b.png, before c.jpg
+    more = ["--batch_size", 2]
+    whole = contents(predict(weights, folder, more=more))
+    out = folder.parent / "out"
+    out.rename(folder.parent / "whole")
+    work = out / ".unfinished_videos"
+    kill_when(lambda: len(list(work.rglob("[!.]*.png"))) >= 9, arguments(weights, folder, more=more))
+    kept = sorted(work.rglob("[!.]*.png"))
+    times = [path.stat().st_mtime_ns for path in [out / "labels" / "a.png", kept[0]]]
+    assert 9 <= len(kept) < 30 and not (out / "overlays" / "sub" / "a_clip.mp4").exists()
+    predict(weights, folder, more=more)
+    assert differing(contents(out), whole) == []
+    again = [out / "labels" / "a.png", out / "labels" / "sub" / "a_clip" / kept[0].name]
+    assert [path.stat().st_mtime_ns for path in again] == times  # they were not done again
+    assert json.loads((out / "summary.json").read_text())["done_before"] == 2
+
+
+def test_an_interrupted_gif_goes_on(weights, tmp_path, monkeypatch):
+    clip = video(tmp_path / "clip.mp4", 9)
+    more = ["--video_format", "gif", "--batch_size", 2]
+    whole = contents(predict(weights, clip, more=more))
+    out = tmp_path / "out"
+    out.rename(tmp_path / "whole")
+    interrupt(weights, clip, monkeypatch, more)
+    assert len(list((out / ".unfinished_videos").rglob("*.png"))) == 4
+    predict(weights, clip, more=more)
+    assert differing(contents(out), whole) == []
+    with Image.open(out / "overlays" / "clip.gif") as film:
+        assert film.n_frames == 9
+
+
+def interrupt(weights, clip: Path, monkeypatch: pytest.MonkeyPatch, more: list[object]) -> None:
+    """Run until the third batch goes through the network, and press Ctrl-C there."""
+    calls, segment_many = [], LSegPredictor.segment_many
+
+    def interrupted(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return segment_many(self, *arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(LSegPredictor, "segment_many", interrupted)
+        predict(weights, clip, more=more)
+
+
+def test_another_video_of_the_same_name_does_not_inherit_frames(weights, tmp_path, monkeypatch):
+    clip = video(tmp_path / "clip.mp4", 30)
+    interrupt(weights, clip, monkeypatch, [])
+    frames = [frame.pixels for frame in VideoFile(video(tmp_path / "clip.mp4", 4, 64, 64))]
+    out = predict(weights, clip)
+    with Image.open(out / "labels" / "clip" / "000000.png") as labels:
+        expected = LSegPredictor.from_checkpoint(weights, "cpu").segment(frames[0], LABELS).mask
+        np.testing.assert_array_equal(np.asarray(labels), expected)
+    assert len(list((out / "labels" / "clip").iterdir())) == 4
+
+
+def test_a_cut_off_video_keeps_its_whole_frames_and_says_so_every_time(weights, tmp_path, capsys):
+    data = video(tmp_path / "whole.mp4", 30).read_bytes()
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(data[: len(data) * 6 // 10])
+    out = predict(weights, clip, code=1)
+    assert "damaged or cut off after" in capsys.readouterr().err
+    facts = json.loads((out / "json" / "clip.json").read_text())
+    assert 3 < facts["frames"] < 30 and "cut off" in facts["problem"]
+    assert len(list(VideoFile(out / "overlays" / "clip.mp4"))) == facts["frames"]
+    predict(weights, clip, code=1)
+    captured = capsys.readouterr()
+    assert "cut off" in captured.err and "0 done, 1 done before, 1 with problems" in captured.out
+
+
+def test_max_frames(weights, tmp_path):
+    out = predict(weights, video(tmp_path / "clip.mp4", 10), more=["--max_frames", 3, "--write", "mask"])
+    assert len(list(VideoFile(out / "masks" / "clip.mp4"))) == 3
+    assert not (out / "labels").exists() and not (out / ".unfinished_videos").exists()
+
+
+class EndlessCapture:
+    """A camera at which somebody presses Ctrl-C while the fourth picture is taken."""
+
+    def __init__(self, number: int) -> None:
+        self.taken = 0
+
+    def isOpened(self) -> bool:
+        return True
+
+    def get(self, what: int) -> float:
+        return 30.0
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        self.taken += 1
+        if self.taken == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return True, picture(48, 64, seed=self.taken)
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_camera_stops_at_ctrl_c_or_after_max_frames(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", EndlessCapture)
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGINT)
+    for more, frames in (([], 4), (["--max_frames", 2], 2)):
+        out = tmp_path / f"out{frames}"
+        predict(weights, "0", more=[*more, "--output_dir", out])
+        (film,) = (out / "overlays").iterdir()
+        assert film.name.startswith("camera0_") and len(list(VideoFile(film))) == frames
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+# -------------------------------------------------------------------------------------------------------- embeddings
+
+
+def stored(out: Path, entry: dict) -> np.ndarray:
+    name, _, key = entry["file"].partition(":")
+    path = out / "embeddings" / name
+    if path.suffix == ".npy":
+        return np.load(path)
+    if path.suffix == ".pt":
+        return torch.load(path, weights_only=True).numpy()
+    with pytest.importorskip("h5py").File(path) as file:
+        return file[key][:]
+
+
+@pytest.mark.parametrize("kind", ["npy", "pt", "h5"])
+def test_embeddings_are_those_of_the_predictor(weights, folder, kind):
+    more = ["--embeddings", kind, "--embedding_size", "20x30", "--embedding_variant", "raw", "--write", "none"]
+    out = predict(weights, folder, more=more)
+    manifest = json.loads((out / "embeddings" / "manifest.json").read_text())
+    assert (manifest["variant"], manifest["size"], manifest["checkpoint"]["file"]) == ("raw", [20, 30], "tiny.ckpt")
+    assert [entry["name"] for entry in manifest["embeddings"]] == ["a", "b", "sub/c"]
+    predictor = LSegPredictor.from_checkpoint(weights, "cpu")
+    for entry in manifest["embeddings"]:
+        found, expected = stored(out, entry), predictor.embed(entry["source"], (20, 30), variant="raw")
+        assert found.dtype == np.float16 and list(found.shape) == entry["shape"] and entry["dtype"] == "float16"
+        np.testing.assert_allclose(found, expected.numpy(), rtol=2e-3, atol=1e-3)
+    assert not (out / "overlays").exists()
+    (out / "embeddings" / "manifest.json").unlink()
+    predict(weights, folder, more=more)  # nothing is done again, and the manifest is whole
+    assert json.loads((out / "embeddings" / "manifest.json").read_text()) == manifest
+    assert json.loads((out / "summary.json").read_text())["done_before"] == 3
+
+
+def test_embeddings_can_be_added_to_a_finished_run(weights, folder):
+    predict(weights, folder)
+    out = predict(weights, folder, more=["--embeddings", "npy", "--write", "none"])
+    assert np.load(out / "embeddings" / "a.npy").shape[:2] == (25, 35)  # half of 50 x 70
+    predict(weights, folder)
+    assert json.loads((out / "summary.json").read_text())["done_before"] == 3
+
+
+def test_pca_projects_pixels_and_text_alike(weights, folder):
+    more = ["--embeddings", "npy", "--pca", 3, "--embedding_size", "half"]
+    out = predict(weights, folder, more=more)
+    basis = np.load(out / "pca.npz")
+    predictor = LSegPredictor.from_checkpoint(weights, "cpu")
+    full = predictor.embed(folder / "a.png", "half").numpy()
+    projected = np.load(out / "embeddings" / "a.npy").astype(np.float32)
+    np.testing.assert_allclose(projected, (full - basis["mean"]) @ basis["components"].T, atol=2e-3)
+    text = predictor.encode_text(LABELS).numpy()
+    np.testing.assert_allclose(basis["text_components"], text @ basis["components"].T, atol=1e-5)
+    np.testing.assert_allclose(basis["text_offset"], text @ basis["mean"], atol=1e-5)
+    assert basis["labels"].tolist() == LABELS
+    with Image.open(out / "pca" / "sub" / "c.png") as preview:
+        assert preview.mode == "RGB" and preview.size == (17, 32) and len(preview.getcolors(10_000)) > 10
+    first = (out / "pca.npz").read_bytes()
+    (out / "embeddings" / "b.npy").unlink()
+    predict(weights, folder, more=more)
+    assert (out / "pca.npz").read_bytes() == first  # the basis of what is there already
