@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from torch import Tensor
 
 from data.labels import read_label_file
@@ -22,13 +22,13 @@ from encoding_ext.embedding_store import STORES
 from encoding_ext.errors import InputError, raise_all, run_script
 from encoding_ext.files import sha256_of, unwritable
 from encoding_ext.image_input import read_rgb
-from encoding_ext.palettes import palette, save_picture
+from encoding_ext.palettes import save_picture
 from encoding_ext.pictures import legend
 from encoding_ext.results import text_table, write_json
 from encoding_ext.sources import Source, find_sources
 from encoding_ext.video_reader import import_av
 from encoding_ext.video_writer import WRITERS
-from modules.inference.segmentation import MOST_COLOURS, OPACITY
+from modules.inference.segmentation import OPACITY, label_colours
 from modules.models.text_encoder import check_labels
 from modules.options import REPOSITORY, add_device_options, add_network_options, block_options
 from modules.prediction.embeddings import FIT_PICTURES, EmbeddingOptions, EmbeddingWriter, parse_size
@@ -159,6 +159,8 @@ def load_predictor(options: argparse.Namespace) -> LSegPredictor:
 def encode_labels(options: argparse.Namespace, predictor: LSegPredictor) -> tuple[list[str], Tensor]:
     """The labels and their matrix (N, C), once for the whole run; what is doubtful about them is printed."""
     labels = parse_labels(options.labels) or predictor.net.labels
+    if labels is None and not parse_kinds(options.write):
+        return [], torch.zeros(0, predictor.net.text_encoder.embed_dim)  # embeddings need no labels
     if labels is None:
         raise InputError(f"{options.weights} has no labels of its own; give --labels 'cat, grass, other', or a file")
     if len(labels) > MOST_LABELS:
@@ -187,7 +189,7 @@ def build_run(
         folder,
         frozenset(parse_kinds(options.write)),
         labels,
-        palette(min(len(labels), MOST_COLOURS))[np.arange(len(labels)) % MOST_COLOURS],
+        label_colours(len(labels)),
         options.opacity,
         options.overlay_format,
         options.video_format,
@@ -200,7 +202,7 @@ def build_run(
         if writer:
             writer.forget_basis()
     write_json(folder / "labels.json", {"labels": labels})
-    if len(labels) <= MOST_IN_LEGEND:
+    if 0 < len(labels) <= MOST_IN_LEGEND:
         save_picture(folder / "legend.png", legend(range(len(labels)), labels, outputs.colours, 800))
     segment = Segmenting(predictor, text, options.mode, options.long_side, options.batch_size)
     return PredictionRun(segment, outputs, writer, journal, options.max_frames)

@@ -13,8 +13,8 @@ from PIL import Image
 from encoding_ext.files import write_aside
 from encoding_ext.video_reader import Frame, Timing, import_av
 
-# x264's constant rate factor: lower is better, 18 is hard to tell from the original. Its macroblock tree is off: with
-# it, the same frames gave other bytes from run to run (x264 core 164 and 165, small pictures, seen with asm only).
+# x264's constant rate factor: lower is better, 18 is hard to tell from the original. Without mbtree=0 the same frames
+# gave other bytes from run to run (PyAV 18.1, with one thread too), and a resumed video would not equal a whole one.
 X264 = {"crf": "18", "x264-params": "mbtree=0"}
 GIF_TICK = Fraction(1, 100)  # seconds; a GIF knows no finer times
 

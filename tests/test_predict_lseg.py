@@ -431,6 +431,17 @@ def test_embeddings_are_those_of_the_predictor(weights, folder, kind):
     assert json.loads((out / "summary.json").read_text())["done_before"] == 3
 
 
+def test_embeddings_need_no_labels(folder, tmp_path):
+    weights, net = tmp_path / "official.ckpt", tiny_net("tiny_vit", labels=None)
+    torch.save(to_official(net.state_dict()), weights)
+    line = arguments(weights, folder)
+    del line[line.index("--labels") : line.index("--labels") + 2]
+    with pytest.raises(InputError, match=r"official\.ckpt has no labels of its own"):
+        predict_lseg.main(line)
+    assert predict_lseg.main([*line, "--write", "none", "--embeddings", "npy", "--pca", "3"]) == 0
+    assert np.load(folder.parent / "out" / "embeddings" / "a.npy").shape == (25, 35, 3)
+
+
 def test_embeddings_can_be_added_to_a_finished_run(weights, folder):
     predict(weights, folder)
     out = predict(weights, folder, more=["--embeddings", "npy", "--write", "none"])

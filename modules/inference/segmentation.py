@@ -20,6 +20,11 @@ MOST_COLOURS = 4000  # what palette() tells apart; later labels take the first c
 OPACITY = 0.6
 
 
+def label_colours(count: int) -> np.ndarray:
+    """(count, 3) uint8: ADE20K's colours first; beyond 4,000 labels they begin again."""
+    return palette(min(count, MOST_COLOURS))[np.arange(count) % MOST_COLOURS]
+
+
 @dataclass
 class Segmentation:
     """A segmented image. H x W is the image's own (upright) size.
@@ -53,8 +58,7 @@ class Segmentation:
     @property
     def colours(self) -> np.ndarray:
         """(N, 3) uint8: one colour a label, ADE20K's first."""
-        colours = palette(min(len(self.labels), MOST_COLOURS))
-        return colours[np.arange(len(self.labels)) % len(colours)]
+        return label_colours(len(self.labels))
 
     def overlay(self, opacity: float = OPACITY) -> np.ndarray:
         """The image with the labels' colours over it, uint8 (H, W, 3); ``opacity`` 0 is the image, 1 the colours."""
