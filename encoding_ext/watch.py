@@ -69,7 +69,7 @@ class Watch(threading.Thread):
         self.join(timeout=2 * BEAT)
 
     def announce(self, message: str, rank: int | None = None) -> tuple[int, str]:
-        """Tell all that ``rank`` (this process) failed, unless one has before; returns the first one and its message."""
+        """Tell all that ``rank`` (this process) failed, unless one did before; returns the first and its message."""
         self._over.set()
         mine = self.rank if rank is None else rank, message
         if not self._connected.wait(timeout=5 * BEAT):

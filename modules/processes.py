@@ -86,7 +86,8 @@ class Together(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         watch_others(getattr(trainer.strategy.launcher, "procs", ()))
         first = from_first(self.facts)
-        unlike = [f"{name}: here {here}, there {first[name]}" for name, here in self.facts.items() if here != first[name]]
+        pairs = {name: (here, first[name]) for name, here in self.facts.items()}
+        unlike = [f"{name}: here {here}, there {there}" for name, (here, there) in pairs.items() if here != there]
         if unlike:
             raise InputError(
                 f"process {trainer.global_rank} does not find what the first process finds ({'; '.join(unlike)}). Put "

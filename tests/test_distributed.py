@@ -1,4 +1,4 @@
-"""Several processes train as one does, whoever starts them; when one of them fails, all end and the run goes on later."""
+"""Several processes train as one does, whoever starts them; when one fails, all end, and the run goes on later."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ ALTERED = "tests/altered_training.py"
 
 
 def arguments(root: Path, *more: object) -> list[str]:
-    options = ["--dataset", "ade20k", "--data_path", root, "--checkpoint_dir", root.parent / "runs", "--exp_name", "run"]
-    return [str(option) for option in (*options, *TINY, *more)]
+    places = ("--dataset", "ade20k", "--data_path", root, "--checkpoint_dir", root.parent / "runs")
+    return [str(option) for option in (*places, "--exp_name", "run", *TINY, *more)]
 
 
 def last_checkpoint(root: Path) -> Path:
@@ -107,7 +107,8 @@ def test_killed_or_failing_processes_end_the_run_and_it_goes_on_from_the_last_ch
 
     code, output = finish([*torchrun("--standalone", "--nproc_per_node", 2), *line], "nan:1:5")
     assert code != 0 and f"resuming {last_checkpoint(root)}" in output
-    assert output.count("error: the loss is nan at step 5 of epoch 2 (process 1); the batch: ") == 1 and ".jpg" in output
+    assert output.count("error: the loss is nan at step 5 of epoch 2 (process 1); the batch: ") == 1
+    assert ".jpg" in output
     assert "error: process 0 ends, because process 1 has failed: the loss is nan" in output
     assert f"is intact ({last_checkpoint(root)})" in output and epochs_done(root) == 2
 
@@ -118,7 +119,8 @@ def test_numbers_that_torchrun_contradicts_are_reported_together_and_once(tmp_pa
     line = [*torchrun("--standalone", "--nproc_per_node", 2), str(REPOSITORY / "train_lseg.py"), *options]
     code, output = finish(line, "")
     assert code != 0
-    for part in ("--aux", "--devices 3, but torchrun started 2 processes", "--num_nodes 4, but torchrun joined 1 nodes"):
+    contradicted = ("--devices 3, but torchrun started 2 processes", "--num_nodes 4, but torchrun joined 1 nodes")
+    for part in ("--aux", *contradicted):
         assert output.count(part) == 1, output[-3000:]
 
 

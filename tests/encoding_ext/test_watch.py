@@ -63,7 +63,7 @@ def start(kind: str) -> list[subprocess.Popen]:
     ("kind", "codes", "said"),
     [
         ("none", [0, 0], ["", ""]),
-        ("one", [1, 2], ["error: process 0 ends, because process 1 has failed: a.jpg is cut", "error: a.jpg is cut off"]),
+        ("one", [1, 2], ["ends, because process 1 has failed: a.jpg is cut", "error: a.jpg is cut off"]),
         ("bug", [1, 1], ["KeyError: 'x'", "error: process 1 ends, because process 0 has failed: KeyError"]),
     ],
 )
