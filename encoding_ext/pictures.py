@@ -21,6 +21,7 @@ PAPER, INK, LINE = (255, 255, 255), (34, 37, 42), (214, 217, 222)
 # A picture with no more colours than this is taken for a label map and enlarged in hard-edged blocks.
 FEW_COLOURS = 64
 SMALLEST_WITH_LINES = 256
+ROWS_AT_A_TIME = 256
 SMALLEST_WITH_LEGEND = 384
 TITLE_SIZE, HEADING_SIZE, GAP = 17, 24, 10
 WIDEST_ROW_TITLE = 190
@@ -38,15 +39,20 @@ def overlay(image: Picture, labels: np.ndarray, colours: np.ndarray, alpha: floa
     Where two labels meet, a line one pixel wide in almost the full colour (not in small pictures, where it would be
     a bar); unlabelled pixels show the image. Image and labels are of the same size, otherwise ``ValueError``.
     """
-    pixels = np.asarray(_as_pil(image), dtype=np.float32)
+    pixels = np.asarray(_as_pil(image))
     if pixels.shape[:2] != labels.shape:
         raise ValueError(f"the image is {pixels.shape[:2]}, its labels are {labels.shape}: resize one of them first")
-    share = np.full(labels.shape, alpha)
+    share = np.full(labels.shape, alpha, np.float32)
     if max(labels.shape) >= SMALLEST_WITH_LINES:
         share[_borders(labels)] = max(alpha, 0.9)
     share *= labels >= 0
-    mixed = pixels + (colourise(labels, colours) - pixels) * share[..., None]
-    return Image.fromarray(mixed.round().astype(np.uint8))
+    mixed = np.empty_like(pixels)
+    for top in range(0, len(pixels), ROWS_AT_A_TIME):  # a large photo in floating point would fill the memory
+        rows = slice(top, top + ROWS_AT_A_TIME)
+        part = pixels[rows].astype(np.float32)
+        part += (colourise(labels[rows], colours) - part) * share[rows, :, None]
+        mixed[rows] = part.round()
+    return Image.fromarray(mixed)
 
 
 def _borders(labels: np.ndarray) -> np.ndarray:

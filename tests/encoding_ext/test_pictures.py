@@ -44,6 +44,12 @@ def test_overlay_draws_lines_between_labels_of_a_large_picture():
     assert mixed[5, 149, 0] > mixed[5, 100, 0] and mixed[5, 150].tolist() == mixed[5, 200].tolist()
 
 
+def test_overlay_of_a_tall_picture_has_no_seams():
+    image = np.random.default_rng(0).integers(0, 256, (600, 2, 3), dtype=np.uint8)
+    mixed = pixels(overlay(image, np.zeros((600, 2), int), RED_GREEN, 0.5))
+    assert np.abs(mixed - (image + np.array([255, 0, 0])) / 2).max() <= 0.5
+
+
 def test_overlay_of_another_size_is_refused():
     with pytest.raises(ValueError, match="resize"):
         overlay(np.zeros((3, 3, 3), np.uint8), LABELS, RED_GREEN)
