@@ -30,7 +30,7 @@ from encoding_ext.video_reader import import_av
 from encoding_ext.video_writer import WRITERS
 from modules.inference.segmentation import OPACITY, label_colours
 from modules.models.text_encoder import check_labels
-from modules.options import REPOSITORY, add_device_options, add_network_options, block_options
+from modules.options import PRECISIONS, REPOSITORY, add_network_options, block_options
 from modules.prediction.embeddings import FIT_PICTURES, EmbeddingOptions, EmbeddingWriter, parse_size
 from modules.prediction.journal import Journal
 from modules.prediction.outputs import KINDS, MOST_LABELS, PICTURE_FORMATS, Outputs
@@ -68,7 +68,9 @@ def build_parser() -> Parser:
     group.add_argument("--embedding_multi_scale", action="store_true", help="mean over six sizes and mirrored ones")
     group.add_argument("--pca", type=int, metavar="K", help="K principal components, and pictures of the first three")
     add_network_options(parser, backbone=None)
-    add_device_options(parser)
+    group = parser.add_argument_group("device")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: bf16, else fp16; 32 on the CPU")
     return parser
 
 
