@@ -18,7 +18,7 @@ from encoding_ext.errors import InputError
 from encoding_ext.memory import advised, free_bytes, is_out_of_memory
 
 TEST_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-LARGEST_BATCH = {"cpu": 4}  # crops; on two cores the time of a crop no longer falls from here on
+LARGEST_BATCH = {"cpu": 4}  # crops: a few keep all cores busy, more only take memory
 LARGEST_BATCH_ELSEWHERE = 32
 
 

@@ -44,6 +44,6 @@ def cast_products(net: nn.Module, dtype: torch.dtype | None) -> None:
 
 
 def compile_parts(net: nn.Module, **options: object) -> None:
-    """Compile image encoder and decoder in place, with the ``options`` of ``torch.compile``; weights keep their names."""
+    """``torch.compile``, with its ``options``, of image encoder and decoder in place; weights keep their names."""
     net.image_encoder.compile(**options)
     net.decoder.compile(**options)

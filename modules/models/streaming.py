@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from modules.models.precision import full_precision
 from modules.models.upsampling import source_rows, upsampled_rows
 
-STRIP = {"cpu": 2**20}  # numbers in a strip; measured on two cores: twice to four times as fast as whole images
+STRIP = {"cpu": 2**20}  # numbers in a strip: 4 MB, of the size of a processor's cache
 STRIP_ELSEWHERE = 2**25  # few launches count there, not the cache
 
 

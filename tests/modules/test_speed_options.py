@@ -1,4 +1,4 @@
-"""The options that change time and memory alone: they are read, named in the results, refused where they cannot be met."""
+"""The options that change time and memory alone: read, named in the results, refused where they cannot be met."""
 
 from __future__ import annotations
 
