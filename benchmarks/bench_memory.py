@@ -42,7 +42,6 @@ CASES = (
     Case(6000, 4000, 150, "whole"),
     Case(640, 480, 10_000, "whole"),
     Case(6000, 4000, 150, "windows"),
-    Case(6000, 4000, 150, "multi_scale"),
 )
 
 
