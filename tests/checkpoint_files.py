@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from modules.checkpoints import to_official
+from modules.checkpoints import METADATA_KEY, metadata_of, to_official
 from modules.models import LSegNet
 
 CALLBACK_CLASS = b"pytorch_lightning.callbacks.model_checkpoint\nModelCheckpoint"
@@ -55,6 +55,13 @@ def official_content(net: LSegNet, weights: dict[str, Tensor] | None = None) -> 
 def official_file(net: LSegNet, path: Path, weights: dict[str, Tensor] | None = None) -> Path:
     """Write that to ``path``."""
     torch.save(official_content(net, weights), path)
+    return path
+
+
+def own_file(net: LSegNet, path: Path) -> Path:
+    """Write what the training scripts here save of ``net``, as far as it is needed to use it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": to_official(net.state_dict()), METADATA_KEY: metadata_of(net)}, path)
     return path
 
 

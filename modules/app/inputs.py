@@ -1,0 +1,102 @@
+"""What visitors send, checked against limits that keep one visitor from taking the machine of all."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from encoding_ext.errors import InputError, raise_all
+from encoding_ext.image_input import read_rgb, to_pixels
+
+MAX_UPLOAD_MB = 20
+MAX_PIXELS = 50_000_000  # refused before they are decoded
+LONGEST_SIDE = 1280  # of what is worked on: the network looks at about 520, and screens show little more
+MAX_LABELS = 200
+MAX_LETTERS = 200  # of a label; CLIP reads 77 tokens
+
+
+def parse_labels(text: str) -> list[str]:
+    """Labels, one a line or separated by commas, without blanks around them.
+
+    Raises:
+        InputError: none, too many, one twice, one too long; all that is wrong at once.
+    """
+    labels = [label for label in (" ".join(part.split()) for part in re.split(r"[\n,]", text)) if label]
+    if not labels:
+        raise InputError("There is no label: write some, one a line or separated by commas.")
+    problems = []
+    if len(labels) > MAX_LABELS:
+        problems.append(f"These are {len(labels)} labels; at most {MAX_LABELS} are possible here. Take some out.")
+    twice = [label for label, count in Counter(labels).items() if count > 1]
+    if twice:
+        problems.append(f"Given more than once: {_few(twice)}. Two equal labels cannot both win: take one out.")
+    long = [f"{label[:30]}…" for label in labels if len(label) > MAX_LETTERS]
+    if long:
+        problems.append(f"Longer than {MAX_LETTERS} letters: {_few(long)}. CLIP reads no more: shorten it.")
+    raise_all(problems)
+    return labels
+
+
+def parse_query(text: str) -> str:
+    """One text without blanks around it, or "" for none; ``InputError`` if it is too long."""
+    query = " ".join(text.split())
+    if len(query) > MAX_LETTERS:
+        raise InputError(f"The text is longer than {MAX_LETTERS} letters. CLIP reads no more: shorten it.")
+    return query
+
+
+def read_picture(data: bytes, name: str) -> tuple[np.ndarray, str]:
+    """An uploaded or sample file as (H, W, 3) uint8 and a note, "" unless it was made smaller.
+
+    Raises:
+        InputError: an empty or too large file, no image, too many pixels, damaged.
+    """
+    if not data:
+        raise InputError(f"{name} is empty (0 bytes); choose another file.")
+    if len(data) > MAX_UPLOAD_MB * 2**20:
+        megabytes = len(data) / 2**20
+        raise InputError(f"{name} has {megabytes:.0f} MB; at most {MAX_UPLOAD_MB} MB are taken. Make it smaller.")
+    try:
+        picture = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError:
+        raise InputError(f"{name} has far too many pixels; at most {MAX_PIXELS // 10**6} million are taken.") from None
+    except Exception as error:  # Pillow's readers raise anything
+        raise InputError(f"{name} is not an image that can be read here; PNG, JPEG and WebP can.") from error
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"{name} has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are taken. Make it smaller."
+        )
+    try:
+        pixels = to_pixels(read_rgb(picture, MAX_PIXELS))
+    except InputError as error:
+        raise InputError(str(error).replace("the PIL image", name)) from error
+    return _shrunk(pixels)
+
+
+def read_sample(path: Path) -> tuple[np.ndarray, str]:
+    """``read_picture`` of a file on this machine; ``InputError`` if it has gone."""
+    try:
+        return read_picture(path.read_bytes(), path.name)
+    except OSError as error:
+        raise InputError(f"The sample {path.name} cannot be read ({error.strerror}); upload a picture.") from error
+
+
+def _shrunk(pixels: np.ndarray) -> tuple[np.ndarray, str]:
+    height, width = pixels.shape[:2]
+    factor = LONGEST_SIDE / max(height, width)
+    if factor >= 1:
+        return pixels, ""
+    size = max(round(width * factor), 1), max(round(height * factor), 1)
+    small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
+    note = f"{width} x {height} pixels, worked on as {size[0]} x {size[1]}. `predict_lseg.py` keeps the full size."
+    return np.asarray(small), note
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,70 @@
+"""What a machine has to show: checkpoints, and the pictures and labels that suit them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from encoding_ext.errors import InputError
+from modules.options import REPOSITORY
+
+SUFFIXES = (".ckpt", ".pth")
+TRAINED = "runs*/trained_seed*/version_*/checkpoints/last.ckpt"  # where quickstart.sh leaves the miniature
+SAMPLE = REPOSITORY / "docs" / "sample.png"
+MOST_SAMPLES = 12
+
+
+def found_checkpoints(checkpoint_dir: Path, quickstart: Path) -> list[Path]:
+    """Every checkpoint in ``checkpoint_dir`` and its folders, then those that quickstart.sh trained."""
+    own = sorted(path for path in checkpoint_dir.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    return own + sorted(quickstart.glob(TRAINED))
+
+
+def default_checkpoint(checkpoint_dir: Path = REPOSITORY / "checkpoints", quickstart: Path | None = None) -> Path:
+    """The miniature's checkpoint, or the first of any; ``InputError`` that says how to get one."""
+    quickstart = quickstart or REPOSITORY / "quickstart"
+    found = sorted(quickstart.glob(TRAINED)) or found_checkpoints(checkpoint_dir, quickstart)
+    if not found:
+        raise InputError(
+            f"there is no checkpoint in {checkpoint_dir} and none of the miniature in {quickstart}; run "
+            "`bash quickstart.sh` (about ten minutes), or put an official file into checkpoints/"
+        )
+    return found[0]
+
+
+def name_of(checkpoint: Path, checkpoint_dir: Path) -> str:
+    """A short name for lists, without the folders that all runs have, or this machine's."""
+    path, folder = checkpoint.absolute(), checkpoint_dir.absolute()
+    if path.is_relative_to(folder):
+        parts = path.relative_to(folder).parts
+        return "/".join(part for part in parts if part != "checkpoints")
+    version, run = ([*(parent.name for parent in path.parents), "", ""])[1:3]
+    return f"miniature, {run.removeprefix('trained_')}, {version}" if run.startswith("trained_seed") else path.name
+
+
+def miniature_folder(checkpoint: Path) -> Path | None:
+    """The miniature world that quickstart.sh trained a checkpoint on, if it is one of those and the world is there.
+
+    ``runs/trained_seed1/...`` belongs to ``datasets_seed1``, ``runs_short/trained_seed1/...`` to
+    ``datasets_seed1_short``.
+    """
+    if len(checkpoint.parents) < 5:
+        return None
+    runs, run = checkpoint.parents[3], checkpoint.parents[2].name
+    seed, kind = run.removeprefix("trained_"), runs.name.removeprefix("runs")
+    folder = runs.parent / f"datasets_{seed}{kind}" / "miniature"
+    return folder if seed != run and folder.is_dir() else None
+
+
+def sample_pictures(checkpoint: Path) -> list[Path]:
+    """Pictures to try a checkpoint with: validation images of the miniature, or the one that lies in docs/."""
+    folder = miniature_folder(checkpoint)
+    images = sorted((folder / "images" / "validation").glob("*.jpg")) if folder else []
+    return images[:MOST_SAMPLES] or [SAMPLE]
+
+
+def label_lists(checkpoint: Path) -> dict[str, list[str]]:
+    """Label lists of the miniature by name; empty for other checkpoints."""
+    folder = miniature_folder(checkpoint)
+    files = {"all labels of the miniature": "labels.txt", "synonyms that it never saw": "synonyms.txt"}
+    paths = {name: folder / file for name, file in files.items()} if folder else {}
+    return {name: path.read_text().splitlines() for name, path in paths.items() if path.is_file()}
