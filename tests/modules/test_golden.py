@@ -58,7 +58,7 @@ def test_last_path_of_the_decoder(network, backbone, golden_net):
 def test_multiscale_protocol(golden_net):
     net = golden_net("vitb32_arch0", "clip_vitb32_384")
     golden = np.load(GOLDEN / "multiscale_vitb32_300x400.npz")
-    evaluate = MultiScaleEvaluator(net, len(net.labels), window_batch=4)
+    evaluate = MultiScaleEvaluator(net.half_logits, len(net.labels))
     scores = evaluate(golden_image(300, 400, seed=21, batch=1))
     # A sum of 12 and more forwards: each may differ by 1e-3.
     assert_golden(scores, golden, atol=6e-3)
