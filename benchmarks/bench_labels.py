@@ -1,0 +1,73 @@
+"""Time and memory of one image's segmentation against the number of labels, 2 to 10,000.
+
+The project's ``net.segment`` compares labels in chunks; its labels are encoded once, outside the timing (here: random
+vectors). The plain procedure sends all labels through the text tower every time and makes all logits at full size: it
+is measured only up to --plain_up_to labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks import plain
+from benchmarks.common import SEED, build_parser, matrix_rates, network, parse, pictures, report
+from benchmarks.measuring import Maker, Work, alternate, row
+from encoding_ext.errors import InputError, run_script
+
+COUNTS = [2, 150, 1000, 10_000]
+DEFAULTS = {
+    "cpu": {"backbone": "clip_vitb32_384", "size": 480, "batch": 1, "labels": COUNTS, "rounds": 3, "plain_up_to": 150},
+    "cuda": {
+        "backbone": "clip_vitl16_384", "size": 480, "batch": 1, "labels": COUNTS, "rounds": 10, "plain_up_to": 1000
+    },
+}
+
+
+def plain_segment(labels: int, options: argparse.Namespace) -> Work:
+    """All at once, float32."""
+    here = argparse.Namespace(**vars(options) | {"labels": labels})
+    net, images = plain.prepare(network(here)), pictures(options)
+    return Work(torch.no_grad()(lambda: [plain.logits(net, images, net.labels).argmax(1)]), options.batch)
+
+
+def project_segment(labels: int, options: argparse.Namespace) -> Work:
+    """In chunks, float32."""
+    net, images = network(argparse.Namespace(**vars(options) | {"labels": 1})), pictures(options)
+    shape = (labels, net.text_encoder.embed_dim)
+    text = F.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(SEED)), dim=-1).to(options.device)
+    return Work(lambda: [net.segment(images, text)[1]], options.batch)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure every number of labels in one run."""
+    parser = build_parser(__doc__, "labels")
+    parser.add_argument("--labels", type=int, nargs="+", help="how many, one run for each")
+    parser.add_argument("--plain_up_to", type=int, help="labels beyond which the plain procedure is left out")
+    options = parse(parser, argv, DEFAULTS)
+    counts = [options.labels] if isinstance(options.labels, int) else options.labels
+    if min(counts) < 1:
+        raise InputError(f"--labels is {min(counts)}, but has to be at least 1")
+    makers: dict[str, Maker] = {f"project {count}": partial(project_segment, count) for count in counts}
+    makers |= {f"plain {count}": partial(plain_segment, count) for count in counts if count <= options.plain_up_to}
+    measured, _ = alternate(makers, options, options.rounds)
+    rates, rows = matrix_rates(options.device, options.quick), []
+    for count in counts:
+        what = f"segmentation, {options.backbone}, {options.size}x{options.size}, {count} labels"
+        reference = measured.get(f"plain {count}")
+        for procedure in ("plain", "project"):
+            if each := measured.get(f"{procedure} {count}"):
+                rows.append(row(what, procedure, each, rates["float32"], "images", reference, labels=count))
+    report("labels", options, rates, rows)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,230 @@
+"""Timing several procedures in alternation, each in a process of its own, so that each has its own peak memory.
+
+The processes live through the whole run and wait while another one computes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import multiprocessing
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.common import synchronize
+from encoding_ext.errors import InputError
+from encoding_ext.memory import is_out_of_memory
+
+LEAST_SECONDS = 0.2  # of one timing on a GPU: shorter work is repeated within it
+PRELOADED = ["torch", "torchvision", "timm", "pytorch_lightning"]  # slow to import: once for all processes
+
+
+@dataclass
+class Work:
+    """What a process does again and again.
+
+    Attributes:
+        run: the work; it returns a list of tensors that can be asked for, or anything else.
+        items: how much of it there is (images, samples), for the throughput.
+        part: a part of ``run`` that is done once before the timings, to warm up and to count FLOPs; default: ``run``.
+        parts: how many such parts ``run`` consists of.
+        seconds: what a timing of ``run`` amounts to, where that is more than the clock shows.
+    """
+
+    run: Callable[[], Any]
+    items: float
+    part: Callable[[], Any] | None = None
+    parts: int = 1
+    seconds: Callable[[float], float] = float
+
+
+Maker = Callable[[argparse.Namespace], Work]
+
+
+class Process:
+    """A procedure in its own process. ``maker`` is a function of a module, called there with ``options``."""
+
+    def __init__(self, maker: Maker, options: argparse.Namespace) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, maker, options), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def ask(self, question: str) -> None:
+        """Let it begin; see ``_Server`` for the questions."""
+        self._pipe.send(question)
+
+    def answer(self) -> Any:
+        """What the last question gave, or the error that it ended with; ``MemoryError`` if memory was short."""
+        try:
+            error, value = self._pipe.recv()
+        except EOFError:
+            raise MemoryError("the process of a benchmark was killed; was memory short?") from None
+        if error is not None:
+            raise error(value)
+        return value
+
+    def __call__(self, question: str) -> Any:
+        self.ask(question)
+        return self.answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()  # which it notices, unless it waits for another process that has failed
+        self._process.join(timeout=10)
+        self._process.terminate()
+
+
+class _Server:
+    """Answers questions about one work."""
+
+    def __init__(self, maker: Maker, options: argparse.Namespace) -> None:
+        torch.set_num_threads(options.threads)
+        self.device = options.device
+        self.work = maker(options)
+        self.repeats = 1
+        self.returned: Any = None
+
+    def warm_up(self) -> dict[str, float]:
+        """Do a part of the work once, counting; how much floating-point work a run is."""
+        part = self.work.part or self.work.run
+        # The counter knows matrix products and convolutions; "math" is attention made of those.
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            part()
+        started = time.perf_counter()
+        if self.device != "cpu":  # the first run of anything on a GPU is no measure
+            part()
+        synchronize(self.device)
+        seconds = (time.perf_counter() - started) * self.work.parts
+        if self.device != "cpu":
+            self.repeats = max(1, min(100, int(LEAST_SECONDS / max(seconds, 1e-6))))
+        forget_peak(self.device)
+        return {"flop": counter.get_total_flops() * self.work.parts, "items": self.work.items}
+
+    def time(self) -> float:
+        """Seconds of one run."""
+        self.returned = None
+        synchronize(self.device)
+        started = time.perf_counter()
+        for _ in range(self.repeats):
+            self.returned = self.work.run()
+        synchronize(self.device)
+        return self.work.seconds((time.perf_counter() - started) / self.repeats)
+
+    def peak(self) -> float:
+        """Bytes: of the whole process on a CPU, of its tensors on a GPU. Of the timed runs."""
+        return memory(self.device, peak=True)
+
+    def result(self) -> Any:
+        """What the last run returned, tensors as arrays."""
+        if isinstance(self.returned, list):
+            return [each.cpu().numpy() for each in self.returned]
+        return self.returned
+
+
+def _serve(pipe: Connection, maker: Maker, options: argparse.Namespace) -> None:
+    server: _Server | None = None
+    while True:
+        try:
+            question = pipe.recv()
+        except EOFError:
+            return
+        try:
+            server = server or _Server(maker, options)
+            answer = (None, getattr(server, question)())
+        except InputError as error:
+            answer = (InputError, str(error))
+        except Exception as error:
+            short = isinstance(error, RuntimeError) and is_out_of_memory(error)
+            answer = (MemoryError if short else RuntimeError, traceback.format_exc())
+        pipe.send(answer)
+
+
+def memory(device: str, peak: bool = False) -> float:
+    """Bytes in use: of this process on a CPU (resident; no ``ru_maxrss``, which a process inherits), else on the GPU."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
+    if not sys.platform.startswith("linux"):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024.0 * int(lines["VmHWM" if peak else "VmRSS"].split()[0])
+
+
+def forget_peak(device: str) -> None:
+    """Let peaks count from here."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM := VmRSS
+
+
+def alternate(
+    makers: dict[str, Maker], options: argparse.Namespace, rounds: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Time all procedures ``rounds`` times, one after the other in each round.
+
+    Returns:
+        by name: {"seconds": [...], "flop": of a run, "items": of a run, "peak_bytes"}; by name: what the last run gave.
+    """
+    processes = {name: Process(maker, options) for name, maker in makers.items()}
+    try:
+        measured = {name: process("warm_up") | {"seconds": []} for name, process in processes.items()}
+        for _ in range(rounds):
+            for name, process in processes.items():
+                measured[name]["seconds"].append(process("time"))
+        for name, process in processes.items():
+            measured[name]["peak_bytes"] = process("peak")
+        return measured, {name: process("result") for name, process in processes.items()}
+    finally:
+        for process in processes.values():
+            process.close()
+
+
+def row(
+    what: str,
+    procedure: str,
+    measured: dict[str, Any],
+    rate: float,
+    unit: str,
+    plain: dict[str, Any] | None,
+    **more: Any,
+) -> dict[str, Any]:
+    """One line of the results. ``rate``: FLOP/s of the matrix product in its precision; ``plain``: compared with."""
+    seconds = statistics.median(measured["seconds"])
+    flop_per_s = measured["flop"] / seconds
+    return {
+        "what": what,
+        "procedure": procedure,
+        "seconds": measured["seconds"],
+        "least_seconds": min(measured["seconds"]),
+        "ratio": measured["items"] / seconds * statistics.median(plain["seconds"]) / plain["items"] if plain else None,
+        "memory_ratio": measured["peak_bytes"] / plain["peak_bytes"] if plain else None,
+        "per_second": measured["items"] / seconds,
+        "unit": unit,
+        "peak_bytes": measured["peak_bytes"],
+        "flop": measured["flop"],
+        "flop_per_s": flop_per_s,
+        "share": flop_per_s / rate,
+        **more,
+    }
+
+
+def agreement(maps: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> float:
+    """The share of pixels with the same label in two lists of label maps."""
+    same = [(one == other).ravel() for one, other in zip(maps, others, strict=True)]
+    return float(np.concatenate(same).mean())

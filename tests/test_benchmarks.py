@@ -1,0 +1,100 @@
+"""The benchmarks compare equals, and every script runs to its end and writes what it promises."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+
+import pytest
+import torch
+
+from benchmarks import plain, table
+from encoding_ext.evaluator import MultiScaleEvaluator
+from modules.lseg_module import LSegModule
+from scripts import run
+from tiny import LABELS, TINY, pictures, tiny_net
+
+BLOCKS = ({}, {"arch_option": 1, "block_depth": 2}, {"arch_option": 2, "block_depth": 2})
+ROW_FIELDS = {
+    *("what", "procedure", "seconds", "least_seconds", "ratio", "memory_ratio", "per_second", "unit"),
+    *("peak_bytes", "flop", "flop_per_s", "share"),
+}
+SCRIPTS = {
+    "forward": (5, ["--batch", "2"]),
+    "train_step": (4, ["--labels", "3"]),
+    "evaluate": (3, ["--images", "2", "--texts", "1"]),
+    "labels": (3, ["--labels", "2", "7", "--plain_up_to", "2"]),
+    "scaling": (2, ["--batch", "2"]),
+}
+
+
+@pytest.mark.parametrize("backbone", TINY)
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_plain_procedure_is_the_same_function(backbone, block, batch):
+    net, images = tiny_net(backbone, **block), pictures(batch, 64, 96)
+    ours = net(images)
+    theirs = plain.logits(plain.prepare(deepcopy(net)), images, LABELS)
+    assert ours.shape == theirs.shape == (batch, len(LABELS), 64, 96)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("backbone", TINY)
+def test_it_learns_the_same_and_goes_through_the_text_tower(backbone):
+    net = tiny_net(backbone).train()
+    twin = plain.prepare(deepcopy(net))
+    images, target = pictures(2, 64, 64), torch.randint(-1, len(LABELS), (2, 64, 64))
+    ours = LSegModule(net).loss(net.half_logits(images), target)
+    theirs = plain.loss(twin, images, LABELS, target)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    ours.backward()
+    theirs.backward()
+    largest = max(p.grad.abs().max() for p in twin.decoder.parameters() if p.grad is not None)
+    for (name, mine), other in zip(net.named_parameters(), twin.parameters(), strict=True):
+        if name.startswith("text_encoder"):
+            assert mine.grad is None
+        elif mine.grad is not None:
+            torch.testing.assert_close(mine.grad, other.grad, atol=1e-4 * float(largest), rtol=1e-3, msg=name)
+    assert twin.text_encoder.text_projection.grad.abs().sum() > 0
+
+
+def test_its_multi_scale_scores_are_the_evaluators():
+    net, image = tiny_net("tiny_resnet"), pictures(1, 50, 77)
+    black, scales = [-m / s for m, s in zip(net.mean, net.std)], (0.5, 1.0, 1.75)
+    evaluator = MultiScaleEvaluator(net.half_logits, len(LABELS), 70, 64, scales, mean=net.mean, std=net.std)
+    theirs = plain.multi_scale_scores(lambda crop: plain.logits(net, crop, LABELS), image, black, 70, 64, scales)
+    torch.testing.assert_close(evaluator(image), theirs, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_quick_run_writes_what_it_promises(name, tmp_path):
+    rows, arguments = SCRIPTS[name]
+    output = run(
+        f"benchmarks/bench_{name}.py", "--quick", "--device", "cpu", "--output", tmp_path / "out", *arguments,
+        cwd=tmp_path,
+    )
+    text = (tmp_path / "out" / f"{name}_cpu.json").read_text()
+    result = json.loads(text)
+    assert len(result["rows"]) == rows
+    for row in result["rows"]:
+        assert row.keys() >= ROW_FIELDS
+        assert row["flop"] > 0 and row["peak_bytes"] > 1e6 and all(seconds > 0 for seconds in row["seconds"])
+        assert row["procedure"] in output
+    assert result["command"].startswith(f"python benchmarks/bench_{name}.py --")
+    assert arguments[0] in result["command"] and arguments[1] in result["command"]
+    assert result["machine"]["torch"] and set(result["matrix_product_flop_per_s"]) == {"float32", "bfloat16"}
+    assert str(tmp_path) not in text, "nothing that names the machine"
+    if name == "forward":
+        assert all(row["agreement"] == 1 for row in result["rows"][:2])
+        assert result["settings"]["batch"] == 2 and result["rows"][0]["per_second"] > 0
+    if name == "evaluate":
+        assert result["rows"][1]["agreement"] > 0.9999
+    assert result["rows"][0]["procedure"] in table.markdown(tmp_path / "out")
+
+
+def test_numbers_that_do_not_fit_are_refused_together(tmp_path):
+    output = run(
+        "benchmarks/bench_forward.py", "--quick", "--size", "50", "--batch", "0", "--output", tmp_path, cwd=tmp_path,
+        code=2,
+    )
+    assert "--size is 50" in output and "--batch is 0" in output and "Traceback" not in output
