@@ -35,23 +35,21 @@ export default function({ parentElement, data, setStateValue }) {
 }
 """
 
-_component = st.components.v2.component("lseg_clickable", html=_HTML, css=_CSS, js=_JS)
-
-
 def clickable_picture(picture: Image.Image, key: str) -> tuple[float, float] | None:
-    """Show a picture; where it was last clicked, as shares (x, y) of its width and height, 0..1. None: not yet.
+    """Show a picture; where it was last clicked, as shares (y, x) of its height and width, 0..1. None: not yet.
 
     ``key``: another one forgets the click.
     """
+    # Registered at every run: at import it would belong to whichever runtime happened to be there, in tests to none.
+    component = st.components.v2.component("lseg_clickable", html=_HTML, css=_CSS, js=_JS)
     before = (st.session_state.get(key) or {}).get("pixel")
-    clicked = _component(
-        key=key, data={"image": data_uri(picture), "pixel": before}, on_pixel_change=lambda: None
-    ).get("pixel")
-    return _checked(clicked)
+    state = component(key=key, data={"image": data_uri(picture), "pixel": before}, on_pixel_change=lambda: None)
+    return _checked(state.get("pixel"))
 
 
 def _checked(pixel: object) -> tuple[float, float] | None:
     """A browser may send anything."""
     if isinstance(pixel, list) and len(pixel) == 2 and all(isinstance(share, int | float) for share in pixel):
-        return float(pixel[0]), float(pixel[1])
+        x, y = pixel
+        return min(max(float(y), 0.0), 1.0), min(max(float(x), 0.0), 1.0)
     return None

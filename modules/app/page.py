@@ -5,6 +5,7 @@ Only the network is shared. What belongs to a visitor lies in ``st.session_state
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Choice:
 
     predictor: SharedPredictor
     lists: dict[str, list[str]]
-    source: tuple[str, ...]
+    source: tuple[Hashable, ...]
     picture: np.ndarray
     note: str
 
@@ -96,14 +97,14 @@ def _sidebar(found: list[Path], checkpoint_dir: Path, device: str, lists: dict[s
         )
         st.caption("Pictures stay in the memory of this session and are gone when it ends.")
         if upload is not None:
-            picture, note = inputs.read_picture(upload.getvalue(), upload.name)
+            picture = _work().picture(upload.file_id, lambda: inputs.read_picture(upload.getvalue(), upload.name))
         else:
-            picture, note = inputs.read_sample(sample)
-    source = (str(checkpoint), str(modified), upload.file_id if upload is not None else str(sample))
+            picture = _work().picture(sample, lambda: inputs.read_sample(sample))
+    source = (checkpoint, modified, upload.file_id if upload is not None else sample)
     own = {"the network's own": list(predictor.labels)} if predictor.labels else {}
     everyday = {"everyday things": EVERYDAY}
     mine = label_lists(checkpoint)
-    return Choice(predictor, {**mine, **own, **({} if mine else everyday), **lists}, source, picture, note)
+    return Choice(predictor, {**mine, **own, **({} if mine else everyday), **lists}, source, *picture)
 
 
 # ------------------------------------------------------------------------------------------------- picture and labels
@@ -122,9 +123,9 @@ def _segment(choice: Choice) -> None:
         if result is None:
             st.image(drawing.shown_photo(choice.picture))
             return
-        pixel = _picture(choice, result, view, query, opacity)
+        point = _picture(choice, result, view, query, opacity)
     with right:
-        _pixel(choice, result, pixel)
+        _nearest(choice, result, point)
         _downloads(result, opacity)
 
 
@@ -144,7 +145,7 @@ def _result(choice: Choice) -> Segmentation | None:
         "Labels",
         "\n".join(choice.lists[name]),
         height=180,
-        key=f"labels: {choice.source[0]} {name}",
+        key=f"labels {hash(choice.source[0])} {name}",  # keys go to the browser: without this machine's paths
         help=f"One a line, or separated by commas; at most {inputs.MAX_LABELS}. Ctrl+Enter applies.",
     )
     try:
@@ -160,8 +161,8 @@ def _result(choice: Choice) -> Segmentation | None:
 
 def _picture(
     choice: Choice, result: Segmentation, view: str, query: str, opacity: float
-) -> tuple[int, int] | None:
-    """The view; the pixel (row, column) that was clicked in it."""
+) -> tuple[float, float] | None:
+    """The view; the point that was clicked in it, as shares (y, x) of height and width."""
     cosines = None
     if view == LABELS:
         picture = drawing.shown_labels(result, opacity)
@@ -174,25 +175,24 @@ def _picture(
         picture = drawing.shown_heat(result.image, cosines, opacity)
     else:
         picture = drawing.shown_photo(result.image)
-    clicked = clickable_picture(picture, key="picture: " + " ".join(choice.source))
-    pixel = pixel_at(clicked, *result.mask.shape) if clicked else None
+    point = clickable_picture(picture, key=f"picture {hash(choice.source)}")
     if cosines is not None:
         st.html(drawing.heat_scale_html(cosines))
-        here = f" At the marked pixel: {cosines[pixel]:.3f}." if pixel else ""
+        here = f" At the marked pixel: {cosines[pixel_at(*point, *cosines.shape)]:.3f}." if point else ""
         st.caption(f"Cosine of every pixel with the text, from the lowest to the highest in this picture.{here}")
     if choice.note:
         st.caption(choice.note)
-    return pixel
+    return point
 
 
-def _pixel(choice: Choice, result: Segmentation, pixel: tuple[int, int] | None) -> None:
+def _nearest(choice: Choice, result: Segmentation, point: tuple[float, float] | None) -> None:
     """The labels nearest to the clicked pixel."""
-    if pixel is None:
+    if point is None:
         st.caption("Click a pixel of the picture to see the labels nearest to it.")
         return
-    row, column = pixel
+    row, column = pixel_at(*point, *result.mask.shape)
     st.markdown(f"**Pixel {column}, {row}**", help="Probability among these labels, and score: cosine / 0.07.")
-    near = _work().nearest(choice.predictor, row, column)
+    near = _work().nearest(choice.predictor, *point)
     st.html(drawing.nearest_html(near, drawing.label_colours(len(result.labels))))
 
 

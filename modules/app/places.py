@@ -37,8 +37,11 @@ def name_of(checkpoint: Path, checkpoint_dir: Path) -> str:
     if path.is_relative_to(folder):
         parts = path.relative_to(folder).parts
         return "/".join(part for part in parts if part != "checkpoints")
-    version, run = ([*(parent.name for parent in path.parents), "", ""])[1:3]
-    return f"miniature, {run.removeprefix('trained_')}, {version}" if run.startswith("trained_seed") else path.name
+    folders = [folder.name for folder in path.parents]  # checkpoints, version_0, trained_seed0, runs_short, ...
+    if len(folders) < 4 or not folders[2].startswith("trained_seed"):
+        return path.name
+    kind = folders[3].removeprefix("runs").replace("_", ", ")
+    return f"miniature{kind}, {folders[2].removeprefix('trained_')}, {folders[1]}"
 
 
 def miniature_folder(checkpoint: Path) -> Path | None:

@@ -5,17 +5,19 @@ Legend: H x W the picture, N labels, k the best of them.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from modules.predictor import LSegPredictor, Segmentation
 
 NEAREST = 5
+MOST_SCORED = 640  # rows or columns of which the best labels are kept: about as fine as what the network sees
 MOST_TEXTS = 5000  # whose embeddings a network that runs for weeks remembers
 
 
@@ -26,6 +28,26 @@ class Near(NamedTuple):
     label: str
     score: float
     probability: float
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The best labels everywhere. numbers, scores: (k, h, w), best first; confidence: (h, w) of the best."""
+
+    labels: list[str]
+    numbers: np.ndarray
+    scores: np.ndarray
+    confidence: np.ndarray
+
+    def at(self, y: float, x: float) -> list[Near]:
+        """Those at a point, given as shares of height and width, best first."""
+        row, column = pixel_at(y, x, *self.confidence.shape)
+        scores = self.scores[:, row, column]
+        shares = self.confidence[row, column] * np.exp(scores - scores[0])
+        return [
+            Near(int(number), self.labels[number], float(score), float(share))
+            for number, score, share in zip(self.numbers[:, row, column], scores, shares)
+        ]
 
 
 class SharedPredictor:
@@ -55,10 +77,14 @@ class SharedPredictor:
             self._remember([query])
             return self._predictor.heatmap(picture, query)
 
-    def scores(self, result: Segmentation) -> tuple[np.ndarray, np.ndarray]:
-        """The best labels of every pixel: (k, H, W) numbers and scores."""
+    def nearest(self, result: Segmentation) -> Nearest:
+        """The best labels of all pixels, on a grid that is coarser than a large picture."""
+        step = math.ceil(max(result.mask.shape) / MOST_SCORED)
         with self._lock:
-            return result.scores(NEAREST)
+            if step > 1:
+                grid = replace(result.encoded, pixels=result.image[::step, ::step])
+                result = self._predictor.segment(replace(result, encoded=grid), result.labels)
+            return Nearest(result.labels, *result.scores(NEAREST), result.confidence)
 
     def _remember(self, texts: Sequence[str]) -> None:
         """Forget all texts when they become too many: the text tower keeps what it was ever asked."""
@@ -77,39 +103,40 @@ class Work:
 
     source: Hashable = None
     result: Segmentation | None = None
-    _scores: tuple[np.ndarray, np.ndarray] | None = None
-    _heat: dict[str, np.ndarray] = field(default_factory=dict)
+    _nearest: Nearest | None = None
+    _heat: dict[str, np.ndarray] = field(default_factory=dict)  # of the last query
+    _picture: dict[Hashable, Any] = field(default_factory=dict)  # the last one
+
+    def picture(self, source: Hashable, read: Callable[[], Any]) -> Any:
+        """What ``read`` returns, called only where another picture was read last."""
+        if source not in self._picture:
+            self._picture = {source: read()}
+        return self._picture[source]
 
     def segment(
         self, predictor: SharedPredictor, source: Hashable, picture: np.ndarray, labels: Sequence[str]
     ) -> Segmentation:
         """The picture under these labels; only a new picture goes through the network."""
         if source != self.source:
-            self.source, self.result, self._scores, self._heat = source, None, None, {}
+            self.source, self.result, self._nearest, self._heat = source, None, None, {}
         if self.result is None or self.result.labels != list(labels):
             self.result = predictor.segment(picture if self.result is None else self.result, labels)
-            self._scores = None
+            self._nearest = None
         return self.result
 
     def heatmap(self, predictor: SharedPredictor, query: str) -> np.ndarray:
-        """Cosines of the segmented picture with a text, (H, W); the last one is kept."""
+        """Cosines of the segmented picture with a text, (H, W)."""
         if query not in self._heat:
             self._heat = {query: predictor.heatmap(self.result, query)}
         return self._heat[query]
 
-    def nearest(self, predictor: SharedPredictor, row: int, column: int) -> list[Near]:
-        """The labels nearest to a pixel of the segmented picture, best first."""
-        if self._scores is None:
-            self._scores = predictor.scores(self.result)
-        numbers, scores = (part[:, row, column] for part in self._scores)
-        shares = self.result.confidence[row, column] * np.exp(scores - scores[0])
-        return [
-            Near(int(number), self.result.labels[number], float(score), float(share))
-            for number, score, share in zip(numbers, scores, shares)
-        ]
+    def nearest(self, predictor: SharedPredictor, y: float, x: float) -> list[Near]:
+        """The labels nearest to a point of the segmented picture, given as shares of its height and width."""
+        if self._nearest is None:
+            self._nearest = predictor.nearest(self.result)
+        return self._nearest.at(y, x)
 
 
-def pixel_at(fractions: tuple[float, float], height: int, width: int) -> tuple[int, int]:
-    """(row, column) under a point given as shares (x, y) of a picture's width and height."""
-    x, y = fractions
+def pixel_at(y: float, x: float, height: int, width: int) -> tuple[int, int]:
+    """(row, column) under a point given as shares of a picture's height and width."""
     return min(max(int(y * height), 0), height - 1), min(max(int(x * width), 0), width - 1)

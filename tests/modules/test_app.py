@@ -61,16 +61,22 @@ def test_texts_are_forgotten_when_they_become_many(shared, monkeypatch):
 
 def test_work_is_redone_only_where_it_changed(shared, monkeypatch):
     calls = []
-    for name in ("segment", "heatmap", "scores"):
+    for name in ("segment", "heatmap", "nearest"):
         original = getattr(shared, name)
         monkeypatch.setattr(
             shared, name, lambda *a, name=name, original=original: calls.append(name) or original(*a), raising=False
         )
     mine, photo = Work(), picture(40, 50)
+    reads = []
+    for source in ("one", "one", "two", "one"):
+        assert mine.picture(source, lambda source=source: reads.append(source) or photo) is photo
+    assert reads == ["one", "two", "one"]
     first = mine.segment(shared, "one", photo, ["cat", "dog"])
     assert mine.segment(shared, "one", photo, ["cat", "dog"]) is first
-    mine.nearest(shared, 3, 4), mine.nearest(shared, 5, 6), mine.heatmap(shared, "sky"), mine.heatmap(shared, "sky")
-    assert calls == ["segment", "scores", "heatmap"]
+    for _ in range(2):
+        mine.nearest(shared, 0.3, 0.4)
+        mine.heatmap(shared, "sky")
+    assert calls == ["segment", "nearest", "heatmap"]
     again = mine.segment(shared, "one", photo, ["dog"])
     assert again.encoded is first.encoded and mine.nearest(shared, 0, 0)[0].probability == pytest.approx(1)
     other = mine.segment(shared, "two", picture(30, 30), ["dog"])
@@ -78,9 +84,28 @@ def test_work_is_redone_only_where_it_changed(shared, monkeypatch):
 
 
 def test_pixels_under_points():
-    assert pixel_at((0, 0), 10, 20) == (0, 0)
-    assert pixel_at((0.5, 0.26), 10, 20) == (2, 10)
-    assert pixel_at((1, 1.2), 10, 20) == (9, 19) and pixel_at((-0.1, 0), 10, 20) == (0, 0)
+    assert pixel_at(0, 0, 10, 20) == (0, 0)
+    assert pixel_at(0.26, 0.5, 10, 20) == (2, 10)
+    assert pixel_at(1, 1.2, 10, 20) == (9, 19) and pixel_at(-0.1, 0, 10, 20) == (0, 0)
+
+
+def test_nearest_labels_are_the_scores_of_the_result_on_a_coarser_grid_for_large_pictures(shared, monkeypatch):
+    labels, photo = ["cat", "dog", "sky", "a red car", "grass", "water"], picture(90, 120)
+    mine = Work()
+    result = mine.segment(shared, "one", photo, labels)
+    numbers, scores = result.scores(5)
+    near = mine.nearest(shared, 0.5, 0.25)
+    assert [one.number for one in near] == numbers[:, 45, 30].tolist()
+    assert [one.label for one in near] == [labels[number] for number in numbers[:, 45, 30]]
+    assert [one.score for one in near] == pytest.approx(scores[:, 45, 30].tolist())
+    assert near[0].probability == pytest.approx(float(result.confidence[45, 30]))
+
+    monkeypatch.setattr(work, "MOST_SCORED", 60)
+    coarse = shared.nearest(result)
+    assert coarse.numbers.shape == (5, 45, 60) and result.mask.shape == (90, 120)
+    # Rows 0, 44 of the coarse grid lie on rows 0, 89 of the fine one, likewise its columns.
+    assert coarse.scores[:, -1, -1] == pytest.approx(scores[:, -1, -1], abs=1e-4)
+    assert coarse.at(0.999, 0.999)[0].number == numbers[0, -1, -1]
 
 
 def test_files_hold_the_mask_and_the_overlay(shared):
@@ -116,7 +141,7 @@ def test_checkpoints_and_what_belongs_to_them(tmp_path):
         "old.pth",
         "run/version_1/last.ckpt",
         "miniature, seed3, version_0",
-        "miniature, seed0, version_2",
+        "miniature, short, seed0, version_2",
     ]
     assert default_checkpoint(checkpoints, quickstart) == found[3]
     world = quickstart / "datasets_seed0_short" / "miniature"
