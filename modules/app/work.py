@@ -51,7 +51,7 @@ class Nearest:
 
 
 class SharedPredictor:
-    """A predictor that many threads may call: one at a time, so memory does not grow with the number of visitors."""
+    """A predictor that many threads may call: one at a time, so what their requests take does not add up."""
 
     def __init__(self, predictor: LSegPredictor) -> None:
         self._predictor = predictor
