@@ -6,8 +6,6 @@ same crops of the same files, in alternation, on one thread; what is counted is 
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 import time
 import warnings
@@ -27,6 +25,7 @@ from torchvision import transforms as tv
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.common import machine
 from data.ade20k import ADE20K
 from data.base import MEAN, STD
 from data.loading import SeededDataset, make_loader
@@ -142,18 +141,6 @@ def _mixture(kinds: dict[str, dict[str, float]]) -> dict[str, float]:
     return _rates(*times)
 
 
-def machine() -> dict[str, Any]:
-    """What the timings depend on."""
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "pillow": PIL.__version__,
-        "opencv": cv2.__version__,
-        "torch": torch.__version__,
-    }
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Print one row per kind of picture and write the results."""
     parser = Parser(description=__doc__)
@@ -176,7 +163,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, row in results.items()
     ]
     print(text_table(header, rows))
-    write_json(RESULTS, {"machine": machine(), "jpeg_quality": JPEG_QUALITY, "pictures": results})
+    versions = {"pillow": PIL.__version__, "opencv": cv2.__version__}
+    write_json(RESULTS, {"machine": machine() | versions, "jpeg_quality": JPEG_QUALITY, "pictures": results})
 
 
 if __name__ == "__main__":

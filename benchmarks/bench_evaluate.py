@@ -39,9 +39,8 @@ VALIDATION_IMAGES = 2000
 
 def images(options: argparse.Namespace) -> list[Tensor]:
     """Noise of ADE20K-like sizes; with another crop size than 480, of as much smaller or larger ones."""
-    one = argparse.Namespace(**vars(options) | {"batch": 1})
     sizes = [SIZES[i % len(SIZES)] for i in range(options.images)]
-    return [pictures(one, *(round(side * options.size / 480) for side in size)) for size in sizes]
+    return [pictures(options, *(round(side * options.size / 480) for side in size)) for size in sizes]
 
 
 def base_size(options: argparse.Namespace) -> int:
@@ -134,9 +133,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, help="how many, of ADE20K-like sizes")
     parser.add_argument("--texts", type=int, help="forwards of the plain procedure that encode the text; 0: all")
     options = parse(parser, argv, DEFAULTS)
+    options.batch = 1
     rates, on_gpu = matrix_rates(options.device, options.quick), options.device != "cpu"
     makers = {name: maker for name, maker in MAKERS.items() if not (on_gpu and "bfloat16" in name)}  # the default there
-    measured, results = alternate(makers, options, options.rounds)
+    measured, results = alternate(makers, options)
     height, width = images(options)[0].shape[-2:]
     kind = f"{height}x{width}" if options.images == 1 else f"{options.images} images like ADE20K's"
     what = f"six-scale flip test, {options.backbone}, {kind}, {options.labels} labels"

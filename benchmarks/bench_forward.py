@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for backbone in backbones:
         makers = MAKERS | (MORE_MAKERS if backbone == backbones[0] else {})
         here = argparse.Namespace(**vars(options) | {"backbone": backbone})
-        measured, results = alternate(makers, here, options.rounds)
+        measured, results = alternate(makers, here, ["project"])
         what = f"forward, {backbone}, {options.size}x{options.size}, batch {options.batch}, {options.labels} labels"
         for name in makers:
             rate = rates["bfloat16" if "bfloat16" in name else "float32"]

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"--labels is {min(counts)}, but has to be at least 1")
     makers: dict[str, Maker] = {f"project {count}": partial(project_segment, count) for count in counts}
     makers |= {f"plain {count}": partial(plain_segment, count) for count in counts if count <= options.plain_up_to}
-    measured, _ = alternate(makers, options, options.rounds)
+    measured, _ = alternate(makers, options, [f"project {counts[-1]}"])
     rates, rows = matrix_rates(options.device, options.quick), []
     for count in counts:
         what = f"segmentation, {options.backbone}, {options.size}x{options.size}, {count} labels"

@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return rates["bfloat16" if name != "plain" and (reduced or "bfloat16" in name) else "float32"]
 
     what = f"training step, {options.backbone}, {options.size}x{options.size}, {options.labels} labels"
-    measured, _ = alternate(makers, options, options.rounds)
+    measured, _ = alternate(makers, options, ["project"])
     rows = [
         row(f"{what}, batch {options.batch}", name, each, rate(name), "images", measured["plain"])
         for name, each in measured.items()

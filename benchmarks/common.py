@@ -31,6 +31,7 @@ QUICK = {"backbone": "tiny_vit", "size": 64, "batch": 1, "labels": 5, "rounds": 
 TINY_FEATURES, FEATURES = 16, 256
 PRODUCT_SIDE = {"cpu": 2048, "cuda": 8192}
 SEED = 0
+CENTRED_ON = 128  # pixels of an image
 
 
 def build_parser(description: str, *left_out: str) -> Parser:
@@ -60,9 +61,7 @@ def parse(parser: Parser, argv: Sequence[str] | None, defaults: dict[str, dict[s
     Adds ``command``: how to get the same again. ``InputError`` for numbers that are too small or do not fit.
     """
     options = parser.parse(argv)
-    given = [[f"--{k}", str(v)] for k, v in vars(options).items() if v not in (None, False) and k != "output"]
-    options.command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sum(given, [])])
-    options.command = options.command.replace("--quick True", "--quick")
+    options.command = command_line(options)
     device = resolve_device(options.device)
     if device.type not in defaults:
         raise InputError(f"there is no benchmark for {device.type}; use --device {' or '.join(defaults)}")
@@ -84,6 +83,16 @@ def parse(parser: Parser, argv: Sequence[str] | None, defaults: dict[str, dict[s
         raise InputError("\n".join(problems))
     torch.set_num_threads(options.threads)
     return options
+
+
+def command_line(options: argparse.Namespace) -> str:
+    """The command that gave these options, less where the results went."""
+    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
+    for name, value in vars(options).items():
+        if value not in (None, False) and name != "output":
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            words += [f"--{name}", *map(str, values)]
+    return shlex.join(words)
 
 
 # ------------------------------------------------------------------------------------------------- the machine
@@ -140,12 +149,16 @@ def synchronize(device: str) -> None:
 # ------------------------------------------------------------------------------------------- networks and inputs
 
 
-def network(options: argparse.Namespace, backbone: str | None = None) -> LSegNet:
+def network(options: argparse.Namespace) -> LSegNet:
     """The network in eval mode, on the device, with labels; random weights, the same in every process."""
-    backbone = backbone or options.backbone
     torch.manual_seed(SEED)
-    features = TINY_FEATURES if backbone.startswith("tiny") else FEATURES
-    return build_lseg(backbone, label_names(options.labels), features=features).eval().to(options.device)
+    features = TINY_FEATURES if options.backbone.startswith("tiny") else FEATURES
+    net = build_lseg(options.backbone, label_names(options.labels), features=features).eval().to(options.device)
+    # Embeddings of random networks all point the same way, and all pixels get one label: no test of agreement.
+    with torch.no_grad():
+        corner = pictures(options)[:1, :, :CENTRED_ON, :CENTRED_ON]
+        net.decoder.embedding.bias -= net.coarse_embedding(corner).mean(dim=(0, 2, 3))
+    return net
 
 
 def label_names(count: int) -> list[str]:
@@ -178,6 +191,9 @@ def report(name: str, options: argparse.Namespace, rates: dict[str, float], rows
         "matrix_product_flop_per_s": rates,
         "rows": rows,
     }
+    for each in (each for each in rows if each.get("profile")):
+        longest = ", ".join(f"{operator} {share:.0%}" for operator, share in each["profile"].items())
+        print(f"{each['what']}, {each['procedure']}: {longest}")
     path = options.output / f"{name}_{kind}.json"
     write_json(path, content)
     print(f"wrote {path}")

@@ -27,6 +27,7 @@ from encoding_ext.errors import InputError
 from encoding_ext.memory import is_out_of_memory
 
 LEAST_SECONDS = 0.2  # of one timing on a GPU: shorter work is repeated within it
+PROFILED = 8  # operators
 PRELOADED = ["torch", "torchvision", "timm", "pytorch_lightning"]  # slow to import: once for all processes
 
 
@@ -128,6 +129,16 @@ class _Server:
         """Bytes: of the whole process on a CPU, of its tensors on a GPU. Of the timed runs."""
         return memory(self.device, peak=True)
 
+    def profile(self) -> dict[str, float]:
+        """The operators that take longest in a run of its own, each with its share of the time."""
+        with torch.profiler.profile() as profiler:
+            self.work.run()
+            synchronize(self.device)
+        clock = "self_cpu_time_total" if self.device == "cpu" else "self_device_time_total"
+        times = {event.key: getattr(event, clock) for event in profiler.key_averages()}
+        longest = sorted(times, key=times.get, reverse=True)[:PROFILED]
+        return {operator: times[operator] / sum(times.values()) for operator in longest}
+
     def result(self) -> Any:
         """What the last run returned, tensors as arrays."""
         if isinstance(self.returned, list):
@@ -154,7 +165,7 @@ def _serve(pipe: Connection, maker: Maker, options: argparse.Namespace) -> None:
 
 
 def memory(device: str, peak: bool = False) -> float:
-    """Bytes in use: of this process on a CPU (resident; no ``ru_maxrss``, which a process inherits), else on the GPU."""
+    """Bytes of this process (resident; not ``ru_maxrss``, which a process inherits), or of its tensors on the GPU."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
     if not sys.platform.startswith("linux"):
@@ -174,21 +185,23 @@ def forget_peak(device: str) -> None:
 
 
 def alternate(
-    makers: dict[str, Maker], options: argparse.Namespace, rounds: int
+    makers: dict[str, Maker], options: argparse.Namespace, profiled: Sequence[str] = ()
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Time all procedures ``rounds`` times, one after the other in each round.
+    """Time all procedures ``options.rounds`` times, one after the other in each round; then profile some.
 
     Returns:
-        by name: {"seconds": [...], "flop": of a run, "items": of a run, "peak_bytes"}; by name: what the last run gave.
+        by name: {"seconds": [...], "flop" and "items" of a run, "peak_bytes", "profile"}; by name: what was computed.
     """
     processes = {name: Process(maker, options) for name, maker in makers.items()}
     try:
         measured = {name: process("warm_up") | {"seconds": []} for name, process in processes.items()}
-        for _ in range(rounds):
+        for _ in range(options.rounds):
             for name, process in processes.items():
                 measured[name]["seconds"].append(process("time"))
         for name, process in processes.items():
             measured[name]["peak_bytes"] = process("peak")
+        for name in profiled:
+            measured[name]["profile"] = processes[name]("profile")
         return measured, {name: process("result") for name, process in processes.items()}
     finally:
         for process in processes.values():
@@ -220,6 +233,7 @@ def row(
         "flop": measured["flop"],
         "flop_per_s": flop_per_s,
         "share": flop_per_s / rate,
+        "profile": measured.get("profile"),
         **more,
     }
 

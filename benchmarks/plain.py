@@ -25,7 +25,7 @@ from modules.models.upsampling import upsample_x2
 
 
 def prepare(net: LSegNet) -> LSegNet:
-    """Undo, in place, what the project sets up in a network for speed: memory layout, fused attention, no text graph."""
+    """Undo, in place, what the project sets up for speed: memory layout, fused attention, text without a graph."""
     net.to(memory_format=torch.contiguous_format)
     if isinstance(net.image_encoder, ViTEncoder):
         for block in net.image_encoder.vit.blocks:

@@ -7,4 +7,4 @@ for name in forward train_step evaluate labels scaling data memory; do
     echo "== $name ($(date +%T))"
     "$PYTHON" "bench_$name.py"
 done
-"$PYTHON" table.py
+"$PYTHON" table.py --readme ../README.md

@@ -1,4 +1,4 @@
-"""Print the README's table of speeds from the JSON of the benchmarks, as Markdown."""
+"""The README's table of speeds, from the JSON of the benchmarks: printed, and put where it belongs with --readme."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import HEADER, RESULTS, cells
 from encoding_ext.cli import Parser
 from encoding_ext.errors import InputError, run_script
+from encoding_ext.files import write_aside
 
+BEGIN, END = "<!-- table.py begins -->", "<!-- table.py ends -->"
 ORDER = ("forward", "train_step", "evaluate", "labels", "scaling")
 
 
@@ -24,6 +26,24 @@ def read(folder: Path) -> list[dict[str, Any]]:
     if not results:
         raise InputError(f"no results in {folder}; bash benchmarks/run_all.sh makes some")
     return results
+
+
+def data_rows(folder: Path) -> list[dict[str, Any]]:
+    """What ``bench_data.py`` measured, as rows of the others."""
+    path = folder / "data.json"
+    pictures = json.loads(path.read_text(encoding="utf-8"))["pictures"] if path.is_file() else {}
+    return [
+        {
+            "what": f"training samples, one core, pictures: {kind}",
+            "procedure": procedure,
+            "seconds": [1 / rates[f"{procedure}_samples_per_s"]],
+            "ratio": rates["ratio"] if procedure == "project" else 1.0,
+            "per_second": rates[f"{procedure}_samples_per_s"],
+            "unit": "samples",
+        }
+        for kind, rates in pictures.items()
+        for procedure in ("plain", "project")
+    ]
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -37,25 +57,44 @@ def describe(result: dict[str, Any]) -> str:
 
 def markdown(folder: Path = RESULTS) -> str:
     """A table for each machine, under its description."""
-    lines: list[str] = []
-    kind = None
-    for result in read(folder):
-        if ("gpu" in result["machine"]) != kind:
-            kind = "gpu" in result["machine"]
-            lines += ["", f"{describe(result)}:", "", f"| {' | '.join(HEADER)} |", "| --- " * len(HEADER) + "|"]
-        before = None
-        for row in result["rows"]:
-            what, *others = cells(row)
-            lines.append(f"| {what if what != before else ''} | {' | '.join(others)} |")
-            before = what
-    return "\n".join(lines[1:])
+    results, parts = read(folder), []
+    for on_gpu in (False, True):
+        here = [result for result in results if ("gpu" in result["machine"]) == on_gpu]
+        rows = [row for result in here for row in result["rows"]] + ([] if on_gpu else data_rows(folder))
+        if here:
+            parts.append(f"{describe(here[0])}:\n\n{markdown_table(rows)}")
+    return "\n\n".join(parts)
+
+
+def markdown_table(rows: list[dict[str, Any]]) -> str:
+    """One line a row; what was measured is named once."""
+    lines, before = [f"| {' | '.join(HEADER)} |", "| --- " * len(HEADER) + "|"], None
+    for what, *others in map(cells, rows):
+        lines.append(f"| {what if what != before else ''} | {' | '.join(others)} |")
+        before = what
+    return "\n".join(lines)
+
+
+def put_into(readme: Path, table: str) -> None:
+    """Replace what stands between the two marks."""
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise InputError(f"{readme} has no line {BEGIN} followed by {END}; put them where the table belongs")
+    with write_aside(readme) as aside:
+        aside.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print."""
+    """Print, and with --readme put it into that file."""
     parser = Parser(__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON")
-    print(markdown(parser.parse(argv).results))
+    parser.add_argument("--readme", type=Path, help="file whose table is replaced")
+    options = parser.parse(argv)
+    table = markdown(options.results)
+    print(table)
+    if options.readme:
+        put_into(options.readme, table)
 
 
 if __name__ == "__main__":

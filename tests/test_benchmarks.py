@@ -81,15 +81,21 @@ def test_a_quick_run_writes_what_it_promises(name, tmp_path):
         assert row["flop"] > 0 and row["peak_bytes"] > 1e6 and all(seconds > 0 for seconds in row["seconds"])
         assert row["procedure"] in output
     assert result["command"].startswith(f"python benchmarks/bench_{name}.py --")
-    assert arguments[0] in result["command"] and arguments[1] in result["command"]
+    assert " ".join(arguments) in result["command"]
     assert result["machine"]["torch"] and set(result["matrix_product_flop_per_s"]) == {"float32", "bfloat16"}
     assert str(tmp_path) not in text, "nothing that names the machine"
-    if name == "forward":
-        assert all(row["agreement"] == 1 for row in result["rows"][:2])
-        assert result["settings"]["batch"] == 2 and result["rows"][0]["per_second"] > 0
-    if name == "evaluate":
-        assert result["rows"][1]["agreement"] > 0.9999
-    assert result["rows"][0]["procedure"] in table.markdown(tmp_path / "out")
+    if name in ("forward", "evaluate"):
+        plainly, ours = result["rows"][:2]
+        assert (plainly["procedure"], ours["procedure"]) == ("plain", "project")
+        assert plainly["agreement"] == 1 and ours["agreement"] > 0.999
+    profiles = [row["profile"] for row in result["rows"] if row["profile"]]
+    assert len(profiles) == (name in ("forward", "train_step", "labels"))
+    assert all(0 < sum(profile.values()) <= 1 + 1e-6 for profile in profiles)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    table.main(["--results", str(tmp_path / "out"), "--readme", str(readme)])
+    assert result["rows"][0]["what"] in readme.read_text() and "old" not in readme.read_text()
+    assert readme.read_text().startswith("before\n") and readme.read_text().endswith("\nafter\n")
 
 
 def test_numbers_that_do_not_fit_are_refused_together(tmp_path):
