@@ -21,16 +21,15 @@ import torch
 from torch import Tensor
 
 from benchmarks import plain
-from benchmarks.common import build_parser, matrix_rates, network, parse, pictures, report
+from benchmarks.common import build_parser, matrix_rates, network, parse, pictures, precision_name, report
 from benchmarks.measuring import Maker, Work, agreement, alternate, row
 from encoding_ext.errors import run_script
 from encoding_ext.evaluator import TEST_SCALES, MultiScaleEvaluator, scaled_size, window_starts
 from modules.models import LSegNet
-from modules.models.precision import cast_products
-from modules.options import autocast_dtype, training_precision
+from modules.testing import predictor, reduced_dtype, speed_up
 
 DEFAULTS = {
-    "cpu": {"backbone": "clip_vitb32_384", "size": 480, "labels": 150, "rounds": 1, "images": 1, "texts": 3},
+    "cpu": {"backbone": "clip_vitb32_384", "size": 480, "labels": 150, "rounds": 1, "images": 1, "texts": 2},
     "cuda": {"backbone": "clip_vitl16_384", "size": 480, "labels": 150, "rounds": 2, "images": 6, "texts": 0},
 }
 SIZES = ((512, 683), (683, 512), (512, 683), (512, 512), (768, 1024), (1000, 1504))  # (height, width)
@@ -89,37 +88,39 @@ def plain_test(options: argparse.Namespace) -> Work:
 
     crop = inputs[0].new_zeros(1, 3, options.size, options.size)
     part = torch.no_grad()(lambda: plain.logits(net, crop, net.labels))
-    return Work(run, options.images, part, count, complete)
+    return Work(run, options.images, "float32", part, count, complete)
 
 
 def project_test(options: argparse.Namespace) -> Work:
     """What ``test_lseg.py --eval`` does by default here: float32 on a CPU, bfloat16 on a GPU."""
-    return _project(options, autocast_dtype(training_precision("auto", options.device != "cpu")))
+    return _project(options, "auto")
 
 
 def project_bfloat16(options: argparse.Namespace) -> Work:
     """``test_lseg.py --eval --precision bf16``."""
-    return _project(options, torch.bfloat16)
+    return _project(options, "bf16")
 
 
-def _project(options: argparse.Namespace, dtype: torch.dtype | None) -> Work:
+def _project(options: argparse.Namespace, precision: str) -> Work:
     net, inputs = network(options), images(options)
-    cast_products(net, dtype)
-    text, device = net.encode_labels(net.labels), inputs[0].device.type
-
-    @torch.no_grad()
-    def predict(crops: Tensor) -> Tensor:
-        with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
-            return net.half_logits(crops, text)
-
+    device, test = inputs[0].device, argparse.Namespace(precision=precision, compile=False)
+    text = net.encode_labels(net.labels)
+    speed_up(net, test, device)
+    predict = predictor(net, test, device)
     evaluator = MultiScaleEvaluator(
-        predict, options.labels, base_size(options), options.size, mean=net.mean, std=net.std
+        lambda crops: predict(crops, text),
+        options.labels,
+        base_size(options),
+        options.size,
+        mean=net.mean,
+        std=net.std,
     )
     crop = inputs[0].new_zeros(1, 3, options.size, options.size)
     return Work(
         lambda: [evaluator(image).argmax(1) for image in inputs],
         options.images,
-        lambda: predict(crop),
+        precision_name(reduced_dtype(test, device), options.device),
+        torch.no_grad()(lambda: predict(crop, text)),
         forwards(options),
     )
 
@@ -142,8 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     what = f"six-scale flip test, {options.backbone}, {kind}, {options.labels} labels"
     rows = []
     for name, each in measured.items():
-        rate = rates["bfloat16" if "bfloat16" in name or (on_gpu and name != "plain") else "float32"]
-        line = row(what, name, each, rate, "images", measured["plain"])
+        line = row(what, name, each, rates, "images", measured["plain"])
         line["agreement"] = agreement(results[name], results["plain"])
         line["validation_set_seconds"] = VALIDATION_IMAGES / line["per_second"]
         rows.append(line)

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from benchmarks import plain
-from benchmarks.common import build_parser, matrix_rates, network, parse, pictures, report
+from benchmarks.common import build_parser, matrix_rates, network, parse, pictures, precision_name, report
 from benchmarks.measuring import Maker, Work, agreement, alternate, row
 from encoding_ext.errors import run_script
-from modules.models.precision import cast_products
+from modules.testing import reduced_dtype, speed_up
 
 DEFAULTS = {
     "cpu": {"size": 480, "batch": 1, "labels": 150, "rounds": 2},
@@ -37,39 +37,40 @@ def plain_forward(options: argparse.Namespace) -> Work:
 
 def project_forward(options: argparse.Namespace) -> Work:
     """The default in float32: labels encoded once, before."""
-    return _forward(options, torch.float32)
+    return _forward(options, "32")
 
 
 def project_bfloat16(options: argparse.Namespace) -> Work:
     """As ``--precision bf16`` of the test scripts does it; the default on GPUs."""
-    return _forward(options, torch.bfloat16)
+    return _forward(options, "bf16")
 
 
 def project_contiguous(options: argparse.Namespace) -> Work:
     """The default, but for the memory layout of convolutions."""
-    return _forward(options, torch.float32, torch.contiguous_format)
+    return _forward(options, "32", torch.contiguous_format)
 
 
-def _forward(options: argparse.Namespace, dtype: torch.dtype, layout: torch.memory_format | None = None) -> Work:
+def _forward(options: argparse.Namespace, precision: str, layout: torch.memory_format | None = None) -> Work:
     net, images = network(options), pictures(options)
     if layout:
         net.to(memory_format=layout)
-    half = dtype != torch.float32
-    cast_products(net, dtype if half else None)
-    text, device = net.encode_labels(net.labels), images.device.type
+    test = argparse.Namespace(precision=precision, compile=False)
+    speed_up(net, test, images.device)
+    dtype, text = reduced_dtype(test, images.device), net.encode_labels(net.labels)
 
     @torch.no_grad()
     def run() -> list[Tensor]:
-        with torch.autocast(device, dtype=dtype, enabled=half):
+        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
             return [net.segment(images, text)[1]]
 
-    return Work(run, options.batch)
+    return Work(run, options.batch, precision_name(dtype, options.device))
 
 
 def encoder_alone(options: argparse.Namespace) -> Work:
     """The image encoder of the default in float32."""
     net, images = network(options), pictures(options)
-    return Work(torch.no_grad()(lambda: net.image_encoder(images)), options.batch)
+    speed_up(net, argparse.Namespace(precision="32", compile=False), images.device)
+    return Work(torch.no_grad()(lambda: net.image_encoder(images)), options.batch, precision_name(None, options.device))
 
 
 MAKERS: dict[str, Maker] = {
@@ -94,9 +95,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         measured, results = alternate(makers, here, ["project"])
         what = f"forward, {backbone}, {options.size}x{options.size}, batch {options.batch}, {options.labels} labels"
         for name in makers:
-            rate = rates["bfloat16" if "bfloat16" in name else "float32"]
             same = agreement(results[name], results["plain"]) if "alone" not in name else None
-            rows.append(row(what, name, measured[name], rate, "images", measured["plain"], agreement=same))
+            rows.append(row(what, name, measured[name], rates, "images", measured["plain"], agreement=same))
     report("forward", options, rates, rows)
 
 

@@ -25,7 +25,7 @@ from encoding_ext.errors import InputError, run_script
 
 COUNTS = [2, 150, 1000, 10_000]
 DEFAULTS = {
-    "cpu": {"backbone": "clip_vitb32_384", "size": 480, "batch": 1, "labels": COUNTS, "rounds": 3, "plain_up_to": 150},
+    "cpu": {"backbone": "clip_vitb32_384", "size": 480, "batch": 1, "labels": COUNTS, "rounds": 2, "plain_up_to": 150},
     "cuda": {
         "backbone": "clip_vitl16_384", "size": 480, "batch": 1, "labels": COUNTS, "rounds": 10, "plain_up_to": 1000
     },
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         reference = measured.get(f"plain {count}")
         for procedure in ("plain", "project"):
             if each := measured.get(f"{procedure} {count}"):
-                rows.append(row(what, procedure, each, rates["float32"], "images", reference, labels=count))
+                rows.append(row(what, procedure, each, rates, "images", reference, labels=count))
     report("labels", options, rates, rows)
 
 

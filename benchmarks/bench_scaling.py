@@ -21,7 +21,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.bench_train_step import default_precision, masks, step_work
-from benchmarks.common import build_parser, matrix_rates, network, parse, pictures, report
+from benchmarks.common import build_parser, matrix_rates, network, parse, pictures, precision_name, report
 from benchmarks.measuring import Process, Work, row
 from encoding_ext.errors import InputError, run_script
 from modules.lseg_module import LSegModule
@@ -62,7 +62,8 @@ def joined_step(rank: int, store: str, options: argparse.Namespace) -> Work:
     whole = Loss(LSegModule(net, config), autocast_dtype(default_precision(options)))
     parallel = DistributedDataParallel(whole, device_ids=[rank] if on_gpu else None, gradient_as_bucket_view=True)
     images, target = pictures(options), masks(options)
-    return step_work(lambda: parallel(images, target), optimizer, options)
+    precision = precision_name(whole.dtype, options.device)
+    return step_work(lambda: parallel(images, target), optimizer, options.batch, precision)
 
 
 class Group:
@@ -95,7 +96,8 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
             measured = []
             for group in groups:
                 answers = group("warm_up")
-                measured.append({key: sum(each[key] for each in answers) for key in answers[0]} | {"seconds": []})
+                sums = {key: sum(each[key] for each in answers) for key in ("flop", "items")}
+                measured.append(answers[0] | sums | {"seconds": []})
             for _ in range(options.rounds):
                 for group, each in zip(groups, measured):
                     each["seconds"].append(max(group("time")))
@@ -121,11 +123,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     measured = measure(options)
     first = next(iter(measured.values()))
     what = f"training step, {options.backbone}, {options.size}x{options.size}, {options.labels} labels"
-    rate = rates["bfloat16" if autocast_dtype(default_precision(options)) else "float32"]
-    rows = [
-        row(f"{what}, {each['items']} images", name, each, rate * (i + 1 if on_gpu else 1), "images", first)
-        for i, (name, each) in enumerate(measured.items())
-    ]
+    rows = []
+    for count, (name, each) in zip(COUNTS, measured.items()):
+        available = {name: rate * (count if on_gpu else 1) for name, rate in rates.items()}
+        rows.append(row(f"{what}, {each['items']} images", name, each, available, "images", first))
     report("scaling", options, rates, rows)
 
 

@@ -17,16 +17,25 @@ import torch
 from torch import Tensor
 
 from benchmarks import plain
-from benchmarks.common import SEED, build_parser, matrix_rates, network, parse, pictures, report
+from benchmarks.common import (
+    SEED,
+    build_parser,
+    matrix_rates,
+    network,
+    parse,
+    pictures,
+    precision_name,
+    report,
+)
 from benchmarks.measuring import Maker, Process, Work, alternate, row
 from encoding_ext.errors import run_script
 from modules.lseg_module import LSegModule
 from modules.models import LSegNet
 from modules.optimization import OptimizationConfig, build_optimizer
-from modules.options import autocast_dtype, training_precision
+from modules.options import allow_tf32, autocast_dtype, training_precision
 
 DEFAULTS = {
-    "cpu": {"backbone": "clip_vitb32_384", "size": 480, "batch": 2, "labels": 150, "rounds": 2},
+    "cpu": {"backbone": "clip_vitb32_384", "size": 480, "batch": 2, "labels": 150, "rounds": 1},
     "cuda": {"backbone": "clip_vitl16_384", "size": 480, "batch": 4, "labels": 150, "rounds": 10},
 }
 LARGEST_BATCH = 512
@@ -46,7 +55,7 @@ def plain_step(options: argparse.Namespace) -> Work:
     config = OptimizationConfig(batch_size=options.batch)
     images, target = pictures(options), masks(options)
     optimizer = plain.optimizer(net, config.encoder_lr, config.scratch_lr)
-    return step_work(lambda: plain.loss(net, images, net.labels, target), optimizer, options)
+    return step_work(lambda: plain.loss(net, images, net.labels, target), optimizer, options.batch, "float32")
 
 
 def project_step(options: argparse.Namespace) -> Work:
@@ -75,15 +84,16 @@ def _project(net: LSegNet, options: argparse.Namespace, dtype: torch.dtype | Non
     config = OptimizationConfig(batch_size=options.batch)
     module, optimizer = LSegModule(net.train(), config), build_optimizer(net, config)
     images, target = pictures(options), masks(options)
+    allow_tf32(images.device.type == "cuda")
 
     def loss() -> Tensor:
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
             return module.loss(net.half_logits(images), target)
 
-    return step_work(loss, optimizer, options)
+    return step_work(loss, optimizer, options.batch, precision_name(dtype, options.device))
 
 
-def step_work(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer, options: argparse.Namespace) -> Work:
+def step_work(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer, batch: int, precision: str) -> Work:
     """A step that learns from ``loss()``."""
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
@@ -92,7 +102,7 @@ def step_work(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer, opti
         optimizer.step()
         return value.item()
 
-    return Work(step, options.batch)
+    return Work(step, batch, precision)
 
 
 MAKERS: dict[str, Maker] = {
@@ -126,21 +136,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(build_parser(__doc__), argv, DEFAULTS)
     rates, on_gpu = matrix_rates(options.device, options.quick), options.device != "cpu"
     makers = {name: maker for name, maker in MAKERS.items() if not (on_gpu and "bfloat16" in name)}  # the default there
-    reduced = autocast_dtype(default_precision(options)) is not None
-
-    def rate(name: str) -> float:
-        return rates["bfloat16" if name != "plain" and (reduced or "bfloat16" in name) else "float32"]
-
     what = f"training step, {options.backbone}, {options.size}x{options.size}, {options.labels} labels"
     measured, _ = alternate(makers, options, ["project"])
     rows = [
-        row(f"{what}, batch {options.batch}", name, each, rate(name), "images", measured["plain"])
+        row(f"{what}, batch {options.batch}", name, each, rates, "images", measured["plain"])
         for name, each in measured.items()
     ]
     if on_gpu:
         largest = {name: best for name, maker in makers.items() if (best := largest_batch(maker, options))}
         rows += [
-            row(f"{what}, largest batch", f"{name}, {best['items']}", best, rate(name), "images", largest.get("plain"))
+            row(f"{what}, largest batch", f"{name}, {best['items']}", best, rates, "images", largest.get("plain"))
             for name, best in largest.items()
         ]
     report("train_step", options, rates, rows)

@@ -125,19 +125,34 @@ def processor_name() -> str:
 
 
 def matrix_rates(device: str, quick: bool = False) -> dict[str, float]:
-    """FLOP/s of the product of two large square matrices, by dtype: the best of several, as no program does better."""
+    """FLOP/s of the product of two large square matrices, by precision: the best of several."""
     side = 256 if quick else PRODUCT_SIDE[torch.device(device).type]
-    rates = {}
-    for dtype in (torch.float32, torch.bfloat16):
+
+    def rate(dtype: torch.dtype) -> float:
         left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         seconds = []
         for _ in range(3 if quick else 8):
+            synchronize(device)
             started = time.perf_counter()
             torch.mm(left, right)
             synchronize(device)
             seconds.append(time.perf_counter() - started)
-        rates[str(dtype).removeprefix("torch.")] = 2 * side**3 / min(seconds)
+        return 2 * side**3 / min(seconds)
+
+    rates = {"float32": rate(torch.float32), "bfloat16": rate(torch.bfloat16)}
+    if torch.device(device).type == "cuda":
+        rates["float16"] = rate(torch.float16)
+        torch.set_float32_matmul_precision("high")
+        rates["tf32"] = rate(torch.float32)
+        torch.set_float32_matmul_precision("highest")
     return rates
+
+
+def precision_name(dtype: torch.dtype | None, device: str) -> str:
+    """The key of ``matrix_rates`` for the project's products; None: float32, which on GPUs means TF32."""
+    if dtype is None:
+        return "float32" if torch.device(device).type == "cpu" else "tf32"
+    return str(dtype).removeprefix("torch.")
 
 
 def synchronize(device: str) -> None:

@@ -38,6 +38,7 @@ class Work:
     Attributes:
         run: the work; it returns a list of tensors that can be asked for, or anything else.
         items: how much of it there is (images, samples), for the throughput.
+        precision: of its matrix products, a key of ``common.matrix_rates``.
         part: a part of ``run`` that is done once before the timings, to warm up and to count FLOPs; default: ``run``.
         parts: how many such parts ``run`` consists of.
         seconds: what a timing of ``run`` amounts to, where that is more than the clock shows.
@@ -45,6 +46,7 @@ class Work:
 
     run: Callable[[], Any]
     items: float
+    precision: str = "float32"
     part: Callable[[], Any] | None = None
     parts: int = 1
     seconds: Callable[[float], float] = float
@@ -99,8 +101,8 @@ class _Server:
         self.repeats = 1
         self.returned: Any = None
 
-    def warm_up(self) -> dict[str, float]:
-        """Do a part of the work once, counting; how much floating-point work a run is."""
+    def warm_up(self) -> dict[str, Any]:
+        """Do a part of the work once, counting; what a run is: "flop", "items", "precision"."""
         part = self.work.part or self.work.run
         # The counter knows matrix products and convolutions; "math" is attention made of those.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
@@ -113,7 +115,8 @@ class _Server:
         if self.device != "cpu":
             self.repeats = max(1, min(100, int(LEAST_SECONDS / max(seconds, 1e-6))))
         forget_peak(self.device)
-        return {"flop": counter.get_total_flops() * self.work.parts, "items": self.work.items}
+        flop = counter.get_total_flops() * self.work.parts
+        return {"flop": flop, "items": self.work.items, "precision": self.work.precision}
 
     def time(self) -> float:
         """Seconds of one run."""
@@ -190,7 +193,8 @@ def alternate(
     """Time all procedures ``options.rounds`` times, one after the other in each round; then profile some.
 
     Returns:
-        by name: {"seconds": [...], "flop" and "items" of a run, "peak_bytes", "profile"}; by name: what was computed.
+        by name: "seconds" [...], "flop" and "items" of a run, "precision", "peak_bytes", "profile";
+        by name: what was computed.
     """
     processes = {name: Process(maker, options) for name, maker in makers.items()}
     try:
@@ -212,12 +216,12 @@ def row(
     what: str,
     procedure: str,
     measured: dict[str, Any],
-    rate: float,
+    rates: dict[str, float],
     unit: str,
     plain: dict[str, Any] | None,
     **more: Any,
 ) -> dict[str, Any]:
-    """One line of the results. ``rate``: FLOP/s of the matrix product in its precision; ``plain``: compared with."""
+    """One line of the results. ``rates``: FLOP/s of the matrix product by precision; ``plain``: compared with."""
     seconds = statistics.median(measured["seconds"])
     flop_per_s = measured["flop"] / seconds
     return {
@@ -232,7 +236,8 @@ def row(
         "peak_bytes": measured["peak_bytes"],
         "flop": measured["flop"],
         "flop_per_s": flop_per_s,
-        "share": flop_per_s / rate,
+        "precision": measured["precision"],
+        "share": flop_per_s / rates[measured["precision"]],
         "profile": measured.get("profile"),
         **more,
     }
