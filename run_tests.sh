@@ -4,4 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")"
 source setup_env.sh
 setup_env requirements-test.txt
-exec "$PYTHON" -m pytest "$@"
+# Two at a time: most tests start scripts, which wait for the disk as long as they compute. -n 0: one after another.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec "$PYTHON" -m pytest -n 2 --dist worksteal "$@"

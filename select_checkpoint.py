@@ -10,7 +10,6 @@ from encoding_ext.errors import InputError, run_script
 from modules.checkpoints import read_checkpoint
 
 
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Look through ``<run>/version_*/checkpoints/result-*.ckpt`` of every run."""
     parser = Parser(__doc__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -60,3 +61,20 @@ def sample_or_next(
             skipped.append(str(error))
             rng.bit_generator.state = start
     raise InputError(f"none of the {len(dataset)} images can be read; the first: {skipped[0]}")
+
+
+class Remaining:
+    """Some items of a dataset, those that a test has left to do."""
+
+    on_bad_image = "stop"
+
+    def __init__(self, dataset: SampledDataset, indices: Sequence[int]) -> None:
+        self.dataset, self.indices = dataset, list(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Item ``index`` of what is left, with its place in the whole dataset as ``episode``."""
+        episode = self.indices[index]
+        return {**self.dataset.sample(episode, rng), "episode": episode}

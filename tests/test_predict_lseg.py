@@ -16,9 +16,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from predicting import picture
-from scripts import command, environment
-from tiny import tiny_net
 
 import predict_lseg
 from encoding_ext.errors import InputError
@@ -27,6 +24,9 @@ from encoding_ext.video_reader import Frame, Timing, VideoFile
 from encoding_ext.video_writer import write_mp4
 from modules.checkpoints import METADATA_KEY, metadata_of, to_official
 from modules.predictor import LSegPredictor
+from predicting import picture
+from scripts import command, environment
+from tiny import tiny_net
 
 LABELS = ["dog", "grass", "a red car", "sky", "x"]  # of which the tiny network finds three in its pictures
 

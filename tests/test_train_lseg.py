@@ -38,7 +38,7 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
 
 
 def logged_tags(path: Path) -> set[str]:
-    """What a TensorBoard file has curves and pictures of: records of (length 8, checksum 4, event, checksum 4) bytes."""
+    """What a TensorBoard file shows: records of (length 8, checksum 4, event, checksum 4) bytes."""
     content, place, tags = path.read_bytes(), 0, set()
     while place < len(content):
         (length,) = struct.unpack_from("<Q", content, place)

@@ -74,11 +74,11 @@ def load_backbone(image_encoder: ViTEncoder | ResNetEncoder, weights: Mapping[st
 
 def download_clip(name: str) -> Path:
     """OpenAI's file of a CLIP model in its usual cache, fetched and verified by the ``clip`` package."""
-    url = clip.clip._MODELS.get(name)  # noqa: SLF001 - the package has no public way to fetch without building
+    url = clip.clip._MODELS.get(name)
     if url is None:
         raise ValueError(f"no CLIP model {name!r} can be downloaded; name a file with --clip_weights, or 'random'")
     try:
-        return Path(clip.clip._download(url, str(CLIP_CACHE)))  # noqa: SLF001
+        return Path(clip.clip._download(url, str(CLIP_CACHE)))
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"CLIP {name} could not be downloaded ({error}). On a machine with internet fetch {url}, then put it at "
