@@ -16,28 +16,17 @@ from encoding_ext.errors import raise_all
 from encoding_ext.transforms import image_to_tensor
 from modules.lseg_module import LSegModule
 from modules.models import BACKBONES
-from modules.options import (
-    add_compatibility_options,
-    add_data_options,
-    add_network_options,
-    add_optimization_options,
-    compatibility_problems,
-    data_problems,
-    optimization_config,
-)
-from modules.start import add_start_options, build_network, start_problems
-from modules.trainer import add_trainer_options, find_version, fit, trainer_problems
+from modules.options import add_data_options, optimization_config
+from modules.start import build_network
+from modules.trainer import find_version, fit
+from modules.training_options import add_training_options, training_problems
 
 
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
     add_data_options(parser)
-    add_network_options(parser, backbone="clip_vitl16_384")
-    add_start_options(parser)
-    add_optimization_options(parser)
-    add_trainer_options(parser, exp_name="lseg_ade20k_l16")
-    add_compatibility_options(parser)
+    add_training_options(parser, backbone="clip_vitl16_384", exp_name="lseg_ade20k_l16")
     return parser
 
 
@@ -57,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def check_all(options: argparse.Namespace) -> None:
     """One ``InputError`` with everything that is wrong, before anything is built."""
     raise_all(
-        compatibility_problems(options) + data_problems(options) + trainer_problems(options) + start_problems(options),
+        training_problems(options),
         lambda: optimization_config(options),
         lambda: check_dataset(options.dataset, options.data_path, ("train", "val")),
     )

@@ -16,17 +16,10 @@ from encoding_ext.errors import raise_all
 from encoding_ext.transforms import image_to_tensor
 from modules.lseg_module_zs import LSegModuleZS
 from modules.models import BACKBONES
-from modules.options import (
-    add_compatibility_options,
-    add_data_options,
-    add_network_options,
-    add_optimization_options,
-    compatibility_problems,
-    data_problems,
-    optimization_config,
-)
-from modules.start import add_start_options, build_network, start_problems
-from modules.trainer import add_trainer_options, find_version, fit, trainer_problems
+from modules.options import add_data_options, optimization_config
+from modules.start import build_network
+from modules.trainer import find_version, fit
+from modules.training_options import add_training_options, training_problems
 
 
 def build_parser() -> Parser:
@@ -44,11 +37,7 @@ def build_parser() -> Parser:
     )
     group.add_argument("--held_out", type=int, default=3, help="how many training classes are kept for that choice")
     add_data_options(parser, default_dataset="pascal", base_size=False)
-    add_network_options(parser, backbone="clip_resnet101")
-    add_start_options(parser)
-    add_optimization_options(parser)
-    add_trainer_options(parser, exp_name="lseg_zs")
-    add_compatibility_options(parser)
+    add_training_options(parser, backbone="clip_resnet101", exp_name="lseg_zs")
     parser.set_defaults(batch_size=20, max_epochs=4)
     return parser
 
@@ -87,8 +76,7 @@ def held_out(options: argparse.Namespace) -> int:
 
 def check_all(options: argparse.Namespace) -> None:
     """One ``InputError`` with everything that is wrong, before anything is built."""
-    problems = compatibility_problems(options) + data_problems(options)
-    problems += trainer_problems(options) + start_problems(options)
+    problems = training_problems(options)
     if options.finetune_mode and not options.nshot:
         problems.append("--finetune_mode learns from support images; give --nshot 1 or 5")
     choice = {"fold": options.fold, "nshot": options.nshot, "held_out": held_out(options)}
