@@ -134,7 +134,8 @@ class _Server:
 
     def profile(self) -> dict[str, float]:
         """The operators that take longest in a run of its own, each with its share of the time."""
-        with torch.profiler.profile() as profiler:
+        kinds = torch.profiler.ProfilerActivity
+        with torch.profiler.profile(activities=[kinds.CPU] + [kinds.CUDA] * (self.device != "cpu")) as profiler:
             self.work.run()
             synchronize(self.device)
         clock = "self_cpu_time_total" if self.device == "cpu" else "self_device_time_total"
