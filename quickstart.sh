@@ -39,12 +39,12 @@ say() { printf '\n== %s\n' "$*"; }
 
 # What both kinds of training share: the small network, and a recipe that suits hundreds of steps, not the paper's.
 recipe=(--num_features 48 --backbone_weights random --optimizer adamw --scratch_factor 1 --schedule cosine
-    --warmup_steps 50 --batch_size 4 --weight_decay 0.01 --workers 1 --seed "$seed" --accelerator cpu)
+    --warmup_steps 50 --batch_size 4 --workers 1 --seed "$seed" --accelerator cpu)
 
 train() { # $1 name of the run, $2 CLIP weights
     "$PYTHON" "$home/train_lseg.py" --dataset miniature --data_path "$root" --backbone tiny_resnet --base_lr 0.008 \
         --clip_weights "$2" --checkpoint_dir "$runs" --exp_name "$1_seed$seed" \
-        "${recipe[@]}" ${training[@]+"${training[@]}"}
+        --weight_decay 0.1 "${recipe[@]}" ${training[@]+"${training[@]}"}
 }
 
 measure() { # $1 name of the run, $2 name of the result, further options
@@ -76,7 +76,7 @@ fi
 say "4/5 zero-shot: trained on other classes, tested on those of fold $folds, beside exchanged names"
 PYTHON="$PYTHON" bash "$home/train_zs.sh" miniature_zs tiny_resnet --lrs 0.008 --folds "$folds" --control \
     --data_path "$root" --clip_weights "$root/miniature/clip_tiny.pt" --checkpoint_dir "$runs/zero_shot_seed$seed" \
-    "${recipe[@]}" ${zero_shot[@]+"${zero_shot[@]}"}
+    --weight_decay 0.01 "${recipe[@]}" ${zero_shot[@]+"${zero_shot[@]}"}
 
 say "5/5 the results"
 "$PYTHON" "$home/report_miniature.py" --folder "$folder" --seed "$seed" $([ "$short" = yes ] && echo --short)
