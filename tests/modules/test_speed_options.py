@@ -18,6 +18,7 @@ from modules import options as option_file
 from modules import trainer
 from modules.lseg_module import LSegModule
 from modules.options import speed_problems
+from modules.protocol import describe_precision, describe_protocol, scales_and_flip
 from modules.testing import predictor, speed_up
 from tiny import LABELS, pictures, tiny_net
 
@@ -42,8 +43,8 @@ def parse(line: str = "", script=test_script) -> argparse.Namespace:
 )
 def test_protocols_and_their_names(line, expected, named):
     options = parse(line)
-    assert test_script.scales_and_flip(options) == expected
-    assert test_script.describe_protocol(options, SIZES) == f"{named}, windows of 480, base 520"
+    assert scales_and_flip(options) == expected
+    assert describe_protocol(options, SIZES) == f"{named}, windows of 480, base 520"
 
 
 def test_window_batches(capsys):
@@ -69,7 +70,7 @@ def test_the_precision_of_a_test_reaches_the_network(script, precision, dtype):
     assert torch.equal(logits, exact) == (dtype == torch.float32)
     assert (logits - exact).abs().max() < 0.5
     if script is test_script:
-        assert test_script.describe_precision(parse(f"--precision {precision} --device cpu")) == str(dtype)[6:]
+        assert describe_precision(parse(f"--precision {precision} --device cpu")) == str(dtype)[6:]
 
 
 @pytest.mark.parametrize("script", [train_script, zero_shot_train_script])
