@@ -99,6 +99,7 @@ class Hdf5Store:
         if not parts:
             return
         with write_aside(self.path) as aside:
+            aside.unlink(missing_ok=True)  # what a killed run left would be opened and added to
             if self.path.exists():
                 shutil.copyfile(self.path, aside)
             with self._h5py.File(aside, "a") as file:

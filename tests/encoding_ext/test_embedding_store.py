@@ -65,6 +65,16 @@ def test_a_run_that_ended_early_is_taken_up(kind: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(read(kind, tmp_path, name), embedding(seed))
 
 
+def test_what_a_kill_left_of_the_first_hdf5_file_does_no_harm(tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    store = STORES["h5"](tmp_path)
+    store.add("a", embedding(0))
+    (tmp_path / ".embeddings.aside.h5").write_bytes(b"half an HDF5 file")
+    store.finish()
+    np.testing.assert_array_equal(read("h5", tmp_path, "a"), embedding(0))
+    assert not [path for path in tmp_path.rglob(".*")]
+
+
 def test_hdf5_is_chunked(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     store = STORES["h5"](tmp_path)
