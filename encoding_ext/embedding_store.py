@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -74,7 +74,8 @@ class Hdf5Store:
 
     An HDF5 file does not survive a kill while it is written. So each array is first a file of its own under
     ``.parts``; ``finish`` puts them into a copy of the HDF5 file, which then takes its place. Meanwhile there must be
-    room for everything twice.
+    room for everything twice. A name is a dataset or a group of others, never both: ``add`` refuses "cat/x" beside
+    "cat" with ``InputError``.
     """
 
     FILE = "embeddings.h5"
@@ -83,19 +84,24 @@ class Hdf5Store:
         self._h5py = _import_h5py()
         self.path = folder / self.FILE
         self._parts = NpyStore(folder / ".parts")
-        self._packed = self._names_in_file()
+        self._names: set[str] = set()
+        self._example_in: dict[str, str] = {}  # group -> one of the names in it
+        for name in self._names_in_file() | {self._name_of(part) for part in self._part_files()}:
+            self._note(name)
 
     def add(self, name: str, embedding: np.ndarray) -> None:
+        self._refuse_nested(name)
         self._parts.add(name, embedding)
+        self._note(name)
 
     def has(self, name: str) -> bool:
-        return name in self._packed or self._parts.has(name)
+        return name in self._names
 
     def file_of(self, name: str) -> str:
         return f"{self.FILE}:{name}"
 
     def finish(self) -> None:
-        parts = sorted(self._parts.folder.rglob("[!.]*.npy"))
+        parts = self._part_files()
         if not parts:
             return
         with write_aside(self.path) as aside:
@@ -106,10 +112,28 @@ class Hdf5Store:
                 for part in parts:
                     self._pack(file, part)
         shutil.rmtree(self._parts.folder)
-        self._packed = self._names_in_file()
+
+    def _note(self, name: str) -> None:
+        self._names.add(name)
+        self._example_in.update(dict.fromkeys(_groups_of(name), name))
+
+    def _refuse_nested(self, name: str) -> None:
+        """Nothing is written yet, so a run without this picture can still finish."""
+        around = [group for group in _groups_of(name) if group in self._names]
+        if other := around[0] if around else self._example_in.get(name):
+            raise InputError(
+                f"{self.path} has an embedding named {other} and cannot hold one named {name} too, since one would lie "
+                "inside the other; rename that picture or its folder, or name another output folder"
+            )
+
+    def _part_files(self) -> list[Path]:
+        return sorted(self._parts.folder.rglob("[!.]*.npy"))
+
+    def _name_of(self, part: Path) -> str:
+        return part.relative_to(self._parts.folder).with_suffix("").as_posix()
 
     def _pack(self, file: Any, part: Path) -> None:
-        name = part.relative_to(self._parts.folder).with_suffix("").as_posix()
+        name = self._name_of(part)
         embedding = np.load(part, mmap_mode="r")
         if name in file:
             del file[name]
@@ -126,6 +150,11 @@ class Hdf5Store:
         except OSError as error:
             raise InputError(f"{self.path} is damaged ({error}); delete it, and its pictures are done again") from error
         return names
+
+
+def _groups_of(name: str) -> list[str]:
+    """The groups that a dataset lies in: "a" and "a/b" of "a/b/c"."""
+    return [str(parent) for parent in PurePosixPath(name).parents][:-1]
 
 
 def _import_h5py() -> ModuleType:

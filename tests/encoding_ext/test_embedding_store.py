@@ -84,6 +84,23 @@ def test_hdf5_is_chunked(tmp_path: Path) -> None:
         assert file["a"].chunks == (32, 32, 8)
 
 
+@pytest.mark.parametrize(("first", "second"), [("cat", "cat/x/y"), ("cat/x/y", "cat")])
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_hdf5_name_cannot_lie_inside_another(first: str, second: str, packed: bool, tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    earlier = STORES["h5"](tmp_path)
+    earlier.add(first, embedding(0))
+    if packed:
+        earlier.finish()
+    later = STORES["h5"](tmp_path)
+    with pytest.raises(InputError, match=f"named {first} and cannot hold one named {second} too"):
+        later.add(second, embedding(1))
+    later.add("category", embedding(2))  # another name, though it begins alike
+    later.finish()
+    np.testing.assert_array_equal(read("h5", tmp_path, first), embedding(0))
+    np.testing.assert_array_equal(read("h5", tmp_path, "category"), embedding(2))
+
+
 def test_a_damaged_hdf5_file_is_named(tmp_path: Path) -> None:
     pytest.importorskip("h5py")
     (tmp_path / "embeddings.h5").write_bytes(b"no hdf5")
