@@ -44,6 +44,7 @@ def resize_position_embedding(position: Tensor, grid: tuple[int, int]) -> Tensor
     return torch.cat([class_part, grid_part], dim=1)
 
 
+@torch.compiler.disable  # it cannot compile a checkpoint with contexts of its own: what is recomputed runs as it is
 def recomputed(part: nn.Module, x: Tensor) -> Tensor:
     """``part(x)``, of which only ``x`` is kept; the backward pass computes the rest again (gradient checkpointing)."""
 

@@ -101,6 +101,16 @@ def test_compiled_parts_are_the_same_function_with_the_same_names():
         torch.testing.assert_close(twin(images), net(images), atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("backbone", TINY)
+def test_compiling_and_checkpointing_go_together(backbone):
+    net, images = tiny_net(backbone).train(), pictures(2, 64, 32)
+    twin = copy.deepcopy(net)
+    twin.image_encoder.checkpointing = True
+    compile_parts(twin, backend="eager")
+    assert_same(step(twin, images), step(net, images))
+    assert_same(twin.state_dict(), net.state_dict())
+
+
 def test_full_precision_puts_everything_back():
     with torch.autocast("cpu", torch.bfloat16):
         with full_precision(torch.device("cpu")):
