@@ -144,7 +144,10 @@ def training_precision(precision: str, on_gpu: bool) -> str:
 
 
 def allow_tf32(on_gpu: bool) -> None:
-    """Let products of float32 matrices use TF32 on a GPU; similarity and loss never do (``full_precision``)."""
+    """Let products of float32 matrices use TF32 on a GPU; similarity and loss do not (``full_precision``).
+
+    The backward pass of a similarity does, like that of every other product: its context ended with the forward.
+    """
     if on_gpu:
         torch.set_float32_matmul_precision("high")
 

@@ -15,16 +15,31 @@ WIDE = 128  # decoder features from which on channels-last convolutions are the 
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Plain float32 inside: no autocast, on devices that have such a thing, and no TF32 on GPUs that have that."""
-    before = torch.get_float32_matmul_precision()
-    try:
-        if device.type == "cuda" and before != "highest":
-            torch.set_float32_matmul_precision("highest")
-        with torch.autocast(device.type, enabled=False) if is_autocast_available(device.type) else nullcontext():
+    """Plain float32 inside: no autocast, on devices that have such a thing, and no TF32 on GPUs that have that.
+
+    What a graph made inside computes in its backward pass lies outside, and TF32 is used there if it is allowed.
+    """
+    with torch.autocast(device.type, enabled=False) if is_autocast_available(device.type) else nullcontext():
+        with no_tf32() if device.type == "cuda" else nullcontext():
             yield
+
+
+@contextmanager
+def no_tf32() -> Iterator[None]:
+    """Matrix products and convolutions of float32 use no TF32 inside."""
+    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+    # PyTorch 2.9 has newer switches; they can be read whichever ones a caller has set, the older ones then raise.
+    newer = hasattr(cudnn, "conv")
+    name, off = ("fp32_precision", "ieee") if newer else ("allow_tf32", False)
+    switches = cuda.matmul, cudnn.conv if newer else cudnn
+    before = [getattr(switch, name) for switch in switches]
+    try:
+        for switch in switches:
+            setattr(switch, name, off)
+        yield
     finally:
-        if before != torch.get_float32_matmul_precision():
-            torch.set_float32_matmul_precision(before)
+        for switch, value in zip(switches, before, strict=True):
+            setattr(switch, name, value)
 
 
 def channels_last(net: nn.Module, features: int) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -109,6 +110,36 @@ def test_compiling_and_checkpointing_go_together(backbone):
     compile_parts(twin, backend="eager")
     assert_same(step(twin, images), step(net, images))
     assert_same(twin.state_dict(), net.state_dict())
+
+
+def tf32() -> tuple[str, str]:
+    """PyTorch's switches of matrix products and convolutions."""
+    return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+
+
+def set_tf32(products: str, convolutions: str) -> None:
+    torch.backends.cuda.matmul.fp32_precision = products
+    torch.backends.cudnn.conv.fp32_precision = convolutions
+
+
+@pytest.fixture
+def tf32_put_back() -> Iterator[None]:
+    before = tf32()
+    yield
+    set_tf32(*before)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this PyTorch has only the older switches")
+@pytest.mark.parametrize("before", [("tf32", "tf32"), ("ieee", "tf32"), ("tf32", "ieee"), ("none", "none")], ids=str)
+def test_full_precision_allows_no_tf32_whatever_was_set_before(before, tf32_put_back):
+    set_tf32(*before)
+    image, kernel = torch.ones(1, 1, 4, 4, requires_grad=True), torch.ones(1, 1, 3, 3)
+    with full_precision(torch.device("cuda")):
+        assert tf32() == ("ieee", "ieee")
+        nn.functional.conv2d(image, kernel).sum().backward()  # reads the switches, on whatever device
+    with full_precision(torch.device("cpu")):
+        assert tf32() == before
+    assert tf32() == before
 
 
 def test_full_precision_puts_everything_back():
