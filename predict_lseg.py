@@ -30,12 +30,13 @@ from encoding_ext.video_reader import import_av
 from encoding_ext.video_writer import WRITERS
 from modules.inference.segmentation import OPACITY, label_colours
 from modules.models.text_encoder import check_labels
-from modules.options import PRECISIONS, REPOSITORY, add_network_options, block_options
+from modules.options import PRECISIONS, REPOSITORY, add_network_options, block_options, resolve_device
 from modules.prediction.embeddings import FIT_PICTURES, EmbeddingOptions, EmbeddingWriter, parse_size
 from modules.prediction.journal import Journal
 from modules.prediction.outputs import KINDS, MOST_LABELS, PICTURE_FORMATS, Outputs
 from modules.prediction.run import PredictionRun, Report, Segmenting
 from modules.predictor import MODES, VARIANTS, LSegPredictor
+from modules.protocol import describe_precision
 from modules.start import check_backbone
 from modules.testing import weights_name
 
@@ -214,11 +215,13 @@ def describe_settings(
     options: argparse.Namespace, labels: list[str], embedding: EmbeddingOptions | None
 ) -> dict[str, Any]:
     """Everything that the results depend on, in plain types, for run.json."""
-    names = ("mode", "long_side", "templates", "precision", "opacity", "overlay_format", "video_format", "max_frames")
+    names = ("mode", "long_side", "templates", "opacity", "overlay_format", "video_format", "max_frames")
     return {
         "checkpoint": {"file": options.weights.name, "sha256": sha256_of(options.weights), **block_options(options)},
         "labels": labels,
         **{name: getattr(options, name) for name in names},
+        "precision": describe_precision(options),  # what "auto" stands for here; on another device it may be another
+        "device": resolve_device(options.device).type,
         "embeddings": embedding and vars(embedding),
     }
 

@@ -174,6 +174,30 @@ def test_the_same_command_again_does_what_is_missing(weights, folder, capsys):
     assert (out / "finished.jsonl").read_text().endswith("}\n")
 
 
+def test_what_is_missing_of_a_batch_is_done_in_the_same_company(weights, tmp_path, monkeypatch):
+    folder, batches, segment_many = tmp_path / "in", [], LSegPredictor.segment_many
+    folder.mkdir()
+    for number, name in enumerate("abcdef"):
+        Image.fromarray(picture(40 + number, 50)).save(folder / f"{name}.png")
+
+    def noted(self, images, *arguments, **options):
+        batches.append([image.shape[1] - 40 for image in images])
+        return segment_many(self, images, *arguments, **options)
+
+    monkeypatch.setattr(LSegPredictor, "segment_many", noted)
+    whole = contents(predict(weights, folder, more=["--batch_size", 3]))
+    assert batches == [[0, 1, 2], [3, 4, 5]]
+    batches.clear()
+    kept = folder.parent / "out" / "masks" / "f.png"
+    before = kept.stat().st_mtime_ns
+    (kept.parent / "e.png").unlink()
+    out = predict(weights, folder, more=["--batch_size", 3])
+    assert batches == [[3, 4, 5]] and kept.stat().st_mtime_ns == before
+    results = contents(out)
+    results["finished.jsonl"] = whole["finished.jsonl"] = b""  # e is noted twice
+    assert differing(results, whole) == []
+
+
 def test_other_settings_are_refused_by_name_and_overwrite_does_all_again(weights, folder):
     out = predict(weights, folder)
     with pytest.raises(InputError, match=r"other settings:\n  labels: .*dog.* there, .*cat.* now\n.*--overwrite"):
@@ -184,6 +208,19 @@ def test_other_settings_are_refused_by_name_and_overwrite_does_all_again(weights
     predict(weights, folder, more=["--labels", "cat, grass", "--overwrite"])
     assert json.loads((out / "summary.json").read_text())["done"] == 3
     assert json.loads((out / "run.json").read_text())["settings"]["labels"] == ["cat", "grass"]
+
+
+def test_results_of_another_precision_or_device_are_not_mixed_in(weights, folder):
+    out = predict(weights, folder)
+    predict(weights, folder, more=["--precision", "32"])  # what auto stands for on a CPU
+    assert json.loads((out / "summary.json").read_text())["done_before"] == 3
+    with pytest.raises(InputError, match='precision: "float32" there, "bfloat16" now'):
+        predict(weights, folder, more=["--precision", "bf16"])
+    run = json.loads((out / "run.json").read_text())
+    run["settings"]["device"] = "cuda"
+    (out / "run.json").write_text(json.dumps(run))
+    with pytest.raises(InputError, match='device: "cuda" there, "cpu" now'):
+        predict(weights, folder)
 
 
 def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,20 +88,21 @@ class PredictionRun:
         A source that cannot be read is a failure in the report. What cannot be written ends the run with
         ``InputError`` or ``OSError``: the next file could not be written either.
         """
-        pending = []
+        pending = set()
         for source in sources:
             if record := self._finished(source):
                 self.report.earlier += 1
                 self.report.count(record)
             else:
-                pending.append(source)
+                pending.add(source)
         with progress_bar(total=len(pending), desc="segmenting", unit="file") as bar:
-            for group in self._groups(pending):
-                if group[0].kind == "picture":
-                    self._pictures(group)
-                else:
+            for group in self._groups(sources):  # of all, so that batches are those of a run without a kill
+                missing = pending.intersection(group)
+                if missing and group[0].kind == "picture":
+                    self._pictures(group, missing)
+                elif missing:
                     self._video(group[0])
-                bar.update(len(group))
+                bar.update(len(missing))
 
     def _groups(self, sources: Sequence[Source]) -> Iterator[list[Source]]:
         """Up to a batch of pictures, or one video."""
@@ -127,26 +128,39 @@ class PredictionRun:
         complete = self.outputs.complete(source) and ("embeddings" not in parts or self.embeddings.complete(source))
         return record if complete else None
 
-    def _pictures(self, sources: Sequence[Source]) -> None:
-        read: list[tuple[Source, Tensor]] = []
+    def _pictures(self, group: Sequence[Source], missing: Set[Source]) -> None:
+        """Do what is ``missing``; the others of ``group`` go through the network again, but are not written.
+
+        In another company, rounding could give a picture another result. Embeddings are made one by one.
+        """
+        wanted = self._read(source for source in group if source in missing)
+        masks: dict[Source, np.ndarray] = {}
+        if wanted and self.outputs.kinds:
+            readable = {**wanted, **self._read(source for source in group if source not in missing)}
+            together = [source for source in group if source in readable]
+            masks = dict(zip(together, self.segment([readable[source] for source in together]), strict=True))
+        for source, rgb in wanted.items():
+            facts: dict[str, Any] = {}
+            if source in masks:
+                self.outputs.write_picture(source, to_pixels(rgb), masks[source])
+                facts["areas"] = count(masks[source])
+            if self.embeddings:
+                facts["shape"] = self.embeddings.write(source, rgb)
+            self._done(source, facts)
+
+    def _read(self, sources: Iterable[Source]) -> dict[Source, Tensor]:
+        """The pictures (3, H, W) that can be read and written; the others are failures."""
+        read: dict[Source, Tensor] = {}
         for source in sources:
             try:
                 rgb = read_rgb(source.path, self.segment.predictor.max_pixels)
                 self.outputs.check_size(rgb)
                 if self.embeddings:
                     self.embeddings.check_size(rgb)
-                read.append((source, rgb))
+                read[source] = rgb
             except InputError as error:
                 self._fail(source, str(error))
-        masks = self.segment([rgb for _, rgb in read]) if self.outputs.kinds else [None] * len(read)
-        for (source, rgb), mask in zip(read, masks, strict=True):
-            facts: dict[str, Any] = {}
-            if mask is not None:
-                self.outputs.write_picture(source, to_pixels(rgb), mask)
-                facts["areas"] = count(mask)
-            if self.embeddings:
-                facts["shape"] = self.embeddings.write(source, rgb)
-            self._done(source, facts)
+        return read
 
     def _video(self, source: Source) -> None:
         try:
