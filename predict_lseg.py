@@ -31,7 +31,7 @@ from encoding_ext.video_writer import WRITERS
 from modules.inference.segmentation import OPACITY, label_colours
 from modules.models.text_encoder import check_labels
 from modules.options import PRECISIONS, REPOSITORY, add_network_options, block_options, resolve_device
-from modules.prediction.embeddings import FIT_PICTURES, EmbeddingOptions, EmbeddingWriter, parse_size
+from modules.prediction.embeddings import FIT_PICTURES, EmbeddingOptions, EmbeddingWriter, forget_basis, parse_size
 from modules.prediction.journal import Journal
 from modules.prediction.outputs import KINDS, MOST_LABELS, PICTURE_FORMATS, Outputs
 from modules.prediction.run import PredictionRun, Report, Segmenting
@@ -199,11 +199,12 @@ def build_run(
         {**about, "labels_file": "labels.json"},
     )
     writer = EmbeddingWriter(predictor, embedding, folder, about) if embedding else None
-    journal = Journal(folder, settings, options.overwrite)
-    if options.overwrite:
+
+    def forget() -> None:
         outputs.forget_unfinished()
-        if writer:
-            writer.forget_basis()
+        forget_basis(folder)  # also where this run needs none: a later one would take it
+
+    journal = Journal(folder, settings, forget if options.overwrite else None)
     write_json(folder / "labels.json", {"labels": labels})
     if 0 < len(labels) <= MOST_IN_LEGEND:
         save_picture(folder / "legend.png", legend(range(len(labels)), labels, outputs.colours, 800))

@@ -23,6 +23,7 @@ from encoding_ext.palettes import palette
 from encoding_ext.video_reader import Frame, Timing, VideoFile
 from encoding_ext.video_writer import write_mp4
 from modules.checkpoints import METADATA_KEY, metadata_of, to_official
+from modules.prediction import journal
 from modules.predictor import LSegPredictor
 from predicting import picture
 from scripts import command, environment
@@ -505,3 +506,20 @@ def test_pca_projects_pixels_and_text_alike(weights, folder):
     (out / "embeddings" / "b.npy").unlink()
     predict(weights, folder, more=more)
     assert (out / "pca.npz").read_bytes() == first  # the basis of what is there already
+
+
+@pytest.mark.parametrize("more", [[], ["--pca", 3]])
+def test_a_kill_during_overwrite_leaves_nothing_old_under_the_new_settings(weights, folder, monkeypatch, more):
+    out = predict(weights, folder, more=["--pca", 3])
+    old = (out / "pca.npz").read_bytes()
+
+    def killed(path: Path, content: object) -> None:
+        assert path.name == "run.json" and not (out / "finished.jsonl").exists() and not (out / "pca.npz").exists()
+        raise KeyboardInterrupt
+
+    again = ["--embedding_variant", "raw", "--overwrite"] if more else ["--mode", "windows", "--overwrite"]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(journal, "write_json", killed)
+        predict(weights, folder, more=[*more, *again])
+    predict(weights, folder, more=[*more, *again])
+    assert not more or (out / "pca.npz").read_bytes() != old

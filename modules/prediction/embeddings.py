@@ -56,6 +56,11 @@ def parse_size(text: str) -> str | tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def forget_basis(folder: Path) -> None:
+    """Delete the basis of an earlier run: the next ``EmbeddingWriter.prepare`` fits another."""
+    (folder / BASIS).unlink(missing_ok=True)
+
+
 class EmbeddingWriter:
     """Writes the embedding of one picture after the other below ``folder``.
 
@@ -82,10 +87,6 @@ class EmbeddingWriter:
                 fit.add(pixels[drawn.to(pixels.device)])
             fit.finish(self.options.pca).save(path, labels, text.cpu().numpy())
         self.pca = PixelPCA.load(path)
-
-    def forget_basis(self) -> None:
-        """Delete the basis of an earlier run: the next ``prepare`` fits another."""
-        (self.folder / BASIS).unlink(missing_ok=True)
 
     def check_size(self, rgb: Tensor) -> None:
         """``InputError`` if the embedding of this picture (3, H, W) would not fit into memory."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,18 @@ class Journal:
     """One line per finished source in ``folder/finished.jsonl``; the settings of the run in ``folder/run.json``.
 
     ``settings``: everything that results depend on, in plain types. A last line that a kill cut off does not count.
+    ``forget``: None to take up what is there; otherwise all is done again, also with other settings, and this deletes
+    whatever else an earlier run goes on from.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any], forget: Callable[[], None] | None = None) -> None:
         self.path = folder / JOURNAL_FILE
         self._records: dict[str, Record] = {}
         settings = json.loads(json.dumps(settings))
         run_file = folder / RUN_FILE
-        if overwrite:
+        if forget is not None:  # before the new settings are written: a kill must not leave old parts under them
             self.path.unlink(missing_ok=True)
+            forget()
         elif run_file.exists():
             earlier = _read_settings(run_file)
             _refuse_other_settings(folder, earlier, settings)
