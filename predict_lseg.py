@@ -66,7 +66,7 @@ def build_parser() -> Parser:
     group.add_argument("--embeddings", choices=list(STORES), help="also write pixel embeddings, float16")
     group.add_argument("--embedding_size", default="half", help="half, input, or HEIGHTxWIDTH")
     group.add_argument("--embedding_variant", choices=VARIANTS, default="unit", help="raw, or of which length")
-    group.add_argument("--embedding_multi_scale", action="store_true", help="mean over six sizes and mirrored ones")
+    group.add_argument("--embedding_multi_scale", action="store_true", help="six sizes and their mirror images, added up")
     group.add_argument("--pca", type=int, metavar="K", help="K principal components, and pictures of the first three")
     add_network_options(parser, backbone=None)
     group = parser.add_argument_group("device")
