@@ -6,17 +6,17 @@ The same command again goes on where a killed one ended. What cannot be read is 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from data.labels import read_label_file
+from data.labels import labels_from
 from encoding_ext.cli import Parser
 from encoding_ext.embedding_store import STORES
 from encoding_ext.errors import InputError, raise_all, run_script
@@ -79,9 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check everything, load, do all sources, report. 1: some could not be read; 2: the run could not go on."""
     options = build_parser().parse(argv)
     folder = options.output_dir or REPOSITORY / "outputs" / f"predict_{weights_name(options.weights)}"
-    sources = check_all(options, folder)
+    sources, labels = check_all(options, folder)
     predictor = load_predictor(options)
-    labels, text = encode_labels(options, predictor)
+    labels, text = encode_labels(options, labels or predictor.net.labels, predictor)
     run = build_run(options, folder, predictor, labels, text)
     problem = ""
     try:
@@ -103,8 +103,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 # ------------------------------------------------------------------------------------------------ before the run
 
 
-def check_all(options: argparse.Namespace, folder: Path) -> list[Source]:
-    """The sources; one ``InputError`` with everything that is wrong, before the network is loaded."""
+def check_all(options: argparse.Namespace, folder: Path) -> tuple[list[Source], list[str]]:
+    """The sources, and the labels of ``--labels``, none for the checkpoint's own.
+
+    One ``InputError`` with everything that is wrong, before the network is loaded.
+    """
     sources, problems = find_sources(options.inputs, folder)
     kinds = parse_kinds(options.write)
     problems += [f"--write does not know {kind!r}; it takes {', '.join(KINDS)}" for kind in kinds - KINDS.keys()]
@@ -119,12 +122,17 @@ def check_all(options: argparse.Namespace, folder: Path) -> list[Source]:
     if problem := unwritable(folder, "--output_dir"):
         problems.append(problem)
     moving = [source for source in sources if source.kind != "picture"]
-    checks = [lambda: parse_labels(options.labels), lambda: parse_size(options.embedding_size)]
-    raise_all(problems, *checks, *([import_av] if moving and kinds else []))
+    labels: list[str] = []
+    checks = [
+        lambda: labels.extend([] if options.labels is None else labels_from(options.labels)),
+        lambda: parse_size(options.embedding_size),
+    ]
+    with doubts_as_notes():
+        raise_all(problems, *checks, *([import_av] if moving and kinds else []))
     if moving and not kinds:
         print(f"{len(moving)} videos are left out: embeddings are written of pictures only; extract their frames")
         sources = [source for source in sources if source.kind == "picture"]
-    return sources
+    return sources, labels
 
 
 def parse_kinds(text: str) -> set[str]:
@@ -132,18 +140,14 @@ def parse_kinds(text: str) -> set[str]:
     return {part.strip() for part in text.split(",")} - {"", "none"}
 
 
-def parse_labels(text: str | None) -> list[str] | None:
-    """The labels of ``--labels``: of a file, else between commas; ``InputError`` if there is none."""
-    if text is None:
-        return None
-    if os.path.isfile(text):  # Path.is_file raises for a text longer than a name may be
-        return read_label_file(text)[0]
-    if "," not in text and (Path(text).suffix in (".txt", ".csv") or "/" in text):
-        raise InputError(f"--labels: there is no file {text}; give one with a label a line, or 'cat, grass, other'")
-    labels = [label.strip() for label in text.split(",") if label.strip()]
-    if not labels:
-        raise InputError("--labels is empty; give a list such as 'cat, grass, other', or a file with one label a line")
-    return labels
+@contextmanager
+def doubts_as_notes() -> Iterator[None]:
+    """Print what is warned of inside as notes."""
+    with warnings.catch_warnings(record=True) as doubts:
+        warnings.simplefilter("always")
+        yield
+    for doubt in doubts:
+        print(f"note: {doubt.message}")
 
 
 def load_predictor(options: argparse.Namespace) -> LSegPredictor:
@@ -159,20 +163,18 @@ def load_predictor(options: argparse.Namespace) -> LSegPredictor:
     return predictor
 
 
-def encode_labels(options: argparse.Namespace, predictor: LSegPredictor) -> tuple[list[str], Tensor]:
+def encode_labels(
+    options: argparse.Namespace, labels: list[str] | None, predictor: LSegPredictor
+) -> tuple[list[str], Tensor]:
     """The labels and their matrix (N, C), once for the whole run; what is doubtful about them is printed."""
-    labels = parse_labels(options.labels) or predictor.net.labels
     if labels is None and not parse_kinds(options.write):
         return [], torch.zeros(0, predictor.net.text_encoder.embed_dim)  # embeddings need no labels
     if labels is None:
         raise InputError(f"{options.weights} has no labels of its own; give --labels 'cat, grass, other', or a file")
     if len(labels) > MOST_LABELS:
         raise InputError(f"{len(labels):,} labels are more than a label PNG can hold; give at most {MOST_LABELS:,}")
-    with warnings.catch_warnings(record=True) as doubts:
-        warnings.simplefilter("always")
+    with doubts_as_notes():
         text = predictor.encode_text(labels, options.templates)
-    for doubt in doubts:
-        print(f"note: {doubt.message}")
     return check_labels(labels), text
 
 

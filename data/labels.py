@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from encoding_ext.errors import InputError
+from encoding_ext.label_list import split_labels
 
 LABEL_FILES = Path(__file__).resolve().parent / "label_files"
 
@@ -45,18 +46,17 @@ def read_label_file(path: str | Path) -> tuple[list[str], list[str]]:
 
 
 def labels_from(text: str | Path) -> list[str]:
-    """The labels of a command line's ``--labels``: "cat, grass, other", or a file as ``read_label_file`` takes it.
+    """The labels of a command line's ``--labels``: "cat, grass, other" (see ``split_labels``), or a file.
 
-    Doubts about a file are shown as warnings. Raises ``InputError`` for a list without labels, and as that function.
+    A file is what ``read_label_file`` takes. Doubts about a file are shown as warnings. Raises ``InputError`` for a list without labels, and as that function.
     """
-    path, listed = Path(text), [label.strip() for label in str(text).split(",")]
-    # Without a comma, a suffix is what tells a file's name that is wrong from a label.
-    if os.path.isfile(path) or (len(listed) == 1 and path.suffix in (".txt", ".csv")):  # isfile: any length of text
+    path, labels = Path(text), split_labels(str(text))
+    # Of a single one, a suffix is what tells a file's name that is wrong from a label.
+    if os.path.isfile(path) or (len(labels) == 1 and path.suffix in (".txt", ".csv")):  # isfile: any length of text
         labels, doubts = read_label_file(path)
         for doubt in doubts:
             warnings.warn(doubt, stacklevel=2)
         return labels
-    labels = [label for label in listed if label]
     if not labels:
         raise InputError(f'--labels {str(text)!r} holds no label; write "cat, grass, other", or name a file')
     return labels

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -275,7 +276,7 @@ def test_everything_wrong_with_a_command_is_said_at_once(weights, folder, tmp_pa
         predict(weights, folder, "missing.jpg", tmp_path / "nothing", more=more)
     expected = (
         *("missing.jpg", f"{tmp_path / 'nothing'} holds no picture", "'pixels'", "--batch_size is 0", "--opacity is 2"),
-        *("--output_dir", "--labels is empty", "--embedding_size is 'big'"),
+        *("--output_dir", "' , ' holds no label", "--embedding_size is 'big'"),
     )
     assert [text for text in expected if text not in str(error.value)] == []
 
@@ -283,7 +284,7 @@ def test_everything_wrong_with_a_command_is_said_at_once(weights, folder, tmp_pa
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--labels", "labels.txt"], "there is no file labels.txt"),
+        (["--labels", "labels.txt"], "cannot read the label file labels.txt"),
         (["--labels", "word " * 100], "longer than"),
         (["--pca", "2"], "--pca is 2; give 3 to"),
         (["--pca", "99999"], "--pca is 99999"),
@@ -298,6 +299,11 @@ def test_bad_options_are_explained(weights, folder, more, message):
 
 
 def test_a_label_given_twice_is_noted_and_does_no_harm(weights, folder, capsys):
+    (folder.parent / "twice.txt").write_text("dog\nsky, at night\ndog\n")
+    out = predict(weights, folder / "a.png", more=["--labels", folder.parent / "twice.txt", "--write", "json"])
+    assert capsys.readouterr().out.count("twice.txt: 'dog' is label 1 and 3; only the first") == 1
+    assert json.loads((out / "labels.json").read_text())["labels"] == ["dog", "sky, at night", "dog"]
+    shutil.rmtree(out)
     out = predict(weights, folder / "a.png", more=["--labels", "dog, sky, dog"])
     assert "note: labels given more than once can never all win: dog" in capsys.readouterr().out
     assert json.loads((out / "labels.json").read_text())["labels"] == ["dog", "sky", "dog"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from PIL import Image
 
 from encoding_ext.errors import InputError, raise_all
 from encoding_ext.image_input import read_rgb, to_pixels
+from encoding_ext.label_list import split_labels
 
 MAX_UPLOAD_MB = 20
 MAX_PIXELS = 50_000_000  # refused before they are decoded
@@ -21,12 +21,12 @@ MAX_LETTERS = 200  # of a label; CLIP reads 77 tokens
 
 
 def parse_labels(text: str) -> list[str]:
-    """Labels, one a line or separated by commas, without blanks around them.
+    """Labels as ``split_labels`` takes them, within the limits.
 
     Raises:
         InputError: none, too many, one twice, one too long; all that is wrong at once.
     """
-    labels = [label for label in (" ".join(part.split()) for part in re.split(r"[\n,]", text)) if label]
+    labels = split_labels(text)
     if not labels:
         raise InputError("There is no label: write some, one a line or separated by commas.")
     problems = []

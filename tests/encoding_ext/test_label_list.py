@@ -1,0 +1,10 @@
+"""Labels as people type them."""
+
+from __future__ import annotations
+
+from encoding_ext.label_list import split_labels
+
+
+def test_commas_and_lines_separate_and_blanks_do_not_count() -> None:
+    assert split_labels(" a cat,dog\n\n the   sky ,\r\ncat, dog") == ["a cat", "dog", "the sky", "cat", "dog"]
+    assert split_labels(" , \n") == split_labels("") == []
