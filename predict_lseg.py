@@ -66,7 +66,7 @@ def build_parser() -> Parser:
     group.add_argument("--embeddings", choices=list(STORES), help="also write pixel embeddings, float16")
     group.add_argument("--embedding_size", default="half", help="half, input, or HEIGHTxWIDTH")
     group.add_argument("--embedding_variant", choices=VARIANTS, default="unit", help="raw, or of which length")
-    group.add_argument("--embedding_multi_scale", action="store_true", help="six sizes and their mirror images, added up")
+    group.add_argument("--embedding_multi_scale", action="store_true", help="six sizes and mirror images, added up")
     group.add_argument("--pca", type=int, metavar="K", help="K principal components, and pictures of the first three")
     add_network_options(parser, backbone=None)
     group = parser.add_argument_group("device")
@@ -129,8 +129,9 @@ def check_all(options: argparse.Namespace, folder: Path) -> tuple[list[Source], 
     ]
     with doubts_as_notes():
         raise_all(problems, *checks, *([import_av] if moving and kinds else []))
-    if moving and not kinds:
-        print(f"{len(moving)} videos are left out: embeddings are written of pictures only; extract their frames")
+    if moving and (options.embeddings or options.pca):
+        print(f"note: embeddings are of pictures only, not of videos ({len(moving)} here); extract their frames")
+    if not kinds:
         sources = [source for source in sources if source.kind == "picture"]
     return sources, labels
 

@@ -494,6 +494,17 @@ def test_embeddings_can_be_added_to_a_finished_run(weights, folder):
     assert json.loads((out / "summary.json").read_text())["done_before"] == 3
 
 
+def test_videos_have_no_embeddings_and_that_is_said_once(weights, folder, capsys):
+    video(folder / "clip.mp4", 2)
+    for kinds, done in (("json", 4), ("none", 3)):
+        more = ["--embeddings", "npy", "--write", kinds, "--output_dir", folder.parent / kinds]
+        predict(weights, folder, more=more)
+        assert capsys.readouterr().out.count("not of videos (1 here)") == 1
+        assert json.loads((folder.parent / kinds / "summary.json").read_text())["done"] == done
+    predict(weights, folder, more=["--write", "json"])
+    assert "not of videos" not in capsys.readouterr().out
+
+
 def test_pca_projects_pixels_and_text_alike(weights, folder):
     more = ["--embeddings", "npy", "--pca", 3, "--embedding_size", "half"]
     out = predict(weights, folder, more=more)
