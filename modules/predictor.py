@@ -27,6 +27,7 @@ from modules.inference.segmentation import Segmentation
 from modules.inference.views import EncodedImage
 from modules.models import LSegNet
 from modules.models.head import LOGIT_SCALE
+from modules.models.precision import full_precision
 from modules.options import resolve_device
 
 __all__ = ["MODES", "VARIANTS", "LSegPredictor", "Levels", "Segmentation"]
@@ -240,15 +241,17 @@ class LSegPredictor:
     ) -> Tensor:
         """N labels -> (N, C) float32 unit vectors, for ``segment`` and ``similarity``.
 
-        See ``modules.label_texts.encode_labels`` for templates and for labels that are too long or occur twice.
+        See ``modules.inference.label_texts.encode_labels`` for templates, and for labels that are too long or occur
+        twice.
         """
         return encode_labels(self.net.text_encoder, labels, templates, truncate)
 
     def similarity(self, embedding: Tensor, texts: LabelInput) -> Tensor:
         """Cosine of every pixel embedding (H, W, C) with N texts, or rows of a matrix (N, C): (H, W, N), -1..1."""
         text = texts if isinstance(texts, Tensor | np.ndarray) else self.encode_text(texts)
-        text = F.normalize(torch.as_tensor(text).to(embedding.device, torch.float32), dim=-1)
-        return F.normalize(embedding.float(), dim=-1) @ text.T
+        with full_precision(embedding.device):
+            text = F.normalize(torch.as_tensor(text).to(embedding.device, torch.float32), dim=-1)
+            return F.normalize(embedding.float(), dim=-1) @ text.T
 
     def heatmap(
         self, image: ImageInput | Segmentation, query: str, mode: str = "whole", long_side: int | None = None

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from modules.inference.views import Canvas, EncodedImage, View
 from modules.models.head import RegularisationBlock, correlate, scale_of
+from modules.models.precision import full_precision
 from modules.models.upsampling import upsample_x2
 
 CANVAS_NUMBERS = 2**26  # of a chunk of labels on all canvases: 256 MB
@@ -46,20 +47,21 @@ def rank(image: EncodedImage, text: Tensor, block: RegularisationBlock | None, k
         block: the head's.
         k: at most N.
     """
-    (height, width), canvases = image.size, image.canvases
-    numbers = sum(h * w for h, w in (canvas.full_size for canvas in canvases))
-    chunk = max(min(CANVAS_NUMBERS // numbers, len(text)), 1)
-    step = max(STRIP_NUMBERS.get(text.device.type, STRIP_NUMBERS_ELSEWHERE) // (chunk * width), 1)
-    chunks = text.split(chunk)
-    sources = [[_ViewLogits(view, chunks, block) for view in canvas.views] for canvas in canvases]
-    best = _Best(k, height, width, text.device)
-    for number, vectors in enumerate(chunks):
-        maps = [_canvas_scores(canvas, vectors, views) for canvas, views in zip(canvases, sources)]
-        for top in range(0, height, step):
-            rows = slice(top, min(top + step, height))
-            scores = reduce(torch.add, (resized_rows(one, rows, (height, width)) for one in maps)) / len(maps)
-            best.merge(rows, scores, number * chunk)
-    return Ranking(best.indices, best.scores, 1 / best.denominator)
+    with full_precision(text.device):
+        (height, width), canvases = image.size, image.canvases
+        numbers = sum(h * w for h, w in (canvas.full_size for canvas in canvases))
+        chunk = max(min(CANVAS_NUMBERS // numbers, len(text)), 1)
+        step = max(STRIP_NUMBERS.get(text.device.type, STRIP_NUMBERS_ELSEWHERE) // (chunk * width), 1)
+        chunks = text.split(chunk)
+        sources = [[_ViewLogits(view, chunks, block) for view in canvas.views] for canvas in canvases]
+        best = _Best(k, height, width, text.device)
+        for number, vectors in enumerate(chunks):
+            maps = [_canvas_scores(canvas, vectors, views) for canvas, views in zip(canvases, sources)]
+            for top in range(0, height, step):
+                rows = slice(top, min(top + step, height))
+                scores = reduce(torch.add, (resized_rows(one, rows, (height, width)) for one in maps)) / len(maps)
+                best.merge(rows, scores, number * chunk)
+        return Ranking(best.indices, best.scores, 1 / best.denominator)
 
 
 def _canvas_scores(canvas: Canvas, vectors: Tensor, views: Sequence[_ViewLogits]) -> Tensor:

@@ -19,9 +19,9 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
     What a graph made inside computes in its backward pass lies outside, and TF32 is used there if it is allowed.
     """
-    with torch.autocast(device.type, enabled=False) if is_autocast_available(device.type) else nullcontext():
-        with no_tf32() if device.type == "cuda" else nullcontext():
-            yield
+    no_autocast = torch.autocast(device.type, enabled=False) if is_autocast_available(device.type) else nullcontext()
+    with no_autocast, no_tf32() if device.type == "cuda" else nullcontext():
+        yield
 
 
 @contextmanager

@@ -43,6 +43,16 @@ def assert_is(result: Segmentation, expected: Tensor, tolerance: float = 1e-4) -
     torch.testing.assert_close(confidence, expected.softmax(0).amax(0), atol=tolerance, rtol=0)
 
 
+@pytest.mark.parametrize("options", BLOCKS)
+def test_autocast_of_the_caller_changes_no_score(options):
+    model, image = predictor(**options), picture(64, 32)
+    text = undecided(model.net)
+    exact = all_scores(model.segment(image, text))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = all_scores(model.segment(image, text))
+    assert torch.equal(found, exact)
+
+
 @pytest.mark.parametrize("backbone", ["tiny_resnet", "tiny_vit"])
 @pytest.mark.parametrize("options", BLOCKS)
 @pytest.mark.parametrize("labels_at_a_time", [1, 2, 100])
