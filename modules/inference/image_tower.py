@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from encoding_ext.errors import InputError
 from encoding_ext.evaluator import scaled_size
 from encoding_ext.image_input import to_pixels
+from encoding_ext.memory import memory_advice
 from modules.inference.views import (
     Canvas,
     EncodedImage,
@@ -27,6 +29,7 @@ from modules.models import LSegNet
 from modules.options import PRECISIONS, autocast_dtype, training_precision
 
 MODES = ("whole", "windows", "multi_scale")
+LESS_MEMORY = "choose a smaller batch_size (images or windows at a time) or a shorter long_side, or another device"
 MOST_KEPT = 3e9  # bytes of the coarse embeddings of one image
 
 
@@ -104,16 +107,22 @@ class ImageTower:
 
     def coarse(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) normalised -> (B, C, h/4, w/4) float32."""
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+        with self._forward():
             return self.net.coarse_embedding(images).float()
 
     def levels(self, rgb: Tensor, size: tuple[int, int]) -> Levels:
         """The maps inside the network when it looks at an image resized to ``size``."""
         pixels = resized(rgb, size, self.normalise)[None]
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+        with self._forward():
             encoder = self.net.image_encoder(pixels)
             decoder = self.net.decoder.paths(encoder)
         return Levels([level.float() for level in encoder], [level.float() for level in decoder])
+
+    @contextmanager
+    def _forward(self) -> Iterator[None]:
+        """In the precision asked for; running out of memory becomes an ``InputError``."""
+        with memory_advice(LESS_MEMORY), torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            yield
 
 
 def check_positive(**values: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from modules.inference.image_tower import ImageTower, check_positive
 from modules.inference.scores import resized_rows
 from modules.inference.views import resized, working_size
 from modules.models.head import LOGIT_SCALE
+from modules.models.precision import full_precision
 from modules.models.upsampling import upsample_x2
 
 VARIANTS = ("unit", "raw", "scaled", "summed")
@@ -38,16 +40,20 @@ def looks(
         side = long_side or min(max(height, width), 2 * base_size)
         return [(*working_size(height, width, side), False)]
     scales = TEST_SCALES if multi_scale is True else multi_scale
-    if not scales or any(not 0 < scale < math.inf for scale in scales):
+    if not isinstance(scales, Sequence) or not scales or not all(map(_is_scale, scales)):
         raise InputError(f"multi_scale is {multi_scale!r}; give True, False or a list of positive scales")
     sides = [math.ceil((long_side or base_size) * scale) for scale in scales]
     return [(*working_size(height, width, side), mirrored) for side in sides for mirrored in (False, True)]
 
 
+def _is_scale(scale: object) -> bool:
+    return isinstance(scale, Real) and 0 < scale < math.inf
+
+
 def target_size(size: str | tuple[int, int], height: int, width: int, channels: int) -> tuple[int, int]:
     """The (height, width) of embeddings that ``size`` asks for; ``InputError`` for nonsense and for more than 8 GB."""
     named = {"input": (height, width), "half": (-(-height // 2), -(-width // 2))}
-    target = named.get(size, ()) if isinstance(size, str) else tuple(size)
+    target = named.get(size, ()) if isinstance(size, str) else tuple(size) if isinstance(size, Sequence) else ()
     if len(target) != 2 or not all(isinstance(side, int) and side > 0 for side in target):
         raise InputError(f'size is {size!r}; give "input", "half" or (height, width)')
     needed = 4 * channels * target[0] * target[1]
@@ -67,15 +73,17 @@ def pixel_embedding(
     for height, width, mirrored in views:
         pixels = resized(rgb, (height, width), tower.normalise)[None]
         coarse = tower.coarse(pixels.flip(-1) if mirrored else pixels)
-        half = upsample_x2(coarse.contiguous(memory_format=torch.channels_last))
-        half = (half.flip(-1) if mirrored else half)[0].permute(1, 2, 0)  # (h/2, w/2, C)
-        if total is None:
-            total = half.new_zeros(*size, half.shape[2])
-        for rows in _strips(total):
-            part = resized_rows(half, rows, size)
-            total[rows] += part if variant == "raw" else F.normalize(part, dim=-1)
+        with full_precision(coarse.device):
+            half = upsample_x2(coarse.contiguous(memory_format=torch.channels_last))
+            half = (half.flip(-1) if mirrored else half)[0].permute(1, 2, 0)  # (h/2, w/2, C)
+            if total is None:
+                total = half.new_zeros(*size, half.shape[2])
+            for rows in _strips(total):
+                part = resized_rows(half, rows, size)
+                total[rows] += part if variant == "raw" else F.normalize(part, dim=-1)
     if variant in ("unit", "scaled"):
-        total = _unit(total, LOGIT_SCALE if variant == "scaled" else 1.0)
+        with full_precision(total.device):
+            total = _unit(total, LOGIT_SCALE if variant == "scaled" else 1.0)
     return total.to(dtype)
 
 

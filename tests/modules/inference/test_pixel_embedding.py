@@ -11,7 +11,7 @@ from torch import Tensor
 from encoding_ext.errors import InputError
 from modules.inference import pixel_embedding
 from modules.predictor import VARIANTS, LSegPredictor
-from predicting import normalised, picture, predictor
+from predicting import normalised, picture, predictor, undecided
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -135,13 +135,41 @@ def test_levels_are_what_the_decoder_gets_and_makes():
         ({"size": "double"}, "double"),
         ({"size": (0, 3)}, r"\(0, 3\)"),
         ({"size": (3.5, 3)}, r"\(3.5, 3\)"),
+        ({"size": 7}, "size is 7"),
         ({"size": (40_000, 40_000)}, "limit"),
         ({"variant": "best"}, "unit, raw, scaled, summed"),
         ({"multi_scale": []}, "positive scales"),
         ({"multi_scale": [0, 1]}, "positive scales"),
+        ({"multi_scale": ["a"]}, "positive scales"),
+        ({"multi_scale": 2}, "positive scales"),
         ({"long_side": -5}, "long_side is -5"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_named(arguments, reason):
     with pytest.raises(InputError, match=reason):
         predictor().embed(picture(32, 32), **arguments)
+
+
+def test_autocast_of_the_caller_changes_nothing():
+    model, image = predictor(), picture(64, 32)
+    texts = undecided(model.net)
+
+    def found() -> tuple[Tensor, Tensor, Tensor]:
+        embedding = model.embed(image, (40, 50))
+        return embedding, model.similarity(embedding, texts), model.embed(image, variant="raw")
+
+    exact = found()
+    with torch.autocast("cpu", torch.bfloat16):
+        for one, other in zip(found(), exact, strict=True):
+            assert one.dtype == torch.float32 and torch.equal(one, other)
+
+
+def test_running_out_of_memory_says_what_to_do(monkeypatch):
+    def full(images: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    model = predictor()
+    monkeypatch.setattr(model.net.image_encoder, "forward", full)
+    for ask in (model.embed, model.levels, lambda image: model.segment(image, ["cat"])):
+        with pytest.raises(InputError, match="smaller batch_size.*long_side"):
+            ask(picture(32, 32))
