@@ -90,7 +90,7 @@ class Segmentation:
         """
         path = Path(path)
         try:
-            if path.suffix:
+            if Image.registered_extensions().get(path.suffix.lower()) in Image.SAVE:
                 picture = pictures.overlay_with_legend(self.image, self.mask, self.colours, self.labels, OPACITY)
                 save_picture(path, picture)
                 return [path]
