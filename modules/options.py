@@ -168,11 +168,11 @@ def resolve_device(device: str) -> torch.device:
     except RuntimeError:
         chosen = None
     if chosen is None or chosen.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"--device {device} is no device to compute on here; use auto, cpu, cuda, cuda:1 or mps")
+        raise InputError(f"device {device!r} is none to compute on here; use auto, cpu, cuda, cuda:1 or mps")
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"--device {device}, but PyTorch sees no CUDA GPU here; use --device cpu")
+        raise InputError(f"device {device!r}, but PyTorch sees no CUDA GPU here; use cpu")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device {device}, but there are {torch.cuda.device_count()} GPUs here")
+        raise InputError(f"device {device!r}, but there are {torch.cuda.device_count()} GPUs here")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("--device mps, but PyTorch sees no Apple GPU here; use --device cpu")
+        raise InputError("device 'mps', but PyTorch sees no Apple GPU here; use cpu")
     return chosen

@@ -213,7 +213,7 @@ def test_auto_takes_the_gpu(monkeypatch):
 
 @pytest.mark.parametrize(
     ("device", "message"),
-    [("cuda", "no CUDA GPU.*use --device cpu"), ("cuda:1", "no CUDA GPU"), ("mps", "no Apple GPU.*use --device cpu")],
+    [("cuda", "no CUDA GPU.*use cpu"), ("cuda:1", "no CUDA GPU"), ("mps", "no Apple GPU.*use cpu")],
 )
 def test_devices_that_are_not_there(device, message, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
