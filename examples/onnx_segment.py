@@ -1,6 +1,6 @@
 """Segment a picture with the files of export_lseg.py, by onnxruntime and NumPy alone (Pillow reads the picture).
 
-python examples/onnx_segment.py FOLDER PICTURE MASK.png    # pixel value = number of the label
+python examples/onnx_segment.py FOLDER PICTURE MASK.png    # pixel value = number of the label, 16 bits beyond 256
 """
 
 import sys
@@ -39,4 +39,4 @@ if __name__ == "__main__":
     mask, labels = segment(sys.argv[1], ImageOps.exif_transpose(Image.open(sys.argv[2])))
     for number, label in enumerate(labels):
         print(f"{(mask == number).mean():6.1%} {label}")
-    Image.fromarray(mask.astype(np.uint8)).save(sys.argv[3])
+    Image.fromarray(mask.astype(np.uint8 if len(labels) <= 256 else np.uint16)).save(sys.argv[3])

@@ -22,7 +22,7 @@ from encoding_ext.errors import InputError
 from modules import exporting
 from modules.checkpoints import load_lseg
 from modules.models import LSegNet
-from scripts import REPOSITORY
+from scripts import REPOSITORY, run
 from tiny import pictures, tiny_net
 
 LABELS = "cat, grass, a red car"
@@ -96,6 +96,20 @@ def test_the_example_gives_the_labels_of_the_network(exported):
     assert clear.mean() > 0.9 and labels == LABELS.split(", ")
     np.testing.assert_array_equal(mask[clear], logits.argmax(0).numpy()[clear])
     assert example.segment(str(folder), Image.new("L", (41, 7)), long_side=64)[0].shape == (7, 41)
+
+
+def test_the_example_writes_the_numbers_of_many_labels(exported, tmp_path):
+    _, folder = exported
+    many = dict(np.load(folder / "lseg.npz"))
+    many["text"] = np.zeros((300, many["text"].shape[1]), np.float32)  # the first 256 score 0, of the others some more
+    many["text"][256:] = np.random.default_rng(0).normal(size=many["text"][256:].shape)
+    many["labels"] = np.array([f"label {number}" for number in range(300)])
+    np.savez(tmp_path / "lseg.npz", **many)
+    (tmp_path / "lseg.onnx").symlink_to(folder / "lseg.onnx")
+    Image.effect_noise((96, 64), 80).convert("RGB").save(tmp_path / "picture.png")
+    run("examples/onnx_segment.py", tmp_path, "picture.png", "mask.png", cwd=tmp_path)
+    with Image.open(tmp_path / "mask.png") as mask:
+        assert np.asarray(mask).shape == (64, 96) and 256 <= np.asarray(mask).min() <= np.asarray(mask).max() < 300
 
 
 def test_the_example_needs_neither_torch_nor_this_project():
