@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from encoding_ext.errors import InputError
@@ -36,7 +38,8 @@ def read_rgb(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Tensor:
         InputError: no such file, no image, damaged, too large, empty, or an array of another kind.
     """
     if isinstance(image, str | Path):
-        return _from_pil(_open(Path(image).expanduser(), max_pixels), f"the image {image}", max_pixels)
+        path = _checked(Path(image).expanduser())
+        return _from_file(path, path.stat().st_size, str(image), max_pixels)
     if isinstance(image, Image.Image):
         return _from_pil(image, "the PIL image", max_pixels)
     if isinstance(image, np.ndarray):
@@ -44,6 +47,11 @@ def read_rgb(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Tensor:
     if isinstance(image, Tensor):
         return _from_tensor(image, max_pixels)
     raise InputError(f"an image is a path, a PIL image, a numpy array or a tensor, not {type(image).__name__}")
+
+
+def decode_rgb(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """What ``read_rgb`` makes of a file with this content, (3, H, W) uint8; errors call it ``name``."""
+    return _from_file(io.BytesIO(data), len(data), name, max_pixels)
 
 
 def to_pixels(rgb: Tensor) -> np.ndarray:
@@ -56,20 +64,28 @@ def to_pixels(rgb: Tensor) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------- files, PIL
 
 
-def _open(path: Path, max_pixels: int) -> Image.Image:
+def _checked(path: Path) -> Path:
     if not path.exists():
         raise InputError(f"there is no image {path}")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name an image in it")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes); fetch it again")
+    return path
+
+
+def _from_file(file: Path | BinaryIO, size: int, name: str, max_pixels: int) -> Tensor:
+    """``size``: in bytes."""
+    if size == 0:
+        raise InputError(f"{name} is empty (0 bytes); fetch it again")
     try:
         with _pillow_limit(max_pixels):
-            return Image.open(path)
+            picture = Image.open(file)
     except Image.DecompressionBombError as error:
-        raise InputError(_too_large(f"the image {path}", str(error), max_pixels)) from None
+        raise InputError(_too_large(f"the image {name}", str(error), max_pixels)) from None
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name} is not an image that can be read here; PNG, JPEG and WebP can") from error
     except Exception as error:  # Pillow's readers raise anything
-        raise InputError(f"{path} is not an image that Pillow can read ({_first_line(error)})") from error
+        raise InputError(f"{name} is not an image that Pillow can read ({_first_line(error)})") from error
+    return _from_pil(picture, f"the image {name}", max_pixels)
 
 
 def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> Tensor:
@@ -173,5 +189,5 @@ def _check_size(name: str, height: int, width: int, max_pixels: int) -> None:
 def _too_large(name: str, size: str, max_pixels: int) -> str:
     return (
         f"{name} is too large ({size}; at most {max_pixels:,} pixels are decoded, against files that are made to fill "
-        "the memory); make it smaller, or raise max_pixels if you trust it"
+        "the memory); make it smaller. Python code that trusts it can raise max_pixels"
     )

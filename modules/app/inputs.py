@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from encoding_ext.errors import InputError, raise_all
-from encoding_ext.image_input import read_rgb, to_pixels
+from encoding_ext.image_input import decode_rgb, to_pixels
 from encoding_ext.label_list import split_labels
 
 MAX_UPLOAD_MB = 20
@@ -56,27 +55,10 @@ def read_picture(data: bytes, name: str) -> tuple[np.ndarray, str]:
     Raises:
         InputError: an empty or too large file, no image, too many pixels, damaged.
     """
-    if not data:
-        raise InputError(f"{name} is empty (0 bytes); choose another file.")
     if len(data) > MAX_UPLOAD_MB * 2**20:
         megabytes = len(data) / 2**20
         raise InputError(f"{name} has {megabytes:.0f} MB; at most {MAX_UPLOAD_MB} MB are taken. Make it smaller.")
-    try:
-        picture = Image.open(io.BytesIO(data))
-    except Image.DecompressionBombError:
-        raise InputError(f"{name} has far too many pixels; at most {MAX_PIXELS // 10**6} million are taken.") from None
-    except Exception as error:  # Pillow's readers raise anything
-        raise InputError(f"{name} is not an image that can be read here; PNG, JPEG and WebP can.") from error
-    width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise InputError(
-            f"{name} has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are taken. Make it smaller."
-        )
-    try:
-        pixels = to_pixels(read_rgb(picture, MAX_PIXELS))
-    except InputError as error:
-        raise InputError(str(error).replace("the PIL image", name)) from error
-    return _shrunk(pixels)
+    return _shrunk(to_pixels(decode_rgb(data, name, MAX_PIXELS)))
 
 
 def read_sample(path: Path) -> tuple[np.ndarray, str]:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from encoding_ext.errors import InputError
-from encoding_ext.image_input import read_rgb, to_pixels
+from encoding_ext.image_input import decode_rgb, read_rgb, to_pixels
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
@@ -107,6 +107,19 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
         with pytest.raises(InputError) as refusal:
             read_rgb(tmp_path / name)
         assert name in str(refusal.value) and reason in str(refusal.value)
+
+
+def test_the_content_of_a_file_is_read_as_the_file_is(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "picture.png")
+    data = (tmp_path / "picture.png").read_bytes()
+    np.testing.assert_array_equal(to_pixels(decode_rgb(data, "mine.png")), RGB)
+    for name, reason in damaged_files(tmp_path).items():
+        if (tmp_path / name).is_file():
+            with pytest.raises(InputError) as refusal:
+                decode_rgb((tmp_path / name).read_bytes(), f"my {name}")
+            assert f"my {name}" in str(refusal.value) and reason in str(refusal.value)
+    with pytest.raises(InputError, match="mine.png is too large.*at most 34 pixels"):
+        decode_rgb(data, "mine.png", max_pixels=34)
 
 
 def test_max_pixels_is_a_choice(tmp_path):
