@@ -13,6 +13,7 @@ from torch import Tensor
 
 from encoding_ext.comparison import comparison, extremes_sheets
 from encoding_ext.extremes import Extremes
+from encoding_ext.memory import memory_advice
 from encoding_ext.metrics import SegmentationMetric
 from encoding_ext.palettes import palette, save_palette_png, save_picture
 from encoding_ext.pictures import overlay_with_legend
@@ -80,7 +81,8 @@ class LabelSetTest:
 
     def _predicted(self, batch: dict[str, Any]) -> Tensor:
         """(1, H, W); chosen on the device, since the scores are a hundred times larger."""
-        return self.evaluator(batch["image"].to(self.device)).argmax(1).cpu()
+        with memory_advice("the scores of a whole image are too many for this device; choose another --device"):
+            return self.evaluator(batch["image"].to(self.device)).argmax(1).cpu()
 
     def _count(self, batch: dict[str, Any]) -> None:
         predicted, single = self._predicted(batch), SegmentationMetric(len(self.net.labels))
@@ -107,7 +109,7 @@ class LabelSetTest:
         figures = f"pixAcc {result['pixel_accuracy']:.2f} mIoU {result['miou']:.2f}"
         append_log(
             self.options.log_dir / f"log_test_{self.options.jobname}_{self.options.dataset}.txt",
-            f"{self.options.weights} {result['split']} {result['protocol']} {figures}",
+            f"{self.options.weights} {result['split']} {result['protocol']} {result['precision']} {figures}",
         )
         names = ("weights", "dataset", "split", "images", "protocol", "precision", "label_source")
         control = {} if self.options.shuffle_labels is None else {"control": "label embeddings shuffled"}

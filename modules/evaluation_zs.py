@@ -29,6 +29,7 @@ from modules.lseg_module_zs import BACKGROUND, episode_labels
 from modules.models import LSegNet
 from modules.models.streaming import upsampled_max
 from modules.options import block_options
+from modules.protocol import describe_precision
 from modules.testing import default_folder, derangement, predictor
 
 PICTURED = 5  # episodes in the report, of the best and of the worst
@@ -120,6 +121,7 @@ class EpisodeTest:
             "trained": read_checkpoint(options.weights, options.trust_checkpoint).metadata.get("zero_shot", {}),
             "episodes": len(self.dataset.episodes),
             "distinct_pairs": len(self.dataset),
+            "precision": describe_precision(options),
             "shuffled_labels": options.shuffle_labels,
             "miou": miou,
             "fb_iou": fb_iou,
@@ -130,9 +132,11 @@ class EpisodeTest:
         write_csv(self.folder / "per_class_iou.csv", ("class", "label", "iou_percent"), rows)
         append_log(
             options.log_dir / f"log_test_zs_{options.jobname}_{options.dataset}.txt",
-            f"fold {options.fold} nshot {options.nshot} {options.weights} mIoU {miou:.2f} FB-IoU {fb_iou:.2f}",
+            f"fold {options.fold} nshot {options.nshot} {options.weights} {result['precision']} "
+            f"mIoU {miou:.2f} FB-IoU {fb_iou:.2f}",
         )
-        facts = {name: result[name] for name in ("weights", "dataset", "fold", "nshot", "episodes", "distinct_pairs")}
+        names = ("weights", "dataset", "fold", "nshot", "episodes", "distinct_pairs", "precision")
+        facts = {name: result[name] for name in names}
         write_report(
             self.folder / "report.html",
             f"Zero-shot LSeg on {options.dataset}, fold {options.fold}",

@@ -71,7 +71,7 @@ def test_eval_writes_table_json_csv_and_log(root, official, tmp_path):
     rows = list(csv.reader((root.parent / "out" / "per_class_iou.csv").open()))
     assert len(rows) == 151 and rows[8][1] == get_labels("ade20k")[7]
     (log,) = (root.parent / "logs").iterdir()
-    assert "mIoU" in log.read_text()
+    assert " float32 pixAcc " in log.read_text() and "mIoU" in log.read_text()
     page = (root.parent / "out" / "report.html").read_text(encoding="utf-8")
     assert f"{found['miou']:.2f} %" in page and page.count("data:image/jpeg") == 2 and "The 5 worst images" in page
 

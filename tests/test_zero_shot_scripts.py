@@ -51,6 +51,9 @@ def test_readme_commands_run_on_every_benchmark(dataset, official, tmp_path):
     output = run("test_lseg_zs.py", *options, "--save_pictures", 2, cwd=tmp_path)
     assert "FB-IoU" in output and "sounds like" in output  # pascal_fold0.ckpt on another fold or benchmark
     found = results(root)
+    assert found["precision"] == "float32"
+    (log,) = (tmp_path / "logs").iterdir()
+    assert " float32 mIoU " in log.read_text() and "float32" in (tmp_path / "out" / "report.html").read_text()
     assert found["episodes"] == {"pascal": 1000, "coco": 1000, "fss": 2400}[dataset]
     assert len(found["per_class_iou"]) == {"pascal": 5, "coco": 20, "fss": 240}[dataset]
     assert (tmp_path / "out" / "sheet.png").is_file() and not list((tmp_path / "out").glob(".unfinished*"))
