@@ -46,9 +46,10 @@ def read_label_file(path: str | Path) -> tuple[list[str], list[str]]:
 
 
 def labels_from(text: str | Path) -> list[str]:
-    """The labels of a command line's ``--labels``: "cat, grass, other" (see ``split_labels``), or a file.
 
-    A file is what ``read_label_file`` takes. Doubts about a file are shown as warnings. Raises ``InputError`` for a list without labels, and as that function.
+    """The labels of a command line's ``--labels``: "cat, grass, other" (see ``split_labels``), or a file.
+    A file is what ``read_label_file`` takes. Doubts about it are shown as warnings. Raises ``InputError`` for a list
+    without labels, and as that function.
     """
     path, labels = Path(text), split_labels(str(text))
     # Of a single one, a suffix is what tells a file's name that is wrong from a label.
