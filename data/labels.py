@@ -46,8 +46,8 @@ def read_label_file(path: str | Path) -> tuple[list[str], list[str]]:
 
 
 def labels_from(text: str | Path) -> list[str]:
-
     """The labels of a command line's ``--labels``: "cat, grass, other" (see ``split_labels``), or a file.
+
     A file is what ``read_label_file`` takes. Doubts about it are shown as warnings. Raises ``InputError`` for a list
     without labels, and as that function.
     """
