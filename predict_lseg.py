@@ -32,7 +32,7 @@ from modules.inference.segmentation import OPACITY, label_colours
 from modules.models.text_encoder import check_labels
 from modules.options import PRECISIONS, REPOSITORY, add_network_options, block_options, resolve_device
 from modules.prediction.embeddings import FIT_PICTURES, EmbeddingOptions, EmbeddingWriter, forget_basis, parse_size
-from modules.prediction.journal import Journal
+from modules.prediction.journal import Journal, foreign_files
 from modules.prediction.outputs import KINDS, MOST_LABELS, PICTURE_FORMATS, Outputs
 from modules.prediction.run import PredictionRun, Report, Segmenting
 from modules.predictor import MODES, VARIANTS, LSegPredictor
@@ -119,9 +119,11 @@ def check_all(options: argparse.Namespace, folder: Path) -> tuple[list[Source], 
             problems.append(f"--{name} is {value}; give at least {least}")
     if not 0 <= options.opacity <= 1:
         problems.append(f"--opacity is {options.opacity}; give a number from 0 (the picture alone) to 1")
-    if problem := unwritable(folder, "--output_dir"):
+    if problem := unwritable(folder, "--output_dir") or foreign_files(folder, "--output_dir"):
         problems.append(problem)
     moving = [source for source in sources if source.kind != "picture"]
+    if not kinds and moving and len(moving) == len(sources):
+        problems.append("--write none does pictures alone, and no input is or holds one; extract frames of the videos")
     labels: list[str] = []
     checks = [
         lambda: labels.extend([] if options.labels is None else labels_from(options.labels)),
@@ -130,7 +132,8 @@ def check_all(options: argparse.Namespace, folder: Path) -> tuple[list[Source], 
     with doubts_as_notes():
         raise_all(problems, *checks, *([import_av] if moving and kinds else []))
     if moving and (options.embeddings or options.pca):
-        print(f"note: embeddings are of pictures only, not of videos ({len(moving)} here); extract their frames")
+        videos = "1 video is" if len(moving) == 1 else f"{len(moving)} videos are"
+        print(f"note: {videos} without embeddings, which are of pictures only; extract the frames")
     if not kinds:
         sources = [source for source in sources if source.kind == "picture"]
     return sources, labels

@@ -35,14 +35,18 @@ class Source:
 def find_sources(inputs: Sequence[str], leave_out: Path) -> tuple[list[Source], list[str]]:
     """``(sources, problems)`` of ``inputs``; folders are searched with all their subfolders, in the order of names.
 
-    A number that is no file is a camera. In folders, files count by their suffix, and hidden ones and all under
-    ``leave_out`` (where results go) do not; a file named itself always counts. With several inputs, the files of a
-    folder are named with that folder's name in front.
+    A blank text and ``leave_out`` (where results go) are no inputs. A number that is no file is a camera. In folders,
+    files count by their suffix, and hidden ones and all under ``leave_out`` do not; a file named itself always counts.
+    With several inputs, the files of a folder are named with that folder's name in front.
     """
     sources, problems = [], []
     for text in inputs:
         path = Path(text).expanduser()
-        if os.path.isdir(path):  # unlike Path, false for a text that is too long to be a name
+        if not text.strip():  # Path("") is the folder one is in: more than anybody asked for
+            problems.append(f"an input is blank ({text!r}); name a file, a folder (. is this one) or a camera")
+        elif os.path.isdir(path) and path.resolve() == leave_out.resolve():
+            problems.append(f"{path} is an input and also where results go; name another folder for the results")
+        elif os.path.isdir(path):  # unlike Path, false for a text that is too long to be a name
             found = sorted(_walk(path, leave_out.resolve()))
             if not found:
                 problems.append(f"{path} holds no picture or video, by their suffixes, nor does any folder in it")

@@ -281,6 +281,17 @@ def test_everything_wrong_with_a_command_is_said_at_once(weights, folder, tmp_pa
     assert [text for text in expected if text not in str(error.value)] == []
 
 
+def test_results_go_to_no_folder_of_other_files(weights, folder):
+    with pytest.raises(InputError, match="is an input and also where results go"):
+        predict(weights, folder, more=["--output_dir", folder])
+    with pytest.raises(InputError, match=r"holds files, but no earlier run .*name a new or empty --output_dir"):
+        predict(weights, folder / "a.png", more=["--output_dir", folder, "--overwrite"])
+    assert files(folder) == ["a.png", "b.png", "sub/c.jpg"]
+    (folder.parent / "out").mkdir()
+    (folder.parent / "out" / ".hidden").touch()
+    predict(weights, folder)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -499,10 +510,17 @@ def test_videos_have_no_embeddings_and_that_is_said_once(weights, folder, capsys
     for kinds, done in (("json", 4), ("none", 3)):
         more = ["--embeddings", "npy", "--write", kinds, "--output_dir", folder.parent / kinds]
         predict(weights, folder, more=more)
-        assert capsys.readouterr().out.count("not of videos (1 here)") == 1
+        assert capsys.readouterr().out.count("1 video is without embeddings") == 1
         assert json.loads((folder.parent / kinds / "summary.json").read_text())["done"] == done
     predict(weights, folder, more=["--write", "json"])
-    assert "not of videos" not in capsys.readouterr().out
+    assert "without embeddings" not in capsys.readouterr().out
+
+
+def test_videos_alone_leave_nothing_to_embed(weights, tmp_path):
+    clip = video(tmp_path / "clip.mp4", 2)
+    with pytest.raises(InputError, match="no input is or holds one; extract frames"):
+        predict(weights, clip, more=["--embeddings", "npy", "--write", "none"])
+    assert not (tmp_path / "out" / "embeddings").exists()
 
 
 def test_pca_projects_pixels_and_text_alike(weights, folder):

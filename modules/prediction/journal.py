@@ -83,6 +83,16 @@ class Journal:
         return {record["name"]: record for record in map(json.loads, lines)}
 
 
+def foreign_files(folder: Path, flag: str) -> str:
+    """Why the results of a run cannot go to ``folder``, or "": it holds files, hidden ones not counted, but no run.
+
+    ``flag``: the option that names it.
+    """
+    if (folder / RUN_FILE).exists() or all(path.name.startswith(".") for path in folder.iterdir()):
+        return ""
+    return f"{folder} holds files, but no earlier run of this script ({RUN_FILE}); name a new or empty {flag}"
+
+
 def identity(path: Path) -> list[int] | None:
     """What tells a file from a later one of the same name: size and time of change. None for a camera."""
     if not path.exists():

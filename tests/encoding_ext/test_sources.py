@@ -77,3 +77,15 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     folder = touch(tmp_path / "in", "notes.txt")
     _, problems = find_sources([str(folder), str(tmp_path / "missing.jpg")], tmp_path / "out")
     assert "holds no picture or video" in problems[0] and "missing.jpg" in problems[1]
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_blank_input_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blank: str) -> None:
+    monkeypatch.chdir(touch(tmp_path, "a.jpg"))
+    sources, problems = find_sources([blank], tmp_path / "out")
+    assert sources == [] and "an input is blank" in problems[0]
+
+
+def test_the_folder_of_results_is_no_input(tmp_path: Path) -> None:
+    sources, problems = find_sources([str(touch(tmp_path / "in", "a.jpg"))], tmp_path / "sub" / ".." / "in")
+    assert sources == [] and "name another folder for the results" in problems[0]
