@@ -29,7 +29,7 @@ setup_env requirements.txt
 
 # Networks this small gain nothing from more threads, and lose much where other jobs compete for the cores.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-root="$folder/datasets_seed$seed" runs="$folder/runs" world=() training=(--max_epochs 5) zero_shot=(--max_epochs 4)
+root="$folder/datasets_seed$seed" runs="$folder/runs" world=() training=(--max_epochs 6) zero_shot=(--max_epochs 4)
 if [ "$short" = yes ]; then
     root="${root}_short" runs="${runs}_short" training=(--max_epochs 1) zero_shot=(--max_epochs 1)
     world=(--training 64 --validation 16 --clip_steps 20 --zs_training 4 --zs_test 2)
