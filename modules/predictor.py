@@ -69,6 +69,9 @@ class LSegPredictor:
         crop_size = crop_size or (TINY_SIZE if tiny else CROP_SIZE)
         self._tower = ImageTower(self.net, self.device, precision, base_size, crop_size)
 
+    def __repr__(self) -> str:
+        return f"LSegPredictor(backbone={self.net.architecture['backbone']!r}, device={str(self.device)!r})"
+
     @classmethod
     def from_checkpoint(
         cls,
@@ -246,11 +249,25 @@ class LSegPredictor:
         """
         return encode_labels(self.net.text_encoder, labels, templates, truncate)
 
-    def similarity(self, embedding: Tensor, texts: LabelInput) -> Tensor:
-        """Cosine of every pixel embedding (H, W, C) with N texts, or rows of a matrix (N, C): (H, W, N), -1..1."""
+    def similarity(self, embedding: Tensor | np.ndarray, texts: LabelInput) -> Tensor:
+        """Cosine of every pixel embedding (H, W, C) with N texts, or rows of a matrix (N, C): (H, W, N), -1..1.
+
+        Either may be a tensor or an array, in float16 too; one text vector (C,) is a matrix of one row. The result is
+        where ``embedding`` is; of an array, on the predictor's device. ``InputError`` for another last dimension.
+        """
+        if isinstance(embedding, np.ndarray):
+            embedding = torch.from_numpy(embedding.astype(np.float32)).to(self.device)
         text = texts if isinstance(texts, Tensor | np.ndarray) else self.encode_text(texts)
+        if isinstance(text, np.ndarray):
+            text = torch.from_numpy(text.astype(np.float32))
+        text = text[None] if text.ndim == 1 else text
+        if text.ndim != 2 or embedding.shape[-1:] != text.shape[1:]:
+            raise InputError(
+                f"embeddings {tuple(embedding.shape)} do not compare with texts {tuple(text.shape)}; give (H, W, C) "
+                "and (N, C), both of one network and before any projection (predict_lseg.py --pca)"
+            )
         with full_precision(embedding.device):
-            text = F.normalize(torch.as_tensor(text).to(embedding.device, torch.float32), dim=-1)
+            text = F.normalize(text.to(embedding.device, torch.float32), dim=-1)
             return F.normalize(embedding.float(), dim=-1) @ text.T
 
     def heatmap(

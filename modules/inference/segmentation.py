@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,12 @@ class Segmentation:
     labels: list[str]
     mask: np.ndarray
     confidence: np.ndarray
-    encoded: EncodedImage | None = field(default=None, repr=False)  # what the network made of the image, if kept
-    ranker: Callable[[int], Ranking] | None = field(default=None, repr=False)
+    encoded: EncodedImage | None = None  # what the network made of the image, if kept
+    ranker: Callable[[int], Ranking] | None = None
+
+    def __repr__(self) -> str:
+        height, width = self.mask.shape
+        return f"Segmentation(height={height}, width={width}, {len(self.labels)} labels: {reprlib.repr(self.labels)})"
 
     def scores(self, top_k: int = 5) -> tuple[np.ndarray, np.ndarray]:
         """The best labels of each pixel, best first: (indices (k, H, W) int32, scores (k, H, W) float32).
@@ -74,10 +79,10 @@ class Segmentation:
         return pictures.legend(self.present(), self.labels, self.colours, width)
 
     def areas(self) -> dict[str, float]:
-        """Share of the image, 0..1, of every label that occurs, the largest first; they sum to 1."""
-        shares = np.bincount(self.mask.ravel()) / self.mask.size
+        """Share of the image, 0..1, of every label, the largest first; they sum to 1."""
+        shares = np.bincount(self.mask.ravel(), minlength=len(self.labels)) / self.mask.size
         areas: dict[str, float] = {}
-        for label in self.present():
+        for label in np.argsort(-shares, kind="stable"):
             areas[self.labels[label]] = areas.get(self.labels[label], 0.0) + float(shares[label])
         return areas
 

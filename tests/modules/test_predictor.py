@@ -76,6 +76,10 @@ def test_multi_scale_is_the_published_protocol(options):
     assert_is(model.segment(image, text, "multi_scale"), expected)
 
 
+def test_a_predictor_is_shown_by_its_backbone_and_device():
+    assert repr(predictor()) == "LSegPredictor(backbone='tiny_resnet', device='cpu')"
+
+
 def test_windows_are_averaged_where_they_overlap():
     model = predictor("tiny_vit")
     image, text = picture(32, 96), undecided(model.net)

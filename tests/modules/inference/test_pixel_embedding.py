@@ -95,6 +95,23 @@ def test_similarity_is_the_cosine_whatever_the_variant():
     torch.testing.assert_close(scaled, cosines, atol=1e-5, rtol=0)
 
 
+@pytest.mark.filterwarnings("error")
+def test_similarity_takes_stored_arrays_and_one_vector(tmp_path):
+    model, image = predictor(), picture(32, 32)
+    text = model.encode_text(["dog", "sky"])
+    cosines = model.similarity(model.embed(image), text)
+    np.save(tmp_path / "image.npy", model.embed(image, dtype=torch.float16).numpy())
+    for stored in (np.load(tmp_path / "image.npy"), np.load(tmp_path / "image.npy", mmap_mode="r")):
+        torch.testing.assert_close(model.similarity(stored, text.numpy()), cosines, atol=1e-3, rtol=0)
+    torch.testing.assert_close(model.similarity(model.embed(image), text[1]), cosines[..., 1:])
+
+
+@pytest.mark.parametrize(("pixels", "texts"), [((4, 5, 3), (2, 64)), ((4, 5, 64), (1, 2, 64)), ((), (2, 64))])
+def test_similarity_refuses_what_does_not_compare(pixels, texts):
+    with pytest.raises(InputError, match="do not compare with texts"):
+        predictor().similarity(torch.zeros(pixels), torch.zeros(texts))
+
+
 def test_gradients_only_on_request():
     model = predictor()
     assert not model.embed(picture(32, 32)).requires_grad

@@ -20,16 +20,21 @@ def result(mask: np.ndarray = MASK, labels: int = 3) -> Segmentation:
     return Segmentation(image, [f"thing {i}" for i in range(labels)], mask, np.ones(mask.shape, np.float32))
 
 
-def test_areas_are_shares_of_labels_that_occur_largest_first():
+def test_areas_are_shares_of_all_labels_largest_first():
     areas = result().areas()
-    assert list(areas) == ["thing 2", "thing 0"]
-    assert areas == pytest.approx({"thing 2": 5 / 6, "thing 0": 1 / 6})
+    assert list(areas) == ["thing 2", "thing 0", "thing 1"]
+    assert areas == pytest.approx({"thing 2": 5 / 6, "thing 0": 1 / 6, "thing 1": 0})
+
+
+def test_a_result_is_shown_by_its_size_and_labels():
+    assert repr(result()) == "Segmentation(height=2, width=3, 3 labels: ['thing 0', 'thing 1', 'thing 2'])"
+    assert "10000 labels" in repr(result(labels=10_000)) and len(repr(result(labels=10_000))) < 150
 
 
 def test_areas_of_a_label_twice_are_added():
     twice = result()
     twice.labels = ["cat", "dog", "cat"]
-    assert twice.areas() == {"cat": pytest.approx(1.0)}
+    assert twice.areas() == {"cat": pytest.approx(1.0), "dog": 0}
 
 
 def test_overlay_mixes_image_and_colours():
