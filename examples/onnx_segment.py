@@ -36,7 +36,12 @@ def segment(folder: str, image: Image.Image, long_side: int = 520) -> tuple[np.n
 
 
 if __name__ == "__main__":
-    mask, labels = segment(sys.argv[1], ImageOps.exif_transpose(Image.open(sys.argv[2])))
+    if len(sys.argv) != 4:
+        sys.exit(f"usage: python {sys.argv[0]} FOLDER PICTURE MASK.png")
+    try:
+        mask, labels = segment(sys.argv[1], ImageOps.exif_transpose(Image.open(sys.argv[2])))
+        Image.fromarray(mask.astype(np.uint8 if len(labels) <= 256 else np.uint16)).save(sys.argv[3])
+    except Exception as error:  # onnxruntime's have no common class
+        sys.exit(f"error: {error}; FOLDER is what export_lseg.py wrote, PICTURE and MASK.png are picture files")
     for number, label in enumerate(labels):
         print(f"{(mask == number).mean():6.1%} {label}")
-    Image.fromarray(mask.astype(np.uint8 if len(labels) <= 256 else np.uint16)).save(sys.argv[3])

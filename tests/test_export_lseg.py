@@ -112,6 +112,16 @@ def test_the_example_writes_the_numbers_of_many_labels(exported, tmp_path):
         assert np.asarray(mask).shape == (64, 96) and 256 <= np.asarray(mask).min() <= np.asarray(mask).max() < 300
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((), "usage: "), (("nowhere", "a.png", "b.png"), "nowhere"), ((".", "none.png", "b.png"), "none.png")],
+)
+def test_the_example_says_what_it_misses(arguments, message, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    output = run("examples/onnx_segment.py", *arguments, cwd=tmp_path, code=1)
+    assert message in output and "Traceback" not in output
+
+
 def test_the_example_needs_neither_torch_nor_this_project():
     lines = (REPOSITORY / "examples" / "onnx_segment.py").read_text().splitlines()
     imported = {line.split()[1] for line in lines if line.startswith(("import", "from"))}
