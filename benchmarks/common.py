@@ -129,6 +129,7 @@ def matrix_rates(device: str, quick: bool = False) -> dict[str, float]:
     side = 256 if quick else PRODUCT_SIDE[torch.device(device).type]
 
     def rate(dtype: torch.dtype) -> float:
+        """FLOP/s in one precision."""
         left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         seconds = []
         for _ in range(3 if quick else 8):

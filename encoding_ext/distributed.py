@@ -41,6 +41,7 @@ def run_distributed(main: Callable[[], int | None]) -> None:
     """``run_script`` for a script that may run in several processes: when one of them fails, all end and say why."""
 
     def end_together() -> int | None:
+        """``main``, with an eye on the other processes."""
         watch_others()
         try:
             code = main()

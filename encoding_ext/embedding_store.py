@@ -101,6 +101,7 @@ class Hdf5Store:
         return f"{self.FILE}:{name}"
 
     def finish(self) -> None:
+        """Put everything added since into the one file, written aside and renamed."""
         parts = self._part_files()
         if not parts:
             return

@@ -48,6 +48,7 @@ class Watch(threading.Thread):
         self._neighbour = (b"", time.monotonic())  # its last count, and when that was new
 
     def run(self) -> None:
+        """Look, and be seen, once a second until :meth:`stop`."""
         try:
             self._store = _connect()
             self._connected.set()

@@ -84,6 +84,7 @@ class Together(Callback):
         self.facts = {name: str(fact) for name, fact in facts.items()}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Start watching; ``InputError`` if this process has not found what the first one has."""
         watch_others(getattr(trainer.strategy.launcher, "procs", ()))
         first = from_first(self.facts)
         pairs = {name: (here, first[name]) for name, here in self.facts.items()}

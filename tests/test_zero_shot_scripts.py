@@ -31,13 +31,10 @@ def official(tmp_path: Path) -> Path:
     return path
 
 
-def test_arguments(root: Path, official: Path, dataset: str, *more: object) -> list[object]:
+def options_of_a_test(root: Path, official: Path, dataset: str, *more: object) -> list[object]:
     places = ("--datapath", root, "--output_dir", root.parent / "out", "--logpath", root.parent / "logs")
     common = ("--crop_size", 32, "--nworker", 0, "--device", "cpu")
     return ["--dataset", dataset, "--weights", official, *places, *common, *more]
-
-
-test_arguments.__test__ = False
 
 
 def results(root: Path) -> dict:
@@ -47,7 +44,7 @@ def results(root: Path) -> dict:
 @pytest.mark.parametrize("dataset", ["pascal", "coco", "fss"])
 def test_readme_commands_run_on_every_benchmark(dataset, official, tmp_path):
     root = make_tree(dataset, tmp_path / "data", fold=1)
-    options = test_arguments(root, official, dataset, "--backbone", "tiny_resnet", "--fold", 1, "--bsz", 50, *README)
+    options = options_of_a_test(root, official, dataset, "--backbone", "tiny_resnet", "--fold", 1, "--bsz", 50, *README)
     output = run("test_lseg_zs.py", *options, "--save_pictures", 2, cwd=tmp_path)
     assert "FB-IoU" in output and "sounds like" in output  # pascal_fold0.ckpt on another fold or benchmark
     found = results(root)
@@ -61,7 +58,7 @@ def test_readme_commands_run_on_every_benchmark(dataset, official, tmp_path):
 
 def test_batches_workers_and_processes_do_not_change_the_result(official, tmp_path):
     root = make_pascal(tmp_path / "data", fold=0)
-    options = test_arguments(root, official, "pascal", "--fold", 0)
+    options = options_of_a_test(root, official, "pascal", "--fold", 0)
     found = {}
     for bsz, workers in ((1, 0), (7, 2)):
         run("test_lseg_zs.py", *options, "--bsz", bsz, "--nworker", workers, cwd=tmp_path)
@@ -77,7 +74,7 @@ def test_batches_workers_and_processes_do_not_change_the_result(official, tmp_pa
 
 def test_a_corrupt_image_ends_the_test_and_what_is_done_is_taken_up_again(official, tmp_path):
     root = make_pascal(tmp_path / "data", fold=0)
-    options = test_arguments(root, official, "pascal", "--fold", 0, "--bsz", 8)
+    options = options_of_a_test(root, official, "pascal", "--fold", 0, "--bsz", 8)
     run("test_lseg_zs.py", *options, cwd=tmp_path)
     undisturbed, pages = results(root), root.parent / "out" / "report.html"
     page = pages.read_text()
@@ -96,7 +93,7 @@ def test_a_corrupt_image_ends_the_test_and_what_is_done_is_taken_up_again(offici
 
 def test_shuffled_names_are_another_result(official, tmp_path):
     root = make_pascal(tmp_path / "data", fold=0)
-    options = test_arguments(root, official, "pascal", "--fold", 0, "--bsz", 50)
+    options = options_of_a_test(root, official, "pascal", "--fold", 0, "--bsz", 50)
     run("test_lseg_zs.py", *options, cwd=tmp_path)
     before = results(root)["per_class_iou"]
     run("test_lseg_zs.py", *options, "--shuffle_labels", 0, cwd=tmp_path)
@@ -114,7 +111,7 @@ def test_bad_input_is_named_before_the_network_is_built(official, tmp_path):
         "batch": (["--bsz", 0], "--bsz 0"),
     }
     for name, (options, expected) in cases.items():
-        output = run("test_lseg_zs.py", *test_arguments(root, official, "pascal", *options), cwd=tmp_path, code=2)
+        output = run("test_lseg_zs.py", *options_of_a_test(root, official, "pascal", *options), cwd=tmp_path, code=2)
         assert expected in output and "Traceback" not in output, name
 
 

@@ -47,6 +47,7 @@ def upsampled_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int) -
 class _UpsampledCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+        """The loss, strip by strip; each strip's gradient is taken at once, so that none is kept for the backward."""
         with full_precision(logits.device):
             maps = logits.float().permute(0, 2, 3, 1)  # (B, h, w, N): a pixel's labels side by side
             height, wanted = maps.shape[1], ctx.needs_input_grad[0]

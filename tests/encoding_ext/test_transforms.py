@@ -127,8 +127,11 @@ def test_tensors_are_those_of_torchvision_to_the_last_bit(statistics):
 
 
 def test_everything_travels_to_worker_processes():
-    for transform in (TrainTransform(52, 48), ValTransform(48), image_to_tensor((0.5,) * 3, (0.5,) * 3)):
-        pickle.loads(pickle.dumps(transform))
+    to_tensor = pickle.loads(pickle.dumps(image_to_tensor((0.5,) * 3, (0.5,) * 3)))
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    assert to_tensor(pixels).equal(image_to_tensor((0.5,) * 3, (0.5,) * 3)(pixels))
+    for transform in (TrainTransform(52, 48), ValTransform(48)):
+        assert vars(pickle.loads(pickle.dumps(transform))) == vars(transform)
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the three ADE20K sample images are not on this machine")
