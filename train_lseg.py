@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     train_set, val_set = (load_split(options, split) for split in ("train", "val"))
     version, last = find_version(options)
     net = build_network(options, train_set.labels, resuming=last is not None)
-    module = LSegModule(net, config, dataset=options.dataset, seed=options.seed)
+    module = LSegModule(net, config, dataset=options.dataset, data_path=options.data_path, seed=options.seed)
     fit(module, train_set, val_set, make_loader, options, version, last)
 
 

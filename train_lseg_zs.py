@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         net,
         config,
         dataset=options.dataset,
+        data_path=options.data_path,
         seed=options.seed,
         validation_classes=val_set.class_ids,
         finetune=options.finetune_mode,

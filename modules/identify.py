@@ -14,6 +14,7 @@ from modules.released import RELEASED, Released, named_after, slips
 
 # Shapes cannot tell which regularisation block a file has, and both kinds have the same.
 ANY_BLOCK = {"arch_option": 1, "block_depth": 0, "activation": "lrelu"}
+UNKNOWN_FOLDER = "DATA_FOLDER"  # in a command, where nobody knows which
 FOREIGN = 0.5  # a file that lacks more than this share of every network is no damaged LSeg, but something else
 
 
@@ -86,6 +87,13 @@ def matching(architecture: dict[str, Any], sha256: str) -> list[Released]:
 def notes_on(file: CheckpointFile, candidates: list[Released], named: Released | None, sha256: str) -> list[str]:
     """What the user should know, a sentence each."""
     notes = []
+    if file.metadata.get("dataset") and UNKNOWN_FOLDER in data_options(file):
+        gone = file.metadata.get("data_path")
+        notes.append(
+            f"{UNKNOWN_FOLDER} in the command: the folder that holds the dataset {file.metadata['dataset']}"
+            + (f"; in training that was {gone}, which is not here" if gone else "")
+            + ("; quickstart.sh makes quickstart/datasets_seed0" if of_miniature(file) else "")
+        )
     if file.has_block and not file.metadata:
         notes.append(
             "it has a spatial regularisation block, which no released checkpoint has; its shapes cannot tell which: "
@@ -109,10 +117,22 @@ def own_command(file: CheckpointFile) -> list[str]:
     dataset, zero_shot = file.metadata.get("dataset"), file.metadata.get("zero_shot")
     if not dataset:
         return []
-    weights = shlex.quote(str(file.path))
-    if zero_shot:
-        return [f"python test_lseg_zs.py --dataset {dataset} --fold {zero_shot['fold']} --weights {weights}"]
-    return [f"python test_lseg.py --eval --dataset {dataset} --weights {weights}"]
+    script = ["test_lseg_zs.py", "--fold", str(zero_shot["fold"])] if zero_shot else ["test_lseg.py", "--eval"]
+    rest = ["--dataset", dataset, *data_options(file), "--weights", str(file.path)]
+    return [shlex.join(["python", *script, *rest])]
+
+
+def data_options(file: CheckpointFile) -> list[str]:
+    """``--data_path`` of a test, where a file of this project was not trained on its dataset's default folder."""
+    folder = file.metadata.get("data_path")
+    if folder is None and not of_miniature(file):
+        return []
+    return ["--data_path", folder if folder and Path(folder).is_dir() else UNKNOWN_FOLDER]
+
+
+def of_miniature(file: CheckpointFile) -> bool:
+    """Whether it was trained on the miniature, which lies wherever it was made and has no usual place."""
+    return str(file.metadata.get("dataset")).startswith("miniature")
 
 
 def test_command(entry: Released, path: Path) -> str:

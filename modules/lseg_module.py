@@ -30,17 +30,23 @@ class LSegModule(pl.LightningModule):
     Args:
         net: the network, with its labels.
         config: optimiser, rates and schedule.
-        dataset: name of the dataset, for the checkpoint.
+        dataset, data_path: name of the dataset and the folder it lies in (None: the default one), for the checkpoint.
         seed: of everything random inside the network (dropout).
     """
 
     def __init__(
-        self, net: LSegNet, config: OptimizationConfig | None = None, *, dataset: str | None = None, seed: int = 0
+        self,
+        net: LSegNet,
+        config: OptimizationConfig | None = None,
+        *,
+        dataset: str | None = None,
+        data_path: Path | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.net = net
         self.config = config or OptimizationConfig()
-        self.dataset = dataset
+        self.dataset, self.data_path = dataset, data_path
         self.seed = seed
         self.metric = SegmentationMetric(len(net.labels)) if net.labels else None
         self.skipped: list[str] = []
@@ -153,6 +159,7 @@ class LSegModule(pl.LightningModule):
         checkpoint[METADATA_KEY] = metadata_of(
             self.net,
             dataset=self.dataset,
+            data_path=self.data_path and str(self.data_path.resolve()),
             optimization=asdict(self.config),
             epoch=self.current_epoch,
             step=self.global_step,

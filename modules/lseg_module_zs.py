@@ -40,12 +40,13 @@ class LSegModuleZS(LSegModule):
         config: OptimizationConfig | None = None,
         *,
         dataset: str | None = None,
+        data_path: Path | None = None,
         seed: int = 0,
         validation_classes: tuple[int, ...] = (),
         finetune: bool = False,
         selection: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(net, config, dataset=dataset, seed=seed)
+        super().__init__(net, config, dataset=dataset, data_path=data_path, seed=seed)
         self.metric = EpisodeMetric(validation_classes)
         self.finetune = finetune
         self.selection = selection or {}

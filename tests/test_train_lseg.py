@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 import signal
 import struct
 import subprocess
@@ -16,6 +17,7 @@ from tensorboardX.proto.event_pb2 import Event
 from ade_tree import image_path, make_tree, truncate
 from data import get_labels
 from modules.checkpoints import load_lseg
+from modules.identify import identify
 from modules.safe_load import read_torch_file
 from scripts import TINY, command, environment, run
 
@@ -63,6 +65,9 @@ def test_trains_saves_a_file_that_explains_itself_and_resumes(root, tmp_path):
     assert metadata["step"] == 9 and {"val_miou_epoch", "val_acc_epoch"} <= metadata["metric"].keys()
     assert load_lseg(last).labels == get_labels("ade20k")
     assert all(name.startswith(("net.pretrained", "net.scratch", "net.clip_pretrained")) for name in weights_of(last))
+    (command,) = identify(last).commands  # it works as printed: options stand before --weights
+    test = [*shlex.split(command)[2:], "--scales", 1, "--crop_size", 64, "--base_size", 64, "--workers", 0]
+    run("test_lseg.py", *test, "--output_dir", tmp_path / "out", "--log_dir", tmp_path / "logs", cwd=tmp_path)
     (events,) = last.parent.parent.glob("events.out.tfevents*")
     assert {"val_loss", "val_miou_epoch", "lr_encoder", "validation"} <= logged_tags(events)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -135,8 +136,11 @@ def test_a_regularisation_block_is_told(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("trained", "command"),
     [
-        ({"dataset": "ade20k"}, "test_lseg.py --eval --dataset ade20k"),
-        ({"dataset": "pascal", "zero_shot": {"fold": 2}}, "test_lseg_zs.py --dataset pascal --fold 2"),
+        ({"dataset": "ade20k"}, "test_lseg.py --eval --dataset ade20k --weights"),
+        ({"dataset": "pascal", "zero_shot": {"fold": 2}}, "test_lseg_zs.py --fold 2 --dataset pascal --weights"),
+        ({"dataset": "ade20k", "data_path": "/nowhere"}, "--dataset ade20k --data_path DATA_FOLDER --weights"),
+        ({"dataset": "ade20k", "data_path": str(REPOSITORY)}, f"--data_path {shlex.quote(str(REPOSITORY))} --weights"),
+        ({"dataset": "miniature"}, "--dataset miniature --data_path DATA_FOLDER --weights"),
     ],
 )
 def test_a_file_of_this_project_says_it_itself(trained, command, tmp_path, capsys):
@@ -144,6 +148,9 @@ def test_a_file_of_this_project_says_it_itself(trained, command, tmp_path, capsy
     save_file({"state_dict": to_official(net.state_dict()), "lseg": metadata_of(net, step=7, **trained)}, path)
     report = checked(path, capsys)
     assert report["trained"]["step"] == 7 and report["can_be"] == [] and command in report["commands"][0]
+    explained = [note for note in report["notes"] if note.startswith("DATA_FOLDER in the command: the folder")]
+    assert len(explained) == command.count("DATA_FOLDER")
+    assert all(trained.get("data_path", "quickstart/datasets_seed0") in note for note in explained)
 
 
 def test_what_is_no_lseg_is_refused_and_the_others_are_reported(tmp_path, capsys):
