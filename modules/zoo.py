@@ -15,6 +15,7 @@ from modules.checkpoints import describe_misfits
 from modules.identify import Report, identify
 from modules.released import DATA, RELEASED, released_file
 
+WHERE_FROM = f"To download the official ones: the model zoo in the README of {DATA['repository']}"
 USAGE = {"list": "", "check": "FILE ...", "file": "DATASET BACKBONE"}
 
 
@@ -57,15 +58,22 @@ def check(options: argparse.Namespace) -> int:
     reports, problems = [], []
     for file in options.arguments:
         try:
+            refuse_pattern(file)
             reports.append(identify(Path(file).expanduser(), options.trust_checkpoint))
         except InputError as error:
             problems.append(str(error))
     if options.json:
         print(json.dumps([asdict(report) for report in reports], indent=1, ensure_ascii=False))
-    else:
+    elif reports:
         print("\n\n".join(describe(report) for report in reports))
     raise_all(problems)
     return int(any(report.misfits for report in reports))
+
+
+def refuse_pattern(file: str) -> None:
+    """``InputError`` for ``*.ckpt``, which a shell hands over as it is where nothing matches."""
+    if any(sign in file for sign in "*?[") and not Path(file).expanduser().exists():
+        raise InputError(f"no file matches {file}; put files there, or name those of another folder. {WHERE_FROM}")
 
 
 def table() -> str:
@@ -89,7 +97,7 @@ def table() -> str:
             "",
             *(f"{file}: {note}" for file, note in notes.items()),
             *(f"beware: {slip['text']}" for slip in DATA["readme_slips"]),
-            f"to download them: the model zoo in the README of {DATA['repository']}",
+            WHERE_FROM,
         ]
     )
 

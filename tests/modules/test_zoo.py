@@ -165,6 +165,11 @@ def test_what_is_no_lseg_is_refused_and_the_others_are_reported(tmp_path, capsys
     assert f"{good} (" in capsys.readouterr().out and not (tmp_path / "executed").exists()
 
 
+def test_a_pattern_that_matches_nothing_says_where_files_come_from(tmp_path):
+    with pytest.raises(InputError, match=r"no file matches \S+\*\.ckpt; put files there.* model zoo .*lang-seg"):
+        zoo.main(["check", str(tmp_path / "*.ckpt")])
+
+
 @pytest.mark.parametrize("line", [["check"], ["file", "pascal"], ["list", "more"]])
 def test_a_command_with_other_arguments(line):
     with pytest.raises(InputError, match=r"write it as: python -m modules\.zoo"):
