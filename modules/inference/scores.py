@@ -16,6 +16,7 @@ from torch import Tensor
 from modules.inference.views import Canvas, EncodedImage, View
 from modules.models.head import RegularisationBlock, correlate, scale_of
 from modules.models.precision import full_precision
+from modules.models.streaming import strongest
 from modules.models.upsampling import upsample_x2
 
 CANVAS_NUMBERS = 2**26  # of a chunk of labels on all canvases: 256 MB
@@ -120,7 +121,7 @@ class _Best:
         """Take in the scores (rows, W, K) of labels ``first`` ...; of equal labels the earlier counts as better."""
         before = self.scores[0, rows].clone()
         if len(self.scores) == 1:
-            best, label = scores.max(dim=-1)
+            best, label = strongest(scores)
             better = best > before
             self.scores[0, rows] = torch.where(better, best, before)
             self.indices[0, rows] = torch.where(better, (label + first).int(), self.indices[0, rows])

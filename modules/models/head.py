@@ -17,7 +17,7 @@ from modules.models.streaming import upsampled_max
 from modules.models.upsampling import upsample_x2, upsampling_matrix
 
 LOGIT_SCALE = 1 / 0.07  # CLIP's temperature, a constant here: neither learned nor in the weights
-CHUNK = 2**24  # numbers in the half-size logits of one image that are made at a time: 64 MB
+CHUNK = 2**26  # numbers in the half-size logits of one image that are made at a time: 256 MB
 TINY_NORM_SQ = 1e-12  # an embedding shorter than 1e-6 counts as zero and gets zero logits, not NaN
 
 
@@ -114,7 +114,8 @@ def correlate(coarse: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """
     pixels = coarse.permute(0, 2, 3, 1)  # (B, h, w, C)
     products = F.linear(pixels, text) if text.ndim == 2 else torch.einsum("bhwc,bnc->bhwn", pixels, text)
-    return upsample_x2(products.permute(0, 3, 1, 2)) * scale
+    logits = upsample_x2(products.permute(0, 3, 1, 2))
+    return logits * scale if logits.requires_grad else logits.mul_(scale)
 
 
 class CorrelationHead(nn.Module):
@@ -153,7 +154,7 @@ class CorrelationHead(nn.Module):
 
         Args:
             coarse, text: as ``half_logits``.
-            chunk: labels at a time; default: as many as make half-size logits of 64 MB.
+            chunk: labels at a time; default: as many as make half-size logits of 256 MB.
 
         Returns:
             scores (B, 4h, 4w) float32 and label numbers (B, 4h, 4w) int64.

@@ -83,7 +83,7 @@ class LSegNet(nn.Module):
 
         Args:
             images, labels: as for a call.
-            chunk: labels that are compared at a time; default: as many as fit in 64 MB.
+            chunk: labels that are compared at a time; default: as many as fit in 256 MB.
 
         Returns:
             its logit (B, H, W) float32, and its number in ``labels`` (B, H, W) int64. No gradient.

@@ -21,6 +21,8 @@ from modules.models.upsampling import source_rows, upsampled_rows
 
 STRIP = {"cpu": 2**20}  # numbers in a strip: 4 MB, of the size of a processor's cache
 STRIP_ELSEWHERE = 2**25  # few launches count there, not the cache
+GROUP = 32  # neighbours among the labels whose maximum is taken at once
+MANY = 256  # labels from which on that is worth it; measured on CPUs
 
 
 def strips(logits: Tensor) -> Iterator[tuple[int, int]]:
@@ -88,5 +90,25 @@ def upsampled_max(logits: Tensor) -> tuple[Tensor, Tensor]:
                 first, end = source_rows(height, start, stop)
                 rows = upsampled_rows(maps[image : image + 1, first:end], start, stop, height)[0]
                 here = (slice(image, image + 1), slice(start, stop))
-                scores[here], labels[here] = rows.max(dim=-1)
+                scores[here], labels[here] = strongest(rows)
     return scores, labels
+
+
+def strongest(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """``scores.max(dim=-1)`` over (..., N), the first of equal ones; several times faster for many labels on a CPU.
+
+    PyTorch's maximum with an index goes through the numbers one by one, that without one takes many at a time. So:
+    the maxima of groups of neighbours, the first best group, and the index within that alone.
+    """
+    count = scores.shape[-1]
+    if scores.device.type != "cpu" or count < MANY:
+        return scores.max(dim=-1)
+    shape, scores = scores.shape[:-1], scores.flatten(0, -2)
+    whole = count // GROUP * GROUP
+    groups = [scores[:, :whole].unflatten(-1, (-1, GROUP)).amax(dim=-1)]
+    if whole < count:
+        groups.append(scores[:, whole:].amax(dim=-1, keepdim=True))
+    best, group = torch.cat(groups, dim=-1).max(dim=-1)
+    start = (group * GROUP).clamp_(max=count - GROUP)  # the last group is filled up with what precedes it
+    members = scores.unfold(-1, GROUP, 1)[torch.arange(len(scores)), start]  # (pixels, GROUP)
+    return best.view(shape), (start + members.argmax(dim=-1)).view(shape)

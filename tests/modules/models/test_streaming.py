@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from modules.models import streaming
-from modules.models.streaming import strips, upsampled_cross_entropy, upsampled_max
+from modules.models.streaming import strips, strongest, upsampled_cross_entropy, upsampled_max
 from modules.models.upsampling import source_rows, upsample_x2, upsampled_rows, upsampling_matrix
 from tiny import TOWER, pictures, tiny_net
 
@@ -145,3 +145,18 @@ def test_ten_thousand_labels_are_never_all_there_at_once(monkeypatch):
     logits = net.head(coarse, text)
     torch.testing.assert_close(scores, logits.amax(1), atol=1e-4, rtol=1e-5)
     assert (labels == logits.argmax(1)).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("count", [1, 31, 255, 256, 257, 287, 288, 1000])
+def test_strongest_is_the_maximum_with_the_first_of_equal_ones(count):
+    generator = torch.Generator().manual_seed(count)
+    scores = torch.randint(40, (3, 50, count), generator=generator).float()  # many are equal
+    best, label = strongest(scores.transpose(0, 1))
+    expected = scores.transpose(0, 1).max(dim=-1)
+    assert torch.equal(best, expected.values)
+    first = (scores.transpose(0, 1) == expected.values[..., None]).int().argmax(dim=-1)
+    assert torch.equal(label, first)
+
+
+def test_strongest_finds_every_place():
+    assert strongest(torch.eye(300))[1].tolist() == list(range(300))
