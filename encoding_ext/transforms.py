@@ -150,15 +150,14 @@ class ImageToTensor:
     """See :func:`image_to_tensor`."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        grey = torch.arange(256, dtype=torch.float32) / 255
-        # One table for each channel: looking 256 results up is four times faster than computing them per pixel.
-        self._tables = [((grey - m) / s).numpy()[None] for m, s in zip(mean, std, strict=True)]
+        self._statistics = list(zip(mean, std, strict=True))
 
     def __call__(self, image: Image.Image | np.ndarray) -> Tensor:
         pixels = np.asarray(image)
         tensor = torch.empty(3, *pixels.shape[:2])
-        for channel, table, plane in zip(cv2.split(pixels), self._tables, tensor.numpy(), strict=True):
-            cv2.LUT(channel, table, dst=plane)
+        # Channel by channel, each of which a processor's cache holds.
+        for plane, channel, (mean, std) in zip(tensor, cv2.split(pixels), self._statistics, strict=True):
+            plane.copy_(torch.from_numpy(channel)).div_(255).sub_(mean).div_(std)
         return tensor
 
 
@@ -175,4 +174,4 @@ def tensor_to_pixels(mean: Sequence[float], std: Sequence[float]) -> Callable[[T
 
 def mask_to_tensor(mask: Image.Image | np.ndarray) -> Tensor:
     """A mask as an int64 tensor (H, W): value v becomes label v - 1, so that unlabelled (0) becomes -1."""
-    return torch.from_numpy(np.array(mask)).long().sub_(1)
+    return torch.from_numpy(np.array(mask, dtype=np.int32)).sub_(1).long()
