@@ -73,7 +73,7 @@ def read_torch_file(path: str | Path, trust: bool = False, map_location: str = "
             raise InputError(
                 f"{path} is refused: it asks to use {', '.join(dict.fromkeys(forbidden))}, which a checkpoint has no "
                 "need of and which could run code on this machine. If you know where the file comes from and want "
-                "that risk, add --trust_checkpoint (load_lseg(..., trust_checkpoint=True))"
+                "that risk, add trust_checkpoint=True, on the command line --trust_checkpoint"
             ) from None
         raise InputError(_damaged(path)) from error
     except ImportError as error:  # only with trust

@@ -78,7 +78,7 @@ def check_backbone(net: LSegNet, backbone: str | None, path: Path) -> None:
     found = net.architecture["backbone"]
     if backbone not in (None, found):
         raise InputError(
-            f"--backbone {backbone}, but {path} is a {found}; give --backbone {found}, or another checkpoint"
+            f"the backbone asked for is {backbone}, but {path} is a {found}; ask for that one, or give another checkpoint"
         )
 
 

@@ -18,6 +18,7 @@ from modules.models.text_encoder import TextEncoder
 from modules.models.zoo import BACKBONES
 
 RANDOM = "random"  # in place of a file: keep the random weights
+NAMED_FILE = "load_pretrained(net, {0}=FILE), on the command line --{0} FILE"
 CLIP_CACHE = Path("~/.cache/clip").expanduser()
 
 
@@ -76,13 +77,14 @@ def download_clip(name: str) -> Path:
     """OpenAI's file of a CLIP model in its usual cache, fetched and verified by the ``clip`` package."""
     url = clip.clip._MODELS.get(name)
     if url is None:
-        raise ValueError(f"no CLIP model {name!r} can be downloaded; name a file with --clip_weights, or 'random'")
+        how = NAMED_FILE.format("clip_weights")
+        raise ValueError(f"no CLIP model {name!r} can be downloaded; name a file, or 'random': {how}")
     try:
         return Path(clip.clip._download(url, str(CLIP_CACHE)))
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"CLIP {name} could not be downloaded ({error}). On a machine with internet fetch {url}, then put it at "
-            f"{CLIP_CACHE / url.rsplit('/', 1)[-1]} or name it with --clip_weights FILE"
+            f"{CLIP_CACHE / url.rsplit('/', 1)[-1]} or name it: {NAMED_FILE.format('clip_weights')}"
         ) from error
 
 
@@ -96,15 +98,16 @@ def download_backbone(name: str) -> dict[str, Tensor]:
             return weights.get_state_dict(progress=True, check_hash=True)
         config = timm.get_pretrained_cfg(name)
         if config is None:
-            raise ValueError(f"no weights of {name!r} to download; name a file with --backbone_weights, or 'random'")
+            how = NAMED_FILE.format("backbone_weights")
+            raise ValueError(f"no weights of {name!r} to download; name a file, or 'random': {how}")
         # timm also knows Google's .npz of the same weights, but only its own file has the names that we read.
         source = f"{config.hf_hub_filename or 'model.safetensors'} of {config.hf_hub_id} on the Hugging Face Hub"
         return timm.create_model(name, pretrained=True).state_dict()
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"the ImageNet weights of {name} could not be downloaded ({type(error).__name__}: "
-            f"{str(error).splitlines()[0][:160]}). On a machine with internet fetch {source} and name the file with "
-            "--backbone_weights FILE"
+            f"{str(error).splitlines()[0][:160]}). On a machine with internet fetch {source} and name the file: "
+            f"{NAMED_FILE.format('backbone_weights')}"
         ) from error
 
 

@@ -48,7 +48,7 @@ def test_a_hostile_file_is_refused_by_name_and_nothing_runs(where, new_format, t
     marker, path = tmp_path / "executed", tmp_path / "evil.ckpt"
     content = hide_in(official_content(tiny_net()), where, attack(marker))
     torch.save(content, path, _use_new_zipfile_serialization=new_format)
-    with pytest.raises(InputError, match=r"evil\.ckpt is refused.*\.system.*run code.*--trust_checkpoint"):
+    with pytest.raises(InputError, match=r"evil\.ckpt is refused.*\.system.*run code.*trust_checkpoint=True.*--trust_checkpoint"):
         load_lseg(path)
     assert not marker.exists()
 
