@@ -78,7 +78,7 @@ def check_backbone(net: LSegNet, backbone: str | None, path: Path) -> None:
     found = net.architecture["backbone"]
     if backbone not in (None, found):
         raise InputError(
-            f"the backbone asked for is {backbone}, but {path} is a {found}; ask for that one, or give another checkpoint"
+            f"backbone {backbone} was asked for, but {path} is a {found}; ask for {found}, or give another checkpoint"
         )
 
 
