@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -113,6 +114,16 @@ def _decoded(container: Any, rate: Fraction) -> Iterator[Any]:
             raise VideoError(f"{float(missing):.1f} seconds are missing")
 
 
+@contextmanager
+def _opencv_silenced() -> Iterator[None]:
+    """Keep OpenCV's own words off the screen: it complains of a missing camera once for each way to open one."""
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(before)
+
+
 class Camera:
     """The pictures of camera ``number``, as fast as they are asked for, each with the time at which it was taken.
 
@@ -121,7 +132,8 @@ class Camera:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self._capture = cv2.VideoCapture(number)
+        with _opencv_silenced():
+            self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():
             raise VideoError(f"camera {number} cannot be opened; check its number (0 is the first) and its rights")
         # Frames come when the network asks for them, so times are read off a clock, not counted.

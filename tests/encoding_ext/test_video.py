@@ -195,3 +195,11 @@ def test_camera_gives_rgb_with_growing_times(monkeypatch: pytest.MonkeyPatch) ->
     assert all(a.ticks < b.ticks for a, b in pairwise(frames))
     with pytest.raises(VideoError, match="camera 7 cannot be opened"):
         Camera(7)
+
+
+def test_a_missing_camera_is_told_in_our_words_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    level = cv2.utils.logging.getLogLevel()
+    with pytest.raises(VideoError, match="camera 990 cannot be opened"):
+        Camera(990)
+    assert capfd.readouterr().err == ""
+    assert cv2.utils.logging.getLogLevel() == level
