@@ -40,7 +40,7 @@ from modules.protocol import describe_precision
 from modules.start import check_backbone
 from modules.testing import weights_name
 
-MOST_IN_LEGEND, MOST_IN_TABLE = 500, 20
+MOST_IN_LEGEND, MOST_IN_TABLE, FIRST_SHOWN = 500, 20, 3
 
 
 def build_parser() -> Parser:
@@ -175,6 +175,9 @@ def encode_labels(
         return [], torch.zeros(0, predictor.net.text_encoder.embed_dim)  # embeddings need no labels
     if labels is None:
         raise InputError(f"{options.weights} has no labels of its own; give --labels 'cat, grass, other', or a file")
+    if options.labels is None and parse_kinds(options.write):
+        named = ", ".join(labels[:FIRST_SHOWN]) + (", ..." if len(labels) > FIRST_SHOWN else "")
+        print(f"note: the checkpoint's own {len(labels)} labels ({named}); --labels names others")
     if len(labels) > MOST_LABELS:
         raise InputError(f"{len(labels):,} labels are more than a label PNG can hold; give at most {MOST_LABELS:,}")
     with doubts_as_notes():

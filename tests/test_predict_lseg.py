@@ -130,11 +130,15 @@ def test_kinds_formats_and_label_files_are_chosen(weights, folder):
         np.testing.assert_array_equal(np.asarray(labels), expected.mask)
 
 
-def test_the_checkpoints_own_labels_are_the_default(weights, folder):
+def test_the_checkpoints_own_labels_are_the_default_and_that_is_said(weights, folder, capsys):
     line = arguments(weights, folder / "a.png")
     del line[line.index("--labels") : line.index("--labels") + 2]
     assert predict_lseg.main(line) == 0
     assert json.loads((folder / "out" / "labels.json").read_text())["labels"] == ["dog", "grass", "a red car"]
+    said = "note: the checkpoint's own 3 labels (dog, grass, a red car); --labels names others"
+    assert said in capsys.readouterr().out.splitlines()
+    predict(weights, folder / "b.png", more=["--output_dir", folder.parent / "other"])
+    assert "--labels names others" not in capsys.readouterr().out
 
 
 def test_bad_files_are_named_and_the_rest_is_done(weights, folder, capsys, monkeypatch):
