@@ -122,8 +122,8 @@ def architecture_of(file: CheckpointFile, given: dict[str, Any]) -> dict[str, An
         raise InputError(
             f"{file.path} has a spatial regularisation block, and its shapes cannot tell which: give "
             "arch_option 1 (bottleneck) or 2 (depthwise), and the block_depth and activation (lrelu, tanh, relu) it "
-            "was trained with (in Python arch_option=1, block_depth=..., on the command line --arch_option 1 --block_depth "
-            f"...); not given: {', '.join(missing) or 'a block, by arch_option 1 or 2'}"
+            "was trained with (in Python arch_option=1, block_depth=..., on the command line --arch_option 1 "
+            f"--block_depth ...); not given: {', '.join(missing) or 'a block, by arch_option 1 or 2'}"
         )
     return {**architecture, **given}
 
