@@ -22,7 +22,7 @@ from encoding_ext.errors import InputError, raise_all, run_script
 from encoding_ext.files import unwritable, write_aside
 from encoding_ext.results import write_json
 from modules.checkpoints import git_state, load_lseg, read_checkpoint
-from modules.exporting import ImageTower, facts, missing_packages, trace, write_onnx, write_program
+from modules.exporting import ExportTower, facts, missing_packages, trace, write_onnx, write_program
 from modules.models import LSegNet
 from modules.options import REPOSITORY
 from modules.testing import weights_name
@@ -103,7 +103,7 @@ def write_text(net: LSegNet, labels: list[str], path: Path) -> None:
 
 def write_towers(net: LSegNet, formats: list[str], folder: Path, about: dict[str, Any]) -> dict[str, Any]:
     """File name -> opset and largest difference from PyTorch."""
-    tower = ImageTower(net).eval()
+    tower = ExportTower(net).eval()
     program, written = trace(tower), {}
     for suffix in formats:
         start, path = time.time(), folder / f"{NAME}.{suffix}"

@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = options.output_dir or REPOSITORY / "outputs" / f"predict_{weights_name(options.weights)}"
     sources, labels = check_all(options, folder)
     predictor = load_predictor(options)
-    labels, text = encode_labels(options, labels or predictor.net.labels, predictor)
+    labels, text = labels_and_matrix(options, labels or predictor.net.labels, predictor)
     run = build_run(options, folder, predictor, labels, text)
     problem = ""
     try:
@@ -167,7 +167,7 @@ def load_predictor(options: argparse.Namespace) -> LSegPredictor:
     return predictor
 
 
-def encode_labels(
+def labels_and_matrix(
     options: argparse.Namespace, labels: list[str] | None, predictor: LSegPredictor
 ) -> tuple[list[str], Tensor]:
     """The labels and their matrix (N, C), once for the whole run; what is doubtful about them is printed."""

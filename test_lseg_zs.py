@@ -18,7 +18,7 @@ from encoding_ext.distributed import join_group, run_distributed
 from encoding_ext.errors import raise_all
 from encoding_ext.progress import is_rank_zero
 from encoding_ext.transforms import image_to_tensor
-from modules.evaluation_zs import EpisodeTest, output_folder
+from modules.evaluation_zs import EpisodeTest, fold_output_folder
 from modules.options import (
     add_compatibility_options,
     add_data_options,
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def check_all(options: argparse.Namespace) -> None:
     """One ``InputError`` with everything that is wrong, before the network is built."""
     problems = compatibility_problems(options) + data_problems(options) + speed_problems(options)
-    problems += output_problems(options, output_folder(options))
+    problems += output_problems(options, fold_output_folder(options))
     if options.bsz < 1:
         problems.append(f"--bsz {options.bsz}; give at least 1 image per forward")
     choice = {"fold": options.fold, "nshot": options.nshot}

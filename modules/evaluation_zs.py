@@ -57,7 +57,7 @@ class EpisodeTest:
         self.metric = EpisodeMetric(dataset.class_ids)
         self.predict = predictor(net, options, device)
         self.names = class_names(dataset, options.shuffle_labels)
-        self.folder = output_folder(options)
+        self.folder = fold_output_folder(options)
 
     def run(self) -> None:
         """Segment each distinct pair once over all processes, and report."""
@@ -197,6 +197,6 @@ def describe_test(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def output_folder(options: argparse.Namespace) -> Path:
+def fold_output_folder(options: argparse.Namespace) -> Path:
     """Where the results of this test go."""
     return options.output_dir or default_folder(options, f"{options.dataset}_fold{options.fold}_{options.nshot}shot")

@@ -33,7 +33,7 @@ TOLERANCE = 1e-3  # of the largest number of an embedding, or of 1 where all are
 METADATA_FILE = "lseg.json"  # inside a .pt2
 
 
-class ImageTower(nn.Module):
+class ExportTower(nn.Module):
     """Image encoder and decoder of a network, which they are shared with: ``LSegNet.embed`` without its checks."""
 
     def __init__(self, net: LSegNet) -> None:
@@ -51,7 +51,7 @@ def missing_packages() -> list[str]:
     return [name for name in ONNX_PACKAGES if find_spec(name) is None]
 
 
-def trace(tower: ImageTower) -> ExportedProgram:
+def trace(tower: ExportTower) -> ExportedProgram:
     """The tower as a graph in which batch size, height and width are free."""
     sizes = {0: Dim("batch"), 2: MULTIPLE * Dim("rows", min=1), 3: MULTIPLE * Dim("columns", min=1)}
     return torch.export.export(tower, (_noise(TRACED),), dynamic_shapes={"images": sizes})
@@ -72,7 +72,7 @@ def facts(net: LSegNet) -> dict[str, Any]:
     }
 
 
-def write_program(program: ExportedProgram, path: Path, tower: ImageTower, about: dict[str, Any]) -> dict[str, Any]:
+def write_program(program: ExportedProgram, path: Path, tower: ExportTower, about: dict[str, Any]) -> dict[str, Any]:
     """Write a .pt2 for ``torch.export.load``; returns what is to be said of it."""
     with write_aside(path) as aside, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No complete tensor found")  # what was written is checked below
@@ -81,7 +81,7 @@ def write_program(program: ExportedProgram, path: Path, tower: ImageTower, about
         return {"largest_difference": checked(path, lambda images: loaded(torch.from_numpy(images)).numpy(), tower)}
 
 
-def write_onnx(program: ExportedProgram, path: Path, tower: ImageTower, about: dict[str, Any]) -> dict[str, Any]:
+def write_onnx(program: ExportedProgram, path: Path, tower: ExportTower, about: dict[str, Any]) -> dict[str, Any]:
     """Write an .onnx with ``about`` and its opset as metadata; returns what is to be said of it."""
     import onnxruntime
 
@@ -102,7 +102,7 @@ def write_onnx(program: ExportedProgram, path: Path, tower: ImageTower, about: d
 
 
 @torch.inference_mode()
-def checked(path: Path, run: Callable[[np.ndarray], np.ndarray], tower: ImageTower) -> float:
+def checked(path: Path, run: Callable[[np.ndarray], np.ndarray], tower: ExportTower) -> float:
     """The largest difference between ``run`` and the tower, relative to the largest number or 1, over ``CHECKED``.
 
     Raises:

@@ -20,11 +20,11 @@ from encoding_ext.errors import InputError
 from encoding_ext.image_input import MAX_PIXELS, ImageInput, read_rgb
 from modules.checkpoints import load_lseg
 from modules.inference.image_tower import MODES, ImageTower, Levels, check_positive
-from modules.inference.label_texts import LabelInput, encode_labels, named_matrix
+from modules.inference.label_texts import LabelInput, encode_with_templates, named_matrix
 from modules.inference.pixel_embedding import VARIANTS, looks, pixel_embedding, target_size
 from modules.inference.scores import rank
 from modules.inference.segmentation import Segmentation
-from modules.inference.views import EncodedImage
+from modules.inference.views import EmbeddedImage
 from modules.models import LSegNet
 from modules.models.head import LOGIT_SCALE
 from modules.models.precision import full_precision
@@ -165,7 +165,7 @@ class LSegPredictor:
 
     def _encoded(
         self, image: ImageInput | Segmentation, mode: str, long_side: int | None, batch_size: int = 4
-    ) -> EncodedImage:
+    ) -> EmbeddedImage:
         if isinstance(image, Segmentation):
             if image.encoded is not None:
                 return image.encoded
@@ -173,7 +173,7 @@ class LSegPredictor:
         (encoded,) = self._tower.encode([read_rgb(image, self.max_pixels)], mode, long_side, batch_size)
         return encoded
 
-    def _result(self, encoded: EncodedImage, names: list[str], text: Tensor, keep_embeddings: bool) -> Segmentation:
+    def _result(self, encoded: EmbeddedImage, names: list[str], text: Tensor, keep_embeddings: bool) -> Segmentation:
         best = rank(encoded, text, self.net.head.block)
         return Segmentation(
             image=encoded.pixels,
@@ -244,10 +244,10 @@ class LSegPredictor:
     ) -> Tensor:
         """N labels -> (N, C) float32 unit vectors, for ``segment`` and ``similarity``.
 
-        See ``modules.inference.label_texts.encode_labels`` for templates, and for labels that are too long or occur
-        twice.
+        See ``modules.inference.label_texts.encode_with_templates`` for templates, and for labels that are too long or
+        occur twice.
         """
-        return encode_labels(self.net.text_encoder, labels, templates, truncate)
+        return encode_with_templates(self.net.text_encoder, labels, templates, truncate)
 
     def similarity(self, embedding: Tensor | np.ndarray, texts: LabelInput) -> Tensor:
         """Cosine of every pixel embedding (H, W, C) with N texts, or rows of a matrix (N, C): (H, W, N), -1..1.

@@ -16,7 +16,7 @@ from encoding_ext.image_input import to_pixels
 from encoding_ext.memory import memory_advice
 from modules.inference.views import (
     Canvas,
-    EncodedImage,
+    EmbeddedImage,
     Normalise,
     View,
     draw,
@@ -81,10 +81,10 @@ class ImageTower:
             )
 
     @torch.no_grad()
-    def encode(self, batch: Sequence[Tensor], mode: str, long_side: int | None, batch_size: int) -> list[EncodedImage]:
+    def encode(self, batch: Sequence[Tensor], mode: str, long_side: int | None, batch_size: int) -> list[EmbeddedImage]:
         """Send every view of every image through the network, ``batch_size`` views of equal size together."""
         check_positive(batch_size=batch_size)
-        encoded = [EncodedImage(to_pixels(rgb), self.canvases(*rgb.shape[1:], mode, long_side)) for rgb in batch]
+        encoded = [EmbeddedImage(to_pixels(rgb), self.canvases(*rgb.shape[1:], mode, long_side)) for rgb in batch]
         waiting: dict[tuple[int, int], list[tuple[View, Tensor]]] = {}
         for rgb, image in zip(batch, encoded):
             for canvas in image.canvases:

@@ -34,7 +34,7 @@ def named_matrix(
     Args:
         labels: texts, or a matrix (N, C) of one's own (rows need not be unit vectors); then ``names``, if given, are
             what the rows are called ("label 0" ... otherwise).
-        templates: see ``encode_labels``.
+        templates: see ``encode_with_templates``.
         other: nothing is ever added silently; True appends the label 'other', a text appends that text.
 
     Raises:
@@ -51,10 +51,10 @@ def named_matrix(
     if other:
         extra = other if isinstance(other, str) else OTHER
         labels = labels if extra in labels else [*labels, extra]
-    return labels, encode_labels(encoder, labels, templates)
+    return labels, encode_with_templates(encoder, labels, templates)
 
 
-def encode_labels(
+def encode_with_templates(
     encoder: TextEncoder, labels: Sequence[str], templates: str | Sequence[str] | None = None, truncate: bool = False
 ) -> Tensor:
     """N texts -> (N, C) float32 unit vectors.

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.inference.views import Canvas, EncodedImage, View
+from modules.inference.views import Canvas, EmbeddedImage, View
 from modules.models.head import RegularisationBlock, correlate, scale_of
 from modules.models.precision import full_precision
 from modules.models.streaming import strongest
@@ -37,7 +37,7 @@ class Ranking(NamedTuple):
 
 
 @torch.no_grad()
-def rank(image: EncodedImage, text: Tensor, block: RegularisationBlock | None, k: int = 1) -> Ranking:
+def rank(image: EmbeddedImage, text: Tensor, block: RegularisationBlock | None, k: int = 1) -> Ranking:
     """The best ``k`` of N labels for every pixel of an image, in memory that does not grow with N times H times W.
 
     A pixel's scores are what the network gives for each view, averaged where views overlap, resized to the image

@@ -15,7 +15,7 @@ from encoding_ext.errors import InputError
 from encoding_ext.palettes import palette, save_palette_png, save_picture
 from encoding_ext.results import write_json
 from modules.inference.scores import Ranking
-from modules.inference.views import EncodedImage
+from modules.inference.views import EmbeddedImage
 
 MOST_COLOURS = 4000  # what palette() tells apart; later labels take the first colours again
 OPACITY = 0.6
@@ -40,7 +40,7 @@ class Segmentation:
     labels: list[str]
     mask: np.ndarray
     confidence: np.ndarray
-    encoded: EncodedImage | None = None  # what the network made of the image, if kept
+    encoded: EmbeddedImage | None = None  # what the network made of the image, if kept
     ranker: Callable[[int], Ranking] | None = None
 
     def __repr__(self) -> str:

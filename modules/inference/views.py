@@ -55,7 +55,7 @@ class Canvas:
 
 
 @dataclass
-class EncodedImage:
+class EmbeddedImage:
     """An image that has been through the network: all that is needed to compare it with any labels.
 
     pixels: (H, W, 3) uint8. canvases: their views hold the coarse embeddings.
