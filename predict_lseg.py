@@ -1,6 +1,9 @@
 """Segment pictures, folders, videos or a camera with any labels: overlays, masks, label maps, areas, embeddings.
 
 The same command again goes on where a killed one ended. What cannot be read is named at the end; the rest is done.
+Results have the input's name without its suffix. Where that is not enough to tell inputs apart, the suffix is kept:
+cat.jpg and cat.png become cat_jpg and cat_png. --embeddings h5: one embeddings/embeddings.h5 with a float16 dataset
+(H, W, C) for each name, in chunks of 32 x 32 pixels; manifest.json beside it says what was embedded and how.
 """
 
 from __future__ import annotations

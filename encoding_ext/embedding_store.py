@@ -70,7 +70,10 @@ class PtStore(_FilePerPicture):
 
 
 class Hdf5Store:
-    """``embeddings.h5``, a dataset per name.
+    """``embeddings.h5``: for each name a dataset, float16 (H, W, C); "sub/cat" is "cat" in the group "sub".
+
+    Chunks are at most 32 x 32 pixels with all C dimensions. There are no attributes: what the numbers are is said in
+    manifest.json, in which the file of a picture is "embeddings.h5:NAME".
 
     An HDF5 file does not survive a kill while it is written. So each array is first a file of its own under
     ``.parts``; ``finish`` puts them into a copy of the HDF5 file, which then takes its place. Meanwhile there must be
