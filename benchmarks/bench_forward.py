@@ -24,7 +24,7 @@ from modules.models.streaming import upsampled_max
 from modules.testing import reduced_dtype, speed_up
 
 DEFAULTS = {
-    "cpu": {"size": 480, "batch": 1, "labels": 150, "rounds": 2},
+    "cpu": {"size": 480, "batch": 1, "labels": 150, "rounds": 3},
     "cuda": {"size": 480, "batch": 8, "labels": 150, "rounds": 10},
 }
 BACKBONES = ("clip_vitl16_384", "clip_vitb32_384", "clip_resnet101")
