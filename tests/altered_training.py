@@ -1,10 +1,12 @@
 """train_lseg.py with a change, for tests: ``ALTER=freeze:FOLDER`` or ``ALTER=<fault>:<process>:<step>``.
 
-freeze: batch norm stays as it is, and each process writes its losses to FOLDER. Faults: kill (SIGKILL), nan (a loss).
+freeze: batch norm stays as it is, and each process writes its losses to FOLDER. Faults: kill (SIGKILL), nan (a loss), worker
+(SIGKILL for those that load its images).
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -45,7 +47,10 @@ class Faulty(LSegModule):
         if (self.global_rank, self.global_step) == (int(rank), int(step)):
             if fault == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            batch["image"].fill_(torch.nan)
+            if fault == "nan":
+                batch["image"].fill_(torch.nan)
+            for worker in multiprocessing.active_children() if fault == "worker" else ():
+                worker.kill()
         return super().training_step(batch, batch_idx)
 
 

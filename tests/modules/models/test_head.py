@@ -50,7 +50,7 @@ def gradients(net: LSegNet, logits: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: "-".join(map(str, block.values())) or "none")
 @pytest.mark.parametrize(("labels", "size"), [(1, (32, 96)), (5, (96, 32)), (1000, (32, 32))])
 def test_logits_and_gradients_equal_the_plain_rendering(block, labels, size):
-    net, images = tiny_net("tiny_resnet", **block), pictures(1 if labels == 1000 else 2, *size)
+    net, images = tiny_net("tiny_resnet", **block), pictures(1 if labels == 1000 else 3, *size)
     text = F.normalize(torch.randn(labels, TOWER.embed_dim), dim=1)
     logits, plain = net(images, text), plain_logits(net, images, text)
     assert logits.dtype == torch.float32
