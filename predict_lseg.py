@@ -2,14 +2,14 @@
 
 The same command again goes on where a killed one ended. What cannot be read is named at the end; the rest is done.
 Results have the input's name without its suffix. Where that is not enough to tell inputs apart, the suffix is kept:
-cat.jpg and cat.png become cat_jpg and cat_png. --embeddings h5: one embeddings/embeddings.h5 with a float16 dataset
-(H, W, C) for each name, in chunks of 32 x 32 pixels; manifest.json beside it says what was embedded and how.
+cat.jpg and cat.png become cat_jpg and cat_png. Frames of a video are NAME/000000 and so on. --embeddings h5: one
+embeddings/embeddings.h5 with a float16 dataset (H, W, C) for each picture or frame, in chunks of 32 x 32 pixels;
+manifest.json beside it says what was embedded and how. Videos need much room for them, which is said at the start.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,27 +23,28 @@ from data.labels import labels_from
 from encoding_ext.cli import Parser
 from encoding_ext.embedding_store import STORES
 from encoding_ext.errors import InputError, raise_all, run_script
-from encoding_ext.files import sha256_of, unwritable
-from encoding_ext.image_input import read_rgb
+from encoding_ext.files import sha256_of
 from encoding_ext.palettes import save_picture
 from encoding_ext.pictures import legend
-from encoding_ext.results import text_table, write_json
+from encoding_ext.results import write_json
 from encoding_ext.sources import Source, find_sources
 from encoding_ext.video_reader import import_av
 from encoding_ext.video_writer import WRITERS
 from modules.inference.segmentation import OPACITY, label_colours
 from modules.models.text_encoder import check_labels
 from modules.options import PRECISIONS, REPOSITORY, add_network_options, block_options, resolve_device
-from modules.prediction.embeddings import FIT_PICTURES, EmbeddingOptions, EmbeddingWriter, forget_basis, parse_size
-from modules.prediction.journal import Journal, foreign_files
+from modules.prediction.checks import option_problems, parse_kinds
+from modules.prediction.embeddings import EmbeddingOptions, EmbeddingWriter, forget_basis, parse_size
+from modules.prediction.journal import Journal
+from modules.prediction.lookahead import sample_images, size_note
 from modules.prediction.outputs import KINDS, MOST_LABELS, PICTURE_FORMATS, Outputs
-from modules.prediction.run import PredictionRun, Report, Segmenting
+from modules.prediction.run import PredictionRun, Segmenting
 from modules.predictor import MODES, VARIANTS, LSegPredictor
 from modules.protocol import describe_precision
 from modules.start import check_backbone
 from modules.testing import weights_name
 
-MOST_IN_LEGEND, MOST_IN_TABLE, FIRST_SHOWN = 500, 20, 3
+MOST_IN_LEGEND, FIRST_SHOWN = 500, 3
 
 
 def build_parser() -> Parser:
@@ -86,10 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     predictor = load_predictor(options)
     labels, text = labels_and_matrix(options, labels or predictor.net.labels, predictor)
     run = build_run(options, folder, predictor, labels, text)
+    if options.embeddings and (note := size_note(sources, run.embeddings, options.max_frames)):
+        print(f"note: {note}")
     problem = ""
     try:
         if run.embeddings:
-            run.embeddings.prepare(sample_images(sources, predictor), labels, text)
+            run.embeddings.prepare(sample_images(sources, predictor.max_pixels, options.max_frames), labels, text)
         run.run(sources)
         if run.embeddings:
             run.embeddings.finish(run.journal.records())
@@ -97,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         problem = f"{error.filename or folder} cannot be written: {error.strerror or error}"
     except InputError as error:
         problem = str(error)
-    report(run.report, labels, folder)
+    run.report.show(labels, folder)
     if problem:
         raise InputError(problem)
     return 1 if run.report.failures else 0
@@ -112,39 +115,17 @@ def check_all(options: argparse.Namespace, folder: Path) -> tuple[list[Source], 
     One ``InputError`` with everything that is wrong, before the network is loaded.
     """
     sources, problems = find_sources(options.inputs, folder)
-    kinds = parse_kinds(options.write)
-    problems += [f"--write does not know {kind!r}; it takes {', '.join(KINDS)}" for kind in kinds - KINDS.keys()]
-    if not kinds and not (options.embeddings or options.pca):
-        problems.append("--write none leaves nothing to write; give --embeddings or --pca with it")
-    for name, least in (("long_side", 1), ("batch_size", 1), ("max_frames", 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            problems.append(f"--{name} is {value}; give at least {least}")
-    if not 0 <= options.opacity <= 1:
-        problems.append(f"--opacity is {options.opacity}; give a number from 0 (the picture alone) to 1")
-    if problem := unwritable(folder, "--output_dir") or foreign_files(folder, "--output_dir"):
-        problems.append(problem)
-    moving = [source for source in sources if source.kind != "picture"]
-    if not kinds and moving and len(moving) == len(sources):
-        problems.append("--write none does pictures alone, and no input is or holds one; extract frames of the videos")
+    problems += option_problems(options, sources, folder)
     labels: list[str] = []
     checks = [
         lambda: labels.extend([] if options.labels is None else labels_from(options.labels)),
         lambda: parse_size(options.embedding_size),
     ]
+    if any(source.kind != "picture" for source in sources):
+        checks.append(import_av)
     with doubts_as_notes():
-        raise_all(problems, *checks, *([import_av] if moving and kinds else []))
-    if moving and (options.embeddings or options.pca):
-        videos = "1 video is" if len(moving) == 1 else f"{len(moving)} videos are"
-        print(f"note: {videos} without embeddings, which are of pictures only; extract the frames")
-    if not kinds:
-        sources = [source for source in sources if source.kind == "picture"]
+        raise_all(problems, *checks)
     return sources, labels
-
-
-def parse_kinds(text: str) -> set[str]:
-    """What ``--write`` lists; nothing for "none"."""
-    return {part.strip() for part in text.split(",")} - {"", "none"}
 
 
 @contextmanager
@@ -237,45 +218,6 @@ def describe_settings(
         "device": resolve_device(options.device).type,
         "embeddings": embedding and vars(embedding),
     }
-
-
-def sample_images(sources: Sequence[Source], predictor: LSegPredictor) -> Iterator[Tensor]:
-    """Pictures spread over all of them, for the basis; those that cannot be read are passed over."""
-    pictures = [source for source in sources if source.kind == "picture"]
-    for source in pictures[:: max(len(pictures) // FIT_PICTURES, 1)][:FIT_PICTURES]:
-        try:
-            yield read_rgb(source.path, predictor.max_pixels)
-        except InputError:
-            continue  # named when its turn comes
-
-
-# ------------------------------------------------------------------------------------------------- after the run
-
-
-def report(result: Report, labels: list[str], folder: Path) -> None:
-    """The table on the screen, summary.json, and every failure by name."""
-    total = max(result.areas.total(), 1)
-    rows = [
-        (number, labels[number], 100 * pixels / total, result.files[number])
-        for number, pixels in result.areas.most_common()
-    ]
-    if rows:
-        print(text_table(("number", "label", "area %", "files"), rows[:MOST_IN_TABLE]))
-    if len(rows) > MOST_IN_TABLE:
-        print(f"... and {len(rows) - MOST_IN_TABLE} more labels, in summary.json")
-    print(f"{result.done} done, {result.earlier} done before, {len(result.failures)} with problems; see {folder}")
-    for source, problem in result.failures:
-        print(f"problem: {problem if source in problem else f'{source}: {problem}'}", file=sys.stderr)
-    content = {
-        "done": result.done,
-        "done_before": result.earlier,
-        "problems": [{"source": source, "problem": problem} for source, problem in result.failures],
-        "areas": [dict(zip(("number", "label", "percent", "files"), row)) for row in rows],
-    }
-    try:
-        write_json(folder / "summary.json", content)
-    except (InputError, OSError) as error:  # the disk that ended the run is still full
-        print(f"summary.json was not written ({error})", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Pixel embeddings on disk: a file a picture (.npy, .pt), or one chunked HDF5 file; float16, never half-written."""
+"""Pixel embeddings on disk: a file for each (.npy, .pt), or one chunked HDF5 file; float16, never half-written."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from encoding_ext.errors import InputError
-from encoding_ext.files import write_aside
+from encoding_ext.files import replace_folder, write_aside
 
 CHUNK = 32  # side of an HDF5 chunk in pixels; all dimensions of a pixel lie together
 
@@ -29,13 +30,21 @@ class EmbeddingStore(Protocol):
     def file_of(self, name: str) -> str:
         """Where it is, relative to the store's folder, for the manifest."""
 
+    def members_of(self, group: str, folder: Path) -> EmbeddingStore:
+        """A store in ``folder``, for arrays that ``adopt`` takes over together as ``group/name`` when all are there."""
+
+    def adopt(self, group: str, folder: Path) -> None:
+        """Move what ``members_of`` stored in ``folder`` to ``group``; it replaces all that was there before."""
+
     def finish(self) -> None:
         """Bring everything into its final form; a run that ended before this can be taken up again."""
 
 
-class _FilePerPicture:
-    def __init__(self, folder: Path, suffix: str) -> None:
-        self.folder, self.suffix = folder, suffix
+class _FilePerArray:
+    suffix: str
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def has(self, name: str) -> bool:
         return (self.folder / self.file_of(name)).is_file()
@@ -43,26 +52,30 @@ class _FilePerPicture:
     def file_of(self, name: str) -> str:
         return name + self.suffix
 
+    def members_of(self, group: str, folder: Path) -> EmbeddingStore:
+        return type(self)(folder)
+
+    def adopt(self, group: str, folder: Path) -> None:
+        replace_folder(folder, self.folder / group)
+
     def finish(self) -> None:
         """Nothing is left to do."""
 
 
-class NpyStore(_FilePerPicture):
+class NpyStore(_FilePerArray):
     """``<name>.npy``; ``numpy.load(file, mmap_mode="r")`` reads parts."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, ".npy")
+    suffix = ".npy"
 
     def add(self, name: str, embedding: np.ndarray) -> None:
         with write_aside(self.folder / self.file_of(name)) as aside:
             np.save(aside, embedding)
 
 
-class PtStore(_FilePerPicture):
+class PtStore(_FilePerArray):
     """``<name>.pt``, a tensor; ``torch.load(file, mmap=True)`` reads parts."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, ".pt")
+    suffix = ".pt"
 
     def add(self, name: str, embedding: np.ndarray) -> None:
         with write_aside(self.folder / self.file_of(name)) as aside:
@@ -73,7 +86,7 @@ class Hdf5Store:
     """``embeddings.h5``: for each name a dataset, float16 (H, W, C); "sub/cat" is "cat" in the group "sub".
 
     Chunks are at most 32 x 32 pixels with all C dimensions. There are no attributes: what the numbers are is said in
-    manifest.json, in which the file of a picture is "embeddings.h5:NAME".
+    manifest.json, in which the file of an embedding is "embeddings.h5:NAME".
 
     An HDF5 file does not survive a kill while it is written. So each array is first a file of its own under
     ``.parts``; ``finish`` puts them into a copy of the HDF5 file, which then takes its place. Meanwhile there must be
@@ -103,31 +116,55 @@ class Hdf5Store:
     def file_of(self, name: str) -> str:
         return f"{self.FILE}:{name}"
 
+    def members_of(self, group: str, folder: Path) -> EmbeddingStore:
+        self._refuse_nested(f"{group}/...")
+        return NpyStore(folder)
+
+    def adopt(self, group: str, folder: Path) -> None:
+        self._forget(group)
+        replace_folder(folder, self._parts.folder / group)
+        for part in (self._parts.folder / group).glob("[!.]*.npy"):
+            self._note(self._name_of(part))
+
     def finish(self) -> None:
         """Put everything added since into the one file, written aside and renamed."""
         parts = self._part_files()
         if not parts:
             return
+        with self._changed_file() as file:
+            for part in parts:
+                self._pack(file, part)
+        shutil.rmtree(self._parts.folder)
+
+    @contextmanager
+    def _changed_file(self) -> Iterator[Any]:
+        """A copy of the HDF5 file to write to, which takes its place afterwards."""
         with write_aside(self.path) as aside:
             aside.unlink(missing_ok=True)  # what a killed run left would be opened and added to
             if self.path.exists():
                 shutil.copyfile(self.path, aside)
             with self._h5py.File(aside, "a") as file:
-                for part in parts:
-                    self._pack(file, part)
-        shutil.rmtree(self._parts.folder)
+                yield file
+
+    def _forget(self, group: str) -> None:
+        """Delete a group from the HDF5 file, at once: what is only remembered would not survive a kill."""
+        members = {name for name in self._names if group in _groups_of(name)}
+        if members & self._names_in_file():
+            with self._changed_file() as file:
+                del file[group]
+        self._names -= members
 
     def _note(self, name: str) -> None:
         self._names.add(name)
         self._example_in.update(dict.fromkeys(_groups_of(name), name))
 
     def _refuse_nested(self, name: str) -> None:
-        """Nothing is written yet, so a run without this picture can still finish."""
+        """Nothing is written yet, so a run without this one can still finish."""
         around = [group for group in _groups_of(name) if group in self._names]
         if other := around[0] if around else self._example_in.get(name):
             raise InputError(
                 f"{self.path} has an embedding named {other} and cannot hold one named {name} too, since one would lie "
-                "inside the other; rename that picture or its folder, or name another output folder"
+                "inside the other; rename that input or its folder, or name another output folder"
             )
 
     def _part_files(self) -> list[Path]:
@@ -152,7 +189,7 @@ class Hdf5Store:
             with self._h5py.File(self.path, "r") as file:
                 file.visititems(lambda name, item: names.add(name) if isinstance(item, self._h5py.Dataset) else None)
         except OSError as error:
-            raise InputError(f"{self.path} is damaged ({error}); delete it, and its pictures are done again") from error
+            raise InputError(f"{self.path} is damaged ({error}); delete it, and what it held is done again") from error
         return names
 
 
@@ -173,7 +210,7 @@ STORES: dict[str, type] = {"npy": NpyStore, "pt": PtStore, "h5": Hdf5Store}
 
 
 def manifest(store: EmbeddingStore, entries: Iterable[dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:
-    """The content of manifest.json: ``about`` all, and per picture its name, file, dtype and what ``entries`` say.
+    """The content of manifest.json: ``about`` all, and of each its name, file, dtype and what ``entries`` say.
 
     Each entry has a "name"; those that the store does not have are left out.
     """

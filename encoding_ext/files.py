@@ -46,6 +46,13 @@ def write_aside(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def replace_folder(source: Path, destination: Path) -> None:
+    """Move the folder ``source`` (on the same disk) to ``destination``, instead of whatever is there."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(destination, ignore_errors=True)
+    source.rename(destination)
+
+
 def unwritable(folder: Path, flag: str) -> str:
     """Why nothing can be written to ``folder``, or "". A missing folder is made. ``flag``: the option that names it."""
     try:

@@ -7,9 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import time
-from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -21,24 +18,30 @@ from PIL import Image
 import predict_lseg
 from encoding_ext.errors import InputError
 from encoding_ext.palettes import palette
-from encoding_ext.video_reader import Frame, Timing, VideoFile
-from encoding_ext.video_writer import write_mp4
-from modules.checkpoints import METADATA_KEY, metadata_of, to_official
+from encoding_ext.video_reader import VideoFile
+from modules.checkpoints import to_official
 from modules.prediction import journal
 from modules.predictor import LSegPredictor
+from predict_script import (
+    LABELS,
+    arguments,
+    contents,
+    differing,
+    files,
+    kill_when,
+    manifest,
+    predict,
+    stored,
+    tiny_weights,
+    video,
+)
 from predicting import picture
-from scripts import command, environment
 from tiny import tiny_net
-
-LABELS = ["dog", "grass", "a red car", "sky", "x"]  # of which the tiny network finds three in its pictures
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "tiny.ckpt"
-    net = tiny_net("tiny_vit")
-    torch.save({"state_dict": to_official(net.state_dict()), METADATA_KEY: metadata_of(net)}, path)
-    return path
+    return tiny_weights(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture
@@ -49,38 +52,6 @@ def folder(tmp_path: Path) -> Path:
     for name, size in {"a.png": (50, 70), "b.png": (1, 1), "sub/c.jpg": (64, 33)}.items():
         Image.fromarray(picture(*size)).save(folder / name)
     return folder
-
-
-def arguments(weights: Path, *inputs: object, more: list[object] = ()) -> list[str]:
-    out = Path(inputs[0]).parent / "out"
-    line = [*inputs, "--weights", weights, "--labels", ", ".join(LABELS), "--output_dir", out, "--device", "cpu", *more]
-    return [str(one) for one in line]
-
-
-def predict(weights: Path, *inputs: object, code: int = 0, more: list[object] = ()) -> Path:
-    """Run the script in this process; the folder of its results."""
-    assert predict_lseg.main(arguments(weights, *inputs, more=more)) == code
-    return Path(inputs[0]).parent / "out"
-
-
-def files(folder: Path) -> list[str]:
-    """Everything below, with ``/``; nothing half-written is there."""
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    assert not [name for name in found if ".aside" in name]
-    return found
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """All results; what describes the run (the state of git, the time, how much was done before) may differ."""
-    return {name: (folder / name).read_bytes() for name in files(folder) if name not in ("run.json", "summary.json")}
-
-
-def video(path: Path, frames: int = 10, height: int = 48, width: int = 64) -> Path:
-    """Noisy blocks that move, so that frames differ and a cut falls into one."""
-    still = picture(height, width)
-    shots = (Frame(np.roll(still, 3 * i, axis=1), i) for i in range(frames))
-    write_mp4(path, shots, Timing(Fraction(1, 24), Fraction(24)))
-    return path
 
 
 # ------------------------------------------------------------------------------------------------------ pictures
@@ -227,23 +198,6 @@ def test_results_of_another_precision_or_device_are_not_mixed_in(weights, folder
     (out / "run.json").write_text(json.dumps(run))
     with pytest.raises(InputError, match='device: "cuda" there, "cpu" now'):
         predict(weights, folder)
-
-
-def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
-    return [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
-
-
-def kill_when(ready, line: list[str]) -> None:
-    """Start the script, wait until ``ready()``, and kill it as the kernel would."""
-    process = subprocess.Popen(
-        command("predict_lseg.py", *line), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    while not ready():
-        assert process.poll() is None, process.stdout.read().decode()[-2000:]
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
 
 
 def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(weights, folder, monkeypatch, capsys):
@@ -460,33 +414,22 @@ def test_a_camera_stops_at_ctrl_c_or_after_max_frames(weights, tmp_path, monkeyp
 # -------------------------------------------------------------------------------------------------------- embeddings
 
 
-def stored(out: Path, entry: dict) -> np.ndarray:
-    name, _, key = entry["file"].partition(":")
-    path = out / "embeddings" / name
-    if path.suffix == ".npy":
-        return np.load(path)
-    if path.suffix == ".pt":
-        return torch.load(path, weights_only=True).numpy()
-    with pytest.importorskip("h5py").File(path) as file:
-        return file[key][:]
-
-
 @pytest.mark.parametrize("kind", ["npy", "pt", "h5"])
 def test_embeddings_are_those_of_the_predictor(weights, folder, kind):
     more = ["--embeddings", kind, "--embedding_size", "20x30", "--embedding_variant", "raw", "--write", "none"]
     out = predict(weights, folder, more=more)
-    manifest = json.loads((out / "embeddings" / "manifest.json").read_text())
-    assert (manifest["variant"], manifest["size"], manifest["checkpoint"]["file"]) == ("raw", [20, 30], "tiny.ckpt")
-    assert [entry["name"] for entry in manifest["embeddings"]] == ["a", "b", "sub/c"]
+    said = manifest(out)
+    assert (said["variant"], said["size"], said["checkpoint"]["file"]) == ("raw", [20, 30], "tiny.ckpt")
+    assert [entry["name"] for entry in said["embeddings"]] == ["a", "b", "sub/c"]
     predictor = LSegPredictor.from_checkpoint(weights, "cpu")
-    for entry in manifest["embeddings"]:
+    for entry in said["embeddings"]:
         found, expected = stored(out, entry), predictor.embed(entry["source"], (20, 30), variant="raw")
         assert found.dtype == np.float16 and list(found.shape) == entry["shape"] and entry["dtype"] == "float16"
         np.testing.assert_allclose(found, expected.numpy(), rtol=2e-3, atol=1e-3)
     assert not (out / "overlays").exists()
     (out / "embeddings" / "manifest.json").unlink()
     predict(weights, folder, more=more)  # nothing is done again, and the manifest is whole
-    assert json.loads((out / "embeddings" / "manifest.json").read_text()) == manifest
+    assert manifest(out) == said
     assert json.loads((out / "summary.json").read_text())["done_before"] == 3
 
 
@@ -507,24 +450,6 @@ def test_embeddings_can_be_added_to_a_finished_run(weights, folder):
     assert np.load(out / "embeddings" / "a.npy").shape[:2] == (25, 35)  # half of 50 x 70
     predict(weights, folder)
     assert json.loads((out / "summary.json").read_text())["done_before"] == 3
-
-
-def test_videos_have_no_embeddings_and_that_is_said_once(weights, folder, capsys):
-    video(folder / "clip.mp4", 2)
-    for kinds, done in (("json", 4), ("none", 3)):
-        more = ["--embeddings", "npy", "--write", kinds, "--output_dir", folder.parent / kinds]
-        predict(weights, folder, more=more)
-        assert capsys.readouterr().out.count("1 video is without embeddings") == 1
-        assert json.loads((folder.parent / kinds / "summary.json").read_text())["done"] == done
-    predict(weights, folder, more=["--write", "json"])
-    assert "without embeddings" not in capsys.readouterr().out
-
-
-def test_videos_alone_leave_nothing_to_embed(weights, tmp_path):
-    clip = video(tmp_path / "clip.mp4", 2)
-    with pytest.raises(InputError, match="no input is or holds one; extract frames"):
-        predict(weights, clip, more=["--embeddings", "npy", "--write", "none"])
-    assert not (tmp_path / "out" / "embeddings").exists()
 
 
 def test_pca_projects_pixels_and_text_alike(weights, folder):

@@ -1,9 +1,9 @@
-"""Pixel embeddings of many pictures: made, projected on principal components, stored, and shown as colours."""
+"""Pixel embeddings of pictures and frames: made, projected on principal components, stored, shown as colours."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,17 @@ from torch import Tensor
 
 from encoding_ext.embedding_store import STORES, EmbeddingStore, manifest
 from encoding_ext.errors import InputError
+from encoding_ext.files import replace_folder
 from encoding_ext.palettes import save_picture
 from encoding_ext.projection import FEWEST, PCAFit, PixelPCA
 from encoding_ext.results import write_json
-from encoding_ext.sources import Source
 from modules.inference.pixel_embedding import target_size
 from modules.prediction.journal import Record
+from modules.prediction.outputs import frame_name
 from modules.predictor import LSegPredictor
 
 FOLDER, PREVIEWS, BASIS, MANIFEST = "embeddings", "pca", "pca.npz", "manifest.json"
-FIT_PICTURES, FIT_PIXELS = 32, 4096  # the basis is fitted on so many pictures, and on so many pixels of each
+FIT_PICTURES, FIT_PIXELS = 32, 4096  # the basis is fitted on so many pictures and frames, and so many pixels of each
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,46 @@ def forget_basis(folder: Path) -> None:
     (folder / BASIS).unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where embeddings are kept under their names: in a store, as pictures in a folder, or both.
+
+    A video's are kept in a place of their own until all are there, and ``adopt`` takes them over in one step.
+    """
+
+    store: EmbeddingStore | None
+    previews: Path | None
+
+    def has(self, name: str) -> bool:
+        """Whether everything of this name is there."""
+        stored = self.store is None or self.store.has(name)
+        return stored and (self.previews is None or self._preview(name).exists())
+
+    def add(self, name: str, embedding: Tensor, pca: PixelPCA | None) -> None:
+        """Keep an embedding (H, W, C); ``pca`` gives its colours."""
+        if self.previews is not None:
+            save_picture(self._preview(name), Image.fromarray(pca.colours(embedding)))
+        if self.store is not None:
+            self.store.add(name, np.ascontiguousarray(embedding.half().cpu().numpy()))
+
+    def members_of(self, group: str, folder: Path) -> Place:
+        """A place below ``folder`` for what will be ``group/name`` here; ``InputError`` if that cannot be."""
+        store = self.store and self.store.members_of(group, folder / FOLDER)
+        return Place(store, self.previews and folder / PREVIEWS)
+
+    def adopt(self, group: str, folder: Path) -> None:
+        """Take over what ``members_of`` kept below ``folder``, instead of what ``group`` was before."""
+        if self.store is not None:
+            self.store.adopt(group, folder / FOLDER)
+        if self.previews is not None:
+            replace_folder(folder / PREVIEWS, self.previews / group)
+
+    def _preview(self, name: str) -> Path:
+        return self.previews / f"{name}.png"
+
+
 class EmbeddingWriter:
-    """Writes the embedding of one picture after the other below ``folder``.
+    """Writes the embedding of one picture or frame after the other below ``folder``.
 
     ``about``: what the manifest says of all of them.
     """
@@ -71,56 +110,64 @@ class EmbeddingWriter:
         self, predictor: LSegPredictor, options: EmbeddingOptions, folder: Path, about: dict[str, Any]
     ) -> None:
         self.predictor, self.options, self.folder, self.about = predictor, options, folder, about
-        self.store: EmbeddingStore | None = STORES[options.store](folder / FOLDER) if options.store else None
+        store = STORES[options.store](folder / FOLDER) if options.store else None
+        self.place = Place(store, folder / PREVIEWS if options.pca else None)
         self.pca: PixelPCA | None = None
 
-    def prepare(self, images: Iterable[Tensor], labels: Sequence[str], text: Tensor) -> None:
-        """Fit the basis on ``images`` (3, H, W) and keep it, or take the one of an earlier run of this folder."""
+    def prepare(self, images: Iterable[Tensor | np.ndarray], labels: Sequence[str], text: Tensor) -> None:
+        """Fit the basis on ``images`` and keep it, or take the one of an earlier run of this folder."""
         if self.options.pca is None:
             return
         path = self.folder / BASIS
         if not path.exists():
             fit, generator = PCAFit(), torch.Generator().manual_seed(0)
-            for rgb in images:
-                pixels = self._embed(rgb).flatten(0, 1)
+            for image in images:
+                pixels = self._embed(image).flatten(0, 1)
                 drawn = torch.randperm(len(pixels), generator=generator)[:FIT_PIXELS]
                 fit.add(pixels[drawn.to(pixels.device)])
             fit.finish(self.options.pca).save(path, labels, text.cpu().numpy())
         self.pca = PixelPCA.load(path)
 
-    def check_size(self, rgb: Tensor) -> None:
-        """``InputError`` if the embedding of this picture (3, H, W) would not fit into memory."""
-        target_size(self.options.size, *rgb.shape[1:], self.predictor.net.text_encoder.embed_dim)
+    def shape(self, height: int, width: int) -> list[int]:
+        """Of the embedding of a picture of this size; ``InputError`` if it would not fit into memory."""
+        dimensions = self.predictor.net.text_encoder.embed_dim
+        return [*target_size(self.options.size, height, width, dimensions), self.options.pca or dimensions]
 
-    def complete(self, source: Source) -> bool:
-        """Whether everything of this picture is there."""
-        stored = self.store is None or self.store.has(source.name)
-        return stored and (self.options.pca is None or self._preview(source).exists())
+    def complete(self, record: Record) -> bool:
+        """Whether everything is there that the journal notes of a source."""
+        return all(self.place.has(entry["name"]) for entry in entries(record))
 
-    def write(self, source: Source, rgb: Tensor) -> list[int]:
-        """Make and keep the embedding of a picture (3, H, W); returns its shape."""
-        embedding = self._embed(rgb)
+    def write(self, name: str, image: Tensor | np.ndarray, place: Place | None = None) -> None:
+        """Make the embedding of a picture and keep it, in ``place`` if it is a video's frame."""
+        embedding = self._embed(image)
         if self.pca is not None:
             embedding = self.pca.project(embedding)
-            save_picture(self._preview(source), Image.fromarray(self.pca.colours(embedding)))
-        if self.store is not None:
-            self.store.add(source.name, np.ascontiguousarray(embedding.half().cpu().numpy()))
-        return list(embedding.shape)
+        (place or self.place).add(name, embedding, self.pca)
 
     def finish(self, records: Iterable[Record]) -> None:
         """Complete the store and write its manifest; ``records``: what the journal notes of all sources."""
-        if self.store is None:
+        store = self.place.store
+        if store is None:
             return
-        self.store.finish()
-        entries = [{key: record[key] for key in ("name", "source", "shape")} for record in records if "shape" in record]
+        store.finish()
         about = {**self.about, **vars(self.options), "basis": BASIS if self.options.pca else None}
-        write_json(self.folder / FOLDER / MANIFEST, manifest(self.store, entries, about))
+        found = (entry for record in records for entry in entries(record))
+        write_json(self.folder / FOLDER / MANIFEST, manifest(store, found, about))
 
-    def _embed(self, rgb: Tensor) -> Tensor:
+    def _embed(self, image: Tensor | np.ndarray) -> Tensor:
         options = self.options
         return self.predictor.embed(
-            rgb, options.size, variant=options.variant, multi_scale=options.multi_scale, dtype=torch.float32
+            image, options.size, variant=options.variant, multi_scale=options.multi_scale, dtype=torch.float32
         )
 
-    def _preview(self, source: Source) -> Path:
-        return self.folder / PREVIEWS / f"{source.name}.png"
+
+def entries(record: Record) -> Iterator[dict[str, Any]]:
+    """What the manifest says of the embeddings of a source: name, source, shape, and of a video's also the frame."""
+    if "shape" not in record:
+        return
+    about = {"source": record["source"], "shape": record["shape"]}
+    if "frames" not in record:
+        yield {"name": record["name"], **about}
+    else:
+        for number in range(record["frames"]):
+            yield {"name": f"{record['name']}/{frame_name(number)}", **about, "frame": number}

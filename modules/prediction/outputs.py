@@ -58,7 +58,7 @@ class Outputs:
         return self.folder / KINDS[kind] / (source.name + suffix)
 
     def work_folder(self, source: Source) -> Path:
-        """Where the frames of an unfinished video are kept; another file of the same name gets another folder."""
+        """Where results of an unfinished video are kept; another file of the same name gets another folder."""
         stamp = "_".join(map(str, identity(source.path) or ["camera"]))
         return self.folder / WORK / f"{source.name}.{stamp}"
 
@@ -75,7 +75,7 @@ class Outputs:
             )
 
     def forget_unfinished(self) -> None:
-        """Delete the frames of videos that were not finished."""
+        """Delete what was done of videos that were not finished."""
         shutil.rmtree(self.folder / WORK, ignore_errors=True)
 
     def write_picture(self, source: Source, pixels: np.ndarray, mask: np.ndarray) -> None:
@@ -101,6 +101,11 @@ class Outputs:
             {"number": number, "label": self.labels[number], "pixels": pixels, "share": pixels / total}
             for number, pixels in sorted(areas.items(), key=lambda item: -item[1])
         ]
+
+
+def frame_name(number: int) -> str:
+    """What results of a video's frame are called; the first is number 0."""
+    return f"{number:06d}"
 
 
 def count(mask: np.ndarray) -> dict[int, int]:

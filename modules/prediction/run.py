@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from encoding_ext.video_reader import VideoError
 from modules.prediction.embeddings import EmbeddingWriter
 from modules.prediction.journal import Journal, Record
 from modules.prediction.outputs import Outputs, count
-from modules.prediction.videos import segment_video
+from modules.prediction.report import Report
+from modules.prediction.videos import predict_video
 from modules.predictor import LSegPredictor
 
 
@@ -41,27 +41,6 @@ class Segmenting:
             images, self.text, self.mode, self.long_side, batch_size=self.batch_size
         )
         return [result.mask for result in results]
-
-
-@dataclass
-class Report:
-    """done, earlier: how many sources were done now, and before; failures: (source, why); areas: label number ->
-    pixels over all; files: label number -> sources in which it occurs.
-    """
-
-    done: int = 0
-    earlier: int = 0
-    failures: list[tuple[str, str]] = field(default_factory=list)
-    areas: Counter[int] = field(default_factory=Counter)
-    files: Counter[int] = field(default_factory=Counter)
-
-    def count(self, record: Record) -> None:
-        """Add what the journal notes of one source."""
-        areas = {int(number): pixels for number, pixels in record.get("areas", {}).items()}  # JSON's keys are text
-        self.areas.update(areas)
-        self.files.update(areas.keys())
-        if record.get("problem"):
-            self.failures.append((record["source"], record["problem"]))
 
 
 class PredictionRun:
@@ -118,15 +97,15 @@ class PredictionRun:
         if group:
             yield group
 
-    def _parts(self, source: Source) -> set[str]:
-        with_embedding = self.embeddings is not None and source.kind == "picture"
-        return set(self.outputs.kinds) | ({"embeddings"} if with_embedding else set())
+    @property
+    def _parts(self) -> set[str]:
+        return set(self.outputs.kinds) | ({"embeddings"} if self.embeddings else set())
 
     def _finished(self, source: Source) -> Record | None:
-        parts = self._parts(source)
-        record = self.journal.finished(source, parts)
-        complete = self.outputs.complete(source) and ("embeddings" not in parts or self.embeddings.complete(source))
-        return record if complete else None
+        record = self.journal.finished(source, self._parts)
+        if record is None or not self.outputs.complete(source):
+            return None
+        return record if self.embeddings is None or self.embeddings.complete(record) else None
 
     def _pictures(self, group: Sequence[Source], missing: Set[Source]) -> None:
         """Do what is ``missing``; the others of ``group`` go through the network again, but are not written.
@@ -145,7 +124,8 @@ class PredictionRun:
                 self.outputs.write_picture(source, to_pixels(rgb), masks[source])
                 facts["areas"] = count(masks[source])
             if self.embeddings:
-                facts["shape"] = self.embeddings.write(source, rgb)
+                self.embeddings.write(source.name, rgb)
+                facts["shape"] = self.embeddings.shape(*rgb.shape[1:])
             self._done(source, facts)
 
     def _read(self, sources: Iterable[Source]) -> dict[Source, Tensor]:
@@ -156,7 +136,7 @@ class PredictionRun:
                 rgb = read_rgb(source.path, self.segment.predictor.max_pixels)
                 self.outputs.check_size(rgb)
                 if self.embeddings:
-                    self.embeddings.check_size(rgb)
+                    self.embeddings.shape(*rgb.shape[1:])
                 read[source] = rgb
             except InputError as error:
                 self._fail(source, str(error))
@@ -164,15 +144,22 @@ class PredictionRun:
 
     def _video(self, source: Source) -> None:
         try:
-            result = segment_video(source, self.outputs, self.segment, self.segment.batch_size, self.max_frames)
+            result = predict_video(
+                source, self.outputs, self.segment, self.embeddings, self.segment.batch_size, self.max_frames
+            )
         except VideoError as error:
             self._fail(source, str(error))
             return
-        self._done(source, {"areas": dict(result.areas), "problem": result.problem, "frames": len(result.ticks)})
+        facts: dict[str, Any] = {"problem": result.problem, "frames": len(result.ticks)}
+        if self.outputs.kinds:
+            facts["areas"] = dict(result.areas)
+        if self.embeddings:
+            facts["shape"] = result.shape
+        self._done(source, facts)
 
     def _done(self, source: Source, facts: dict[str, Any]) -> None:
         self.report.done += 1
-        self.report.count(self.journal.add(source, self._parts(source), **facts))
+        self.report.count(self.journal.add(source, self._parts, **facts))
 
     def _fail(self, source: Source, problem: str) -> None:
         self.report.failures.append((str(source.path), problem))

@@ -1,4 +1,4 @@
-"""A video through the network: frames in, label maps kept one by one, videos of the same frames out."""
+"""A video through the network: frames in, results of each kept one by one, videos of the same frames out."""
 
 from __future__ import annotations
 
@@ -13,71 +13,85 @@ from pathlib import Path
 
 import numpy as np
 
+from encoding_ext.errors import InputError
+from encoding_ext.files import replace_folder
 from encoding_ext.pictures import colourise, overlay
 from encoding_ext.progress import progress_bar
 from encoding_ext.sources import Source
-from encoding_ext.video_reader import Camera, Frame, VideoError, VideoFile
+from encoding_ext.video_reader import Camera, Frame, Timing, VideoError, VideoFile
 from encoding_ext.video_writer import WRITERS
-from modules.prediction.outputs import Outputs, count, read_label_png, save_label_png
+from modules.prediction.embeddings import EmbeddingWriter, Place
+from modules.prediction.outputs import KINDS, Outputs, count, frame_name, read_label_png, save_label_png
 
 Segmenter = Callable[[Sequence[np.ndarray]], list[np.ndarray]]  # pictures (H, W, 3) -> label maps (H, W)
 
 
 @dataclass
 class VideoResult:
-    """areas: label number -> pixels; by_frame: the same of each frame; problem: why the video ended early, or ""."""
+    """size: height, width; shape: of a frame's embedding, if there are; areas: label number -> pixels; by_frame: the
+    same of each frame; ticks: when each is shown; problem: why the video ended early, or "".
+    """
 
     size: tuple[int, int] = (0, 0)
+    shape: list[int] | None = None
     areas: Counter[int] = field(default_factory=Counter)
     by_frame: list[dict[int, int]] = field(default_factory=list)
     ticks: list[int] = field(default_factory=list)
     problem: str = ""
 
-    def add(self, frame: Frame, mask: np.ndarray) -> None:
-        """Count one frame."""
-        self.size = mask.shape
-        self.by_frame.append(count(mask))
-        self.areas.update(self.by_frame[-1])
+    def add_frame(self, frame: Frame) -> None:
+        """Note a frame that will be done."""
+        self.size = frame.pixels.shape[:2]
         self.ticks.append(frame.ticks)
 
+    def add_mask(self, mask: np.ndarray) -> None:
+        """Count the label map of a frame."""
+        self.by_frame.append(count(mask))
+        self.areas.update(self.by_frame[-1])
 
-def segment_video(
-    source: Source, outputs: Outputs, segment: Segmenter, batch_size: int, max_frames: int | None
+
+def predict_video(
+    source: Source,
+    outputs: Outputs,
+    segment: Segmenter,
+    embeddings: EmbeddingWriter | None,
+    batch_size: int,
+    max_frames: int | None,
 ) -> VideoResult:
     """Write all results of a video or camera.
 
-    The label map of each frame is kept in a folder until all is done, so that a killed run goes on with the frame
-    after the last one; videos are encoded from the first frame again, and come out as if there had been no kill. A
-    camera stops at ``max_frames`` or Ctrl-C. Of a video that is cut off, all whole frames are written, and
-    ``problem`` tells. Raises ``VideoError`` if there is not one frame.
+    Label map and embedding of each frame are kept in a folder until all is done, so that a killed run goes on with the
+    frame after the last one; videos are encoded from the first frame again, and come out as if there had been no kill.
+    A camera stops at ``max_frames`` or Ctrl-C. Of a video that is cut off, all whole frames are written, and
+    ``problem`` tells. Raises ``VideoError`` if there is not one frame, or its embedding would be too large.
     """
     video = Camera(int(source.path.name)) if source.kind == "camera" else VideoFile(source.path)
-    masks = FrameMasks(outputs.work_folder(source), len(outputs.labels))
+    work = outputs.work_folder(source)
+    masks = FrameMasks(work / KINDS["labels"], len(outputs.labels))
     result = VideoResult()
     with ctrl_c_ends(source.kind == "camera") as ended:
         frames = _until_problem(islice(video, max_frames), result, ended)
         if source.kind != "camera":
             total = min(video.timing.frames or 0, max_frames or 10**9) or None
             frames = progress_bar(frames, total=total, desc=source.path.name, unit="frame", leave=False)
-        labelled = _labelled(frames, masks, segment, 1 if source.kind == "camera" else batch_size, result)
-        write = WRITERS[outputs.video_format]
+        if embeddings:
+            frames = _embedded(frames, embeddings, embeddings.place.members_of(source.name, work), result)
+        if outputs.kinds:
+            frames = _labelled(frames, masks, segment, 1 if source.kind == "camera" else batch_size, result)
         if "overlay" in outputs.kinds:
-            drawn = (
-                Frame(np.asarray(overlay(frame.pixels, mask, outputs.colours, outputs.opacity)), frame.ticks)
-                for frame, mask in labelled
-            )
-            write(outputs.path("overlay", source), drawn, video.timing)
-        deque(labelled, maxlen=0)  # whatever no overlay has asked for
+            _write_overlays(source, outputs, frames, video.timing)
+        deque(frames, maxlen=0)  # whatever no overlay has asked for
     if not result.ticks:
         raise VideoError(result.problem or f"{source.path} has no frame")
     if "mask" in outputs.kinds:
-        coloured = (
-            Frame(colourise(masks.read(number), outputs.colours), ticks) for number, ticks in enumerate(result.ticks)
-        )
-        write(outputs.path("mask", source), coloured, video.timing)
+        _write_masks(source, outputs, masks, result.ticks, video.timing)
     if "json" in outputs.kinds:
         _write_json(source, outputs, result, float(video.timing.rate))
-    masks.finish(outputs.path("labels", source) if "labels" in outputs.kinds else None)
+    if embeddings:
+        embeddings.place.adopt(source.name, work)
+    if "labels" in outputs.kinds:
+        replace_folder(masks.folder, outputs.path("labels", source))
+    _remove(work)
     return result
 
 
@@ -85,11 +99,27 @@ def _until_problem(frames: Iterable[Frame], result: VideoResult, ended: Callable
     """The frames, up to where the video is damaged, which is noted in ``result``, or to where the user ends it."""
     try:
         for frame in frames:
+            result.add_frame(frame)
             yield frame
             if ended():
                 return
     except VideoError as error:
         result.problem = str(error)
+
+
+def _embedded(
+    frames: Iterable[Frame], embeddings: EmbeddingWriter, place: Place, result: VideoResult
+) -> Iterator[Frame]:
+    """The frames; each that goes through has its embedding in ``place``, kept from an earlier run, or new."""
+    for number, frame in enumerate(frames):
+        if result.shape is None:
+            try:
+                result.shape = embeddings.shape(*frame.pixels.shape[:2])
+            except InputError as error:  # of this video alone, where it would otherwise end the run
+                raise VideoError(str(error)) from error
+        if not place.has(frame_name(number)):
+            embeddings.write(frame_name(number), frame.pixels, place)
+        yield frame
 
 
 def _labelled(
@@ -107,9 +137,24 @@ def _labelled(
             for i, mask in zip(numbers, found, strict=True):
                 masks.write(i, mask)
         for frame, mask in zip(batch, found, strict=True):
-            result.add(frame, mask)
+            result.add_mask(mask)
             yield frame, mask
         number += len(batch)
+
+
+def _write_overlays(
+    source: Source, outputs: Outputs, labelled: Iterable[tuple[Frame, np.ndarray]], timing: Timing
+) -> None:
+    drawn = (
+        Frame(np.asarray(overlay(frame.pixels, mask, outputs.colours, outputs.opacity)), frame.ticks)
+        for frame, mask in labelled
+    )
+    WRITERS[outputs.video_format](outputs.path("overlay", source), drawn, timing)
+
+
+def _write_masks(source: Source, outputs: Outputs, masks: FrameMasks, ticks: Sequence[int], timing: Timing) -> None:
+    coloured = (Frame(colourise(masks.read(number), outputs.colours), at) for number, at in enumerate(ticks))
+    WRITERS[outputs.video_format](outputs.path("mask", source), coloured, timing)
 
 
 def _write_json(source: Source, outputs: Outputs, result: VideoResult, rate: float) -> None:
@@ -133,7 +178,7 @@ class FrameMasks:
         self.folder, self.num_labels = folder, num_labels
 
     def path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.png"
+        return self.folder / f"{frame_name(number)}.png"
 
     def has(self, number: int) -> bool:
         return self.path(number).is_file()
@@ -144,17 +189,13 @@ class FrameMasks:
     def write(self, number: int, mask: np.ndarray) -> None:
         save_label_png(self.path(number), mask, self.num_labels)
 
-    def finish(self, destination: Path | None) -> None:
-        """Hand the folder over to ``destination`` in one step, or delete it."""
-        if destination is not None:
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(destination, ignore_errors=True)
-            self.folder.rename(destination)
-        else:
-            shutil.rmtree(self.folder)
-        with suppress(OSError):  # not empty: another video is unfinished
-            for parent in self.folder.parents:
-                parent.rmdir()
+
+def _remove(work: Path) -> None:
+    """Delete the work folder of a video, and the folders that it leaves empty."""
+    shutil.rmtree(work, ignore_errors=True)
+    with suppress(OSError):  # not empty: another video is unfinished
+        for parent in work.parents:
+            parent.rmdir()
 
 
 @contextmanager

@@ -1,0 +1,93 @@
+"""What the sources of a run hold, seen before it: pictures and frames for the basis, the size of embeddings on disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from encoding_ext.errors import InputError
+from encoding_ext.image_input import read_rgb
+from encoding_ext.sources import Source
+from encoding_ext.video_reader import VideoError, VideoFile
+from modules.prediction.embeddings import FIT_PICTURES, EmbeddingWriter
+
+LARGE = 10e9  # bytes of embeddings about which advice is given
+FLOAT16 = 2  # bytes
+
+T = TypeVar("T")
+
+
+def sample_images(
+    sources: Sequence[Source], max_pixels: int, max_frames: int | None
+) -> Iterator[Tensor | np.ndarray]:
+    """Up to 32 pictures (3, H, W) and frames (H, W, 3) for the basis, the same ones in every run.
+
+    They are spread over all pictures, and over videos and their frames. Where there are both, each kind gives up to
+    half; frames make up for fewer pictures. What cannot be read is passed over.
+    """
+    pictures = [source for source in sources if source.kind == "picture"]
+    videos = [source for source in sources if source.kind == "video"]
+    pictures = _spread(pictures, FIT_PICTURES // 2 if videos else FIT_PICTURES)
+    videos = _spread(videos, FIT_PICTURES - len(pictures))
+    for source in pictures:
+        try:
+            yield read_rgb(source.path, max_pixels)
+        except InputError:
+            continue  # named when its turn comes
+    for source in videos:
+        yield from _sample_frames(source, (FIT_PICTURES - len(pictures)) // len(videos), max_frames)
+
+
+def _sample_frames(source: Source, most: int, max_frames: int | None) -> Iterator[np.ndarray]:
+    """Frames spread over a video; the first ones if its header does not say how many it has."""
+    try:
+        video = VideoFile(source.path)
+        wanted = _spread(range(_frames(video, max_frames) or most), most)
+        for number, frame in enumerate(islice(video, wanted[-1] + 1)):
+            if number in wanted:
+                yield frame.pixels
+    except VideoError:
+        return
+
+
+def size_note(sources: Iterable[Source], writer: EmbeddingWriter, max_frames: int | None) -> str:
+    """How much room the embeddings of videos need on the disk; "" if no header of a video says how long it is."""
+    videos = frames = size = 0
+    for source in sources:
+        if source.kind != "video":
+            continue
+        try:
+            video = VideoFile(source.path)
+            number = _frames(video, max_frames)
+            first = next(iter(video)).pixels
+            shape = writer.shape(*first.shape[:2])
+        except (InputError, StopIteration):
+            continue  # named when its turn comes
+        if number:
+            videos, frames = videos + 1, frames + number
+            size += number * math.prod(shape) * FLOAT16
+    if not size:
+        return ""
+    files = "1 video" if videos == 1 else f"{videos:,} videos"
+    room = f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{math.ceil(size / 1e6)} MB"
+    note = f"embeddings of {files} with about {frames:,} frames need about {room} on the disk"
+    if size > LARGE:
+        note += "; --pca 64 or a smaller --embedding_size HEIGHTxWIDTH need less"
+    return note
+
+
+def _frames(video: VideoFile, max_frames: int | None) -> int:
+    """How many frames will be read, by the header; 0 if it does not say."""
+    frames = video.timing.frames or 0
+    return frames if max_frames is None else min(frames, max_frames)
+
+
+def _spread(items: Sequence[T], most: int) -> list[T]:
+    """Up to ``most`` of the items, at even distances, the first one among them."""
+    count = min(len(items), most)
+    return [items[i * len(items) // count] for i in range(count)]

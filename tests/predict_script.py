@@ -1,0 +1,99 @@
+"""What tests of predict_lseg.py share: a tiny checkpoint, a video, running and killing the script, its results."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import predict_lseg
+from encoding_ext.video_reader import Frame, Timing
+from encoding_ext.video_writer import write_mp4
+from modules.checkpoints import METADATA_KEY, metadata_of, to_official
+from predicting import picture
+from scripts import command, environment
+from tiny import tiny_net
+
+LABELS = ["dog", "grass", "a red car", "sky", "x"]  # of which the tiny network finds three in its pictures
+
+
+def tiny_weights(folder: Path) -> Path:
+    """The checkpoint of a tiny network with labels of its own."""
+    path, net = folder / "tiny.ckpt", tiny_net("tiny_vit")
+    torch.save({"state_dict": to_official(net.state_dict()), METADATA_KEY: metadata_of(net)}, path)
+    return path
+
+
+def arguments(weights: Path, *inputs: object, more: list[object] = ()) -> list[str]:
+    out = Path(inputs[0]).parent / "out"
+    line = [*inputs, "--weights", weights, "--labels", ", ".join(LABELS), "--output_dir", out, "--device", "cpu", *more]
+    return [str(one) for one in line]
+
+
+def predict(weights: Path, *inputs: object, code: int = 0, more: list[object] = ()) -> Path:
+    """Run the script in this process; the folder of its results."""
+    assert predict_lseg.main(arguments(weights, *inputs, more=more)) == code
+    return Path(inputs[0]).parent / "out"
+
+
+def files(folder: Path) -> list[str]:
+    """Everything below, with ``/``; nothing half-written is there."""
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert not [name for name in found if ".aside" in name]
+    return found
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All results; what describes the run (the state of git, the time, how much was done before) may differ."""
+    return {name: (folder / name).read_bytes() for name in files(folder) if name not in ("run.json", "summary.json")}
+
+
+def video(path: Path, frames: int = 10, height: int = 48, width: int = 64) -> Path:
+    """Noisy blocks that move, so that frames differ and a cut falls into one."""
+    still = picture(height, width)
+    shots = (Frame(np.roll(still, 3 * i, axis=1), i) for i in range(frames))
+    write_mp4(path, shots, Timing(Fraction(1, 24), Fraction(24)))
+    return path
+
+
+def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
+    """Names of files that are not in both, or not the same."""
+    return [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
+
+
+def kill_when(ready: Callable[[], bool], line: list[str]) -> None:
+    """Start the script, wait until ``ready()``, and kill it as the kernel would."""
+    process = subprocess.Popen(
+        command("predict_lseg.py", *line), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    while not ready():
+        assert process.poll() is None, process.stdout.read().decode()[-2000:]
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def manifest(out: Path) -> dict:
+    """What embeddings/manifest.json says."""
+    return json.loads((out / "embeddings" / "manifest.json").read_text())
+
+
+def stored(out: Path, entry: dict) -> np.ndarray:
+    """The embedding that an entry of the manifest names."""
+    name, _, key = entry["file"].partition(":")
+    path = out / "embeddings" / name
+    if path.suffix == ".npy":
+        return np.load(path)
+    if path.suffix == ".pt":
+        return torch.load(path, weights_only=True).numpy()
+    with pytest.importorskip("h5py").File(path) as file:
+        return file[key][:]
