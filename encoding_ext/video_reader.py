@@ -48,7 +48,9 @@ def import_av() -> ModuleType:
         import av
     except ImportError as error:
         raise InputError("videos need PyAV: pip install av") from error
-    av.logging.set_level(av.logging.PANIC)  # what FFmpeg has to say is in our messages, not between progress bars
+    # What FFmpeg has to say is in our messages, not between progress bars. With any level, even PANIC, its threads call
+    # into Python, and closing a video that was not read to its end waits for them for ever, once in some hundred times.
+    av.logging.set_level(None)
     return av
 
 
