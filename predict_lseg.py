@@ -34,7 +34,7 @@ from modules.inference.segmentation import OPACITY, label_colours
 from modules.models.text_encoder import check_labels
 from modules.options import PRECISIONS, REPOSITORY, add_network_options, block_options, resolve_device
 from modules.prediction.checks import option_problems, parse_kinds
-from modules.prediction.embeddings import EmbeddingOptions, EmbeddingWriter, forget_basis, parse_size
+from modules.prediction.embeddings import EmbeddingOptions, EmbeddingWriter, forget_embeddings, parse_size
 from modules.prediction.journal import Journal
 from modules.prediction.lookahead import sample_images, size_note
 from modules.prediction.outputs import KINDS, MOST_LABELS, PICTURE_FORMATS, Outputs
@@ -60,7 +60,7 @@ def build_parser() -> Parser:
     parser.add_argument("--batch_size", type=int, default=4, help="pictures that go through the network together")
     group = parser.add_argument_group("results")
     group.add_argument("--output_dir", type=Path, help="default: outputs/predict_<weights>")
-    group.add_argument("--overwrite", action="store_true", help="do everything again, also with other settings")
+    group.add_argument("--overwrite", action="store_true", help="delete the results there and do everything again")
     group.add_argument("--write", default=",".join(KINDS), help="some of these, or 'none' (embeddings alone)")
     group.add_argument("--opacity", type=float, default=OPACITY, help="of the colours in overlays, 0 to 1")
     group.add_argument("--overlay_format", choices=PICTURE_FORMATS, default="jpg", help="of pictures")
@@ -191,18 +191,22 @@ def build_run(
         options.video_format,
         {**about, "labels_file": "labels.json"},
     )
-    writer = EmbeddingWriter(predictor, embedding, folder, about) if embedding else None
+
+    def writer() -> EmbeddingWriter | None:
+        return EmbeddingWriter(predictor, embedding, folder, about) if embedding else None
+
+    writer()  # what cannot be stored is said before anything is deleted
 
     def forget() -> None:
-        outputs.forget_unfinished()
-        forget_basis(folder)  # also where this run needs none: a later one would take it
+        outputs.forget()
+        forget_embeddings(folder)  # also where this run needs none: a later one would take it
 
     journal = Journal(folder, settings, forget if options.overwrite else None)
     write_json(folder / "labels.json", {"labels": labels})
     if 0 < len(labels) <= MOST_IN_LEGEND:
         save_picture(folder / "legend.png", legend(range(len(labels)), labels, outputs.colours, 800))
     segment = Segmenting(predictor, text, options.mode, options.long_side, options.batch_size)
-    return PredictionRun(segment, outputs, writer, journal, options.max_frames)
+    return PredictionRun(segment, outputs, writer(), journal, options.max_frames)
 
 
 def describe_settings(

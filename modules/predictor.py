@@ -21,7 +21,7 @@ from encoding_ext.image_input import MAX_PIXELS, ImageInput, read_rgb
 from modules.checkpoints import load_lseg
 from modules.inference.image_tower import MODES, ImageTower, Levels, check_positive
 from modules.inference.label_texts import LabelInput, encode_with_templates, named_matrix
-from modules.inference.pixel_embedding import VARIANTS, looks, pixel_embedding, target_size
+from modules.inference.pixel_embedding import VARIANTS, Look, looks, pixel_embedding, target_size
 from modules.inference.scores import rank
 from modules.inference.segmentation import Segmentation
 from modules.inference.views import EmbeddedImage
@@ -215,7 +215,8 @@ class LSegPredictor:
             grad: keep the graph, to train through the network; a floating tensor that requires it does so by itself.
 
         Raises:
-            InputError: an image, size or variant that cannot be used; a result of more than 8 GB.
+            InputError: an image, size or variant that cannot be used; a result of more than 8 GB; a ``long_side``
+                that needs too much memory.
         """
         variant = variant or ("unit" if normalize else "raw")
         if variant not in VARIANTS:
@@ -224,6 +225,7 @@ class LSegPredictor:
         target = target_size(size, *rgb.shape[1:], self.net.text_encoder.embed_dim)
         scales = True if variant == "summed" and multi_scale is False else multi_scale
         views = looks(*rgb.shape[1:], self._tower.base_size, long_side, scales)
+        self._check_looks(views)
         with torch.set_grad_enabled(grad or rgb.requires_grad):
             return pixel_embedding(self._tower, rgb, views, target, variant, dtype)
 
@@ -233,9 +235,14 @@ class LSegPredictor:
         The network looks at the image as ``embed`` does, and maps have the size of that look divided by 4, 8, 16, 32.
         """
         rgb = read_rgb(image, self.max_pixels)
-        ((height, width, _),) = looks(*rgb.shape[1:], self._tower.base_size, long_side)
+        ((height, width, _),) = views = looks(*rgb.shape[1:], self._tower.base_size, long_side)
+        self._check_looks(views)
         with torch.set_grad_enabled(grad or rgb.requires_grad):
             return self._tower.levels(rgb, (height, width))
+
+    def _check_looks(self, views: Sequence[Look]) -> None:
+        height, width, _ = max(views)
+        self._tower.check_kept(height * width, max(height, width))
 
     # -------------------------------------------------------------------------------------------------------- text
 

@@ -187,6 +187,15 @@ def test_other_settings_are_refused_by_name_and_overwrite_does_all_again(weights
     assert json.loads((out / "run.json").read_text())["settings"]["labels"] == ["cat", "grass"]
 
 
+def test_overwrite_leaves_no_results_whose_numbers_would_mean_other_labels(weights, folder):
+    out = predict(weights, folder, more=["--embeddings", "h5", "--pca", 3])
+    predict(weights, folder, more=["--write", "json", "--labels", "cat, grass", "--overwrite"])
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["json"]
+    predict(weights, folder, more=["--write", "json", "--embeddings", "h5", "--overwrite"])
+    stored = json.loads((out / "embeddings" / "manifest.json").read_text())["embeddings"]
+    assert len(stored) == 3 and (out / "embeddings" / "embeddings.h5").exists()
+
+
 def test_results_of_another_precision_or_device_are_not_mixed_in(weights, folder):
     out = predict(weights, folder)
     predict(weights, folder, more=["--precision", "32"])  # what auto stands for on a CPU

@@ -61,17 +61,17 @@ class ImageTower:
         if long_side is not None:
             check_positive(long_side=long_side)
         side = long_side or self.base_size * (2 if mode == "windows" else 1)
-        self._check_kept(math.prod(scaled_size(height, width, side)), side)  # before views are counted out
+        self.check_kept(math.prod(scaled_size(height, width, side)), side)  # before views are counted out
         if mode == "multi_scale":
             canvases = protocol_canvases(height, width, side, self.crop_size)
         elif mode == "windows":
             canvases = [window_canvas(height, width, side, self.crop_size)]
         else:
             canvases = [whole_canvas(height, width, side)]
-        self._check_kept(sum(view.height * view.width for canvas in canvases for view in canvas.views), side)
+        self.check_kept(sum(view.height * view.width for canvas in canvases for view in canvas.views), side)
         return canvases
 
-    def _check_kept(self, seen: int, long_side: int) -> None:
+    def check_kept(self, seen: int, long_side: int) -> None:
         """``InputError`` if the embeddings of as many pixels are too much to keep for one image."""
         kept = 4 * self.net.text_encoder.embed_dim * seen / 16
         if kept > MOST_KEPT:

@@ -26,7 +26,8 @@ AS_IT_IS = ("{}",)
 def check_labels(labels: Sequence[str]) -> list[str]:
     """The labels as a list, or a ``ValueError``: none at all, not text, blank."""
     if isinstance(labels, str):
-        raise ValueError(f"labels must be a list of strings, not one string; write [{labels!r}]")
+        parts = [part.strip() for part in labels.split(",")]
+        raise ValueError(f"labels must be a list of strings, not one string; write {parts}")
     labels = list(labels)
     if not labels:
         raise ValueError("the label list is empty; give at least one label")

@@ -21,7 +21,8 @@ def parse_kinds(text: str) -> set[str]:
 def option_problems(options: argparse.Namespace, sources: Sequence[Source], folder: Path) -> list[str]:
     """Everything that is wrong with the options of ``predict_lseg.py``, for these sources and this output folder."""
     kinds = parse_kinds(options.write)
-    problems = [f"--write does not know {kind!r}; it takes {', '.join(KINDS)}" for kind in kinds - KINDS.keys()]
+    known = ", ".join(KINDS)
+    problems = [f"--write does not know {kind!r}; it takes {known}, or none" for kind in kinds - KINDS.keys()]
     if not kinds and not (options.embeddings or options.pca):
         problems.append("--write none leaves nothing to write; give --embeddings or --pca with it")
     for name, least in (("long_side", 1), ("batch_size", 1), ("max_frames", 1)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +58,10 @@ def parse_size(text: str) -> str | tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def forget_basis(folder: Path) -> None:
-    """Delete the basis of an earlier run: the next ``EmbeddingWriter.prepare`` fits another."""
+def forget_embeddings(folder: Path) -> None:
+    """Delete those of an earlier run and their basis: the next ``EmbeddingWriter.prepare`` fits another."""
+    for name in (FOLDER, PREVIEWS):
+        shutil.rmtree(folder / name, ignore_errors=True)
     (folder / BASIS).unlink(missing_ok=True)
 
 

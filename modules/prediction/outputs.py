@@ -74,9 +74,10 @@ class Outputs:
                 f"a side of {longest:,} pixels is too long for JPEG ({LONGEST_JPEG_SIDE:,}); give --overlay_format png"
             )
 
-    def forget_unfinished(self) -> None:
-        """Delete what was done of videos that were not finished."""
-        shutil.rmtree(self.folder / WORK, ignore_errors=True)
+    def forget(self) -> None:
+        """Delete all results, which may be of other labels, and the frames of videos that were not finished."""
+        for name in (*KINDS.values(), WORK):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def write_picture(self, source: Source, pixels: np.ndarray, mask: np.ndarray) -> None:
         """All kinds of a picture (H, W, 3) and its label map (H, W)."""

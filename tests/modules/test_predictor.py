@@ -207,6 +207,14 @@ def test_arguments_that_cannot_be_used_are_named(arguments, reason):
         predictor().segment(picture(40, 40), ["dog"], **arguments)
 
 
+@pytest.mark.parametrize("more", [{}, {"multi_scale": True}])
+def test_a_look_that_needs_too_much_memory_is_refused_before_it_is_taken(more):
+    with pytest.raises(InputError, match="GB are the limit"):
+        predictor().embed(picture(40, 40), long_side=1_000_000, **more)
+    with pytest.raises(InputError, match="GB are the limit"):
+        predictor().levels(picture(40, 40), long_side=1_000_000)
+
+
 @pytest.mark.parametrize(
     "arguments", [{"precision": "8"}, {"device": "toaster"}, {"device": "cuda:99"}, {"crop_size": -1}]
 )
