@@ -32,15 +32,29 @@ def clean_message(error: BaseException) -> str:
 
 def message_for_user(error: BaseException) -> str | None:
     """What to show instead of a traceback; None for an error that only a developer can put right."""
+    worker = _loss_of_a_worker(error)
+    if worker is not None:
+        return (
+            f"a process that loads images has ended ({str(worker).strip()}): was it killed, or memory short? Fewer "
+            "--workers need less. The same command goes on where the run was last saved"
+        )
     if isinstance(error, InputError):
         return clean_message(error)
     if isinstance(error, KeyboardInterrupt):
         return "stopped by the keyboard; run the same command again to go on"
-    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-        return (
-            f"a process that loads images has ended ({str(error).strip()}): was it killed, or memory short? Fewer "
-            "--workers need less. The same command goes on where the run was last saved"
-        )
+    return None
+
+
+def _loss_of_a_worker(error: BaseException | None) -> BaseException | None:
+    """What PyTorch raises when a DataLoader worker has been killed, if ``error`` is it or was raised because of it.
+
+    PyTorch raises it out of a signal handler, so inside whatever line the program is at: code that handles its own
+    errors there may have wrapped it in one of them.
+    """
+    while error is not None:
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+            return error
+        error = error.__cause__ or error.__context__
     return None
 
 

@@ -105,15 +105,14 @@ class TextEncoder(nn.Module):
 
     def tokenize(self, labels: Sequence[str]) -> Tensor:
         """N strings -> (N, L) token ids on the tower's device; ``ValueError`` names a label that does not fit."""
-        rows = []
-        for label in labels:
-            try:
-                rows.append(clip.tokenize(label, context_length=self.context_length)[0])
-            except RuntimeError as error:
+        # One token more than fits, so that a label that is too long shows in the last column.
+        tokens = clip.tokenize(list(labels), context_length=self.context_length + 1, truncate=True)
+        for label, over in zip(labels, tokens[:, -1], strict=True):
+            if over:
                 raise ValueError(
                     f"label {label[:60]!r}... is longer than CLIP's {self.context_length} tokens; shorten it"
-                ) from error
-        return torch.stack(rows).to(self.positional_embedding.device)
+                )
+        return tokens[:, :-1].to(self.positional_embedding.device)
 
     def _encode_in(self, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
         sentences = self._encode([template.replace("{}", label) for label in labels for template in templates])

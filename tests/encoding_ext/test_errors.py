@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from encoding_ext.errors import InputError, clean_message, raise_all, run_script
+from encoding_ext.errors import InputError, clean_message, message_for_user, raise_all, run_script
 
 
 def failing(text: str) -> None:
@@ -26,6 +26,18 @@ def test_nothing_wrong_and_other_errors_pass() -> None:
 def test_the_instruction_is_taken_out_of_a_workers_traceback() -> None:
     wrapped = "Caught X in DataLoader worker process 0.\nTraceback ...\ndata.reading.UnreadableInputError: a.jpg is cut"
     assert clean_message(InputError(wrapped)) == "a.jpg is cut"
+
+
+def test_a_killed_worker_is_named_whatever_it_interrupted() -> None:
+    """PyTorch's signal handler raises inside any line, also one whose errors mean something else."""
+    try:
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        except RuntimeError as error:
+            raise InputError("a.jpg is damaged") from error
+    except InputError as error:
+        assert "a process that loads images has ended (DataLoader worker (pid 7)" in message_for_user(error)
+    assert message_for_user(RuntimeError("shapes differ")) is None
 
 
 @pytest.mark.parametrize(

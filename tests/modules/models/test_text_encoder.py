@@ -38,6 +38,19 @@ def test_equals_clip_at_full_context_length():
     torch.testing.assert_close(net.encode_labels(labels), F.normalize(expected, dim=1), atol=1e-5, rtol=0)
 
 
+def test_only_a_label_that_is_too_long_is_called_so(monkeypatch):
+    encoder = tiny_net().text_encoder
+    house = [" ".join(["house"] * length) for length in (TOWER.context_length - 2, TOWER.context_length - 1)]
+    assert [encoder.fits(label) for label in house] == [True, False]
+
+    def interrupted(*args, **options):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    monkeypatch.setattr(clip, "tokenize", interrupted)
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        encoder.fits("dog")
+
+
 def test_vectors_are_unit_float32_and_do_not_depend_on_their_neighbours():
     net = tiny_net()
     many = [f"thing {i}" for i in range(CHUNK + 3)] + ["dog"]
