@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from data.labels import labels_from
-from encoding_ext.cli import Parser
+from encoding_ext.cli import Parser, doubts_as_notes
 from encoding_ext.errors import InputError, raise_all, run_script
 from encoding_ext.files import unwritable, write_aside
 from encoding_ext.results import write_json
@@ -49,13 +49,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, load, write and verify file after file."""
     options = build_parser().parse(argv)
     folder = options.output_dir or REPOSITORY / "outputs" / f"export_{weights_name(options.weights)}"
-    raise_all(
-        output_problems(options, folder),
-        lambda: options.labels is None or labels_from(options.labels),
-        lambda: refuse_block(options),
-    )
+    given: list[str] = []
+    with doubts_as_notes():
+        raise_all(
+            output_problems(options, folder),
+            lambda: given.extend([] if options.labels is None else labels_from(options.labels)),
+            lambda: refuse_block(options),
+        )
     net = load_lseg(options.weights, trust_checkpoint=options.trust_checkpoint)
-    labels = labels_from(options.labels) if options.labels is not None else net.labels
+    labels = given or net.labels
     if labels is None:
         raise InputError(f'{options.weights} has no labels of its own; add --labels "cat, grass, other" or a file')
     write_text(net, labels, folder / f"{NAME}.npz")
@@ -89,15 +91,16 @@ def refuse_block(options: argparse.Namespace) -> None:
 
 
 def write_text(net: LSegNet, labels: list[str], path: Path) -> None:
-    """labels, text (N, C) unit vectors, mean, std, logit_scale, architecture (as JSON): all that the tower lacks."""
+    """labels, text (N, C) unit vectors, long_side, mean, std, logit_scale, architecture (as JSON): what towers lack."""
     try:
         text = net.encode_labels(labels).numpy()
     except ValueError as error:
         raise InputError(f"{error} (in --labels)") from error
     known = facts(net)
     numbers = {name: np.asarray(known[name], np.float32) for name in ("mean", "std", "logit_scale")}
+    others = {"long_side": known["long_side"], "architecture": json.dumps(known["architecture"])}
     with write_aside(path) as aside:
-        np.savez(aside, text=text, labels=labels, architecture=json.dumps(known["architecture"]), **numbers)
+        np.savez(aside, text=text, labels=labels, **others, **numbers)
     print(f"wrote {path}: {len(labels)} labels")
 
 

@@ -1,7 +1,7 @@
 """LSeg in a browser: a picture, labels as text, their colours over it, what is near a pixel, heat maps of any words.
 
-    streamlit run lseg_app.py
-    streamlit run lseg_app.py -- --checkpoint FILE
+streamlit run lseg_app.py
+streamlit run lseg_app.py -- --checkpoint FILE
 """
 
 from __future__ import annotations

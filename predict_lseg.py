@@ -10,9 +10,7 @@ manifest.json beside it says what was embedded and how. Videos need much room fo
 from __future__ import annotations
 
 import argparse
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import torch
 from torch import Tensor
 
 from data.labels import labels_from
-from encoding_ext.cli import Parser
+from encoding_ext.cli import Parser, doubts_as_notes
 from encoding_ext.embedding_store import STORES
 from encoding_ext.errors import InputError, raise_all, run_script
 from encoding_ext.files import sha256_of
@@ -33,7 +31,7 @@ from encoding_ext.video_writer import WRITERS
 from modules.inference.segmentation import OPACITY, label_colours
 from modules.models.text_encoder import check_labels
 from modules.options import PRECISIONS, REPOSITORY, add_network_options, block_options, resolve_device
-from modules.prediction.checks import option_problems, parse_kinds
+from modules.prediction.checks import OF_EMBEDDINGS, option_problems, parse_kinds
 from modules.prediction.embeddings import EmbeddingOptions, EmbeddingWriter, forget_embeddings, parse_size
 from modules.prediction.journal import Journal
 from modules.prediction.lookahead import sample_images, size_note
@@ -56,7 +54,7 @@ def build_parser() -> Parser:
     parser.add_argument("--labels", help="'cat, grass, other', or a file with one a line; default: the checkpoint's")
     parser.add_argument("--templates", choices=("imagenet",), help="sentences to put labels in; default: none")
     parser.add_argument("--mode", choices=MODES, default="whole", help="the image at once, in windows, or in six sizes")
-    parser.add_argument("--long_side", type=int, help="pixels that the network sees; default: as it was trained")
+    parser.add_argument("--long_side", type=int, help="pixels that the network sees; see the README")
     parser.add_argument("--batch_size", type=int, default=4, help="pictures that go through the network together")
     group = parser.add_argument_group("results")
     group.add_argument("--output_dir", type=Path, help="default: outputs/predict_<weights>")
@@ -68,8 +66,13 @@ def build_parser() -> Parser:
     group.add_argument("--max_frames", type=int, help="of a video or camera; a camera also stops at Ctrl-C")
     group = parser.add_argument_group("embeddings")
     group.add_argument("--embeddings", choices=list(STORES), help="also write pixel embeddings, float16")
-    group.add_argument("--embedding_size", default="half", help="half, input, or HEIGHTxWIDTH")
-    group.add_argument("--embedding_variant", choices=VARIANTS, default="unit", help="raw, or of which length")
+    group.add_argument("--embedding_size", default=OF_EMBEDDINGS["embedding_size"], help="half, input, or HEIGHTxWIDTH")
+    group.add_argument(
+        "--embedding_variant",
+        choices=VARIANTS,
+        default=OF_EMBEDDINGS["embedding_variant"],
+        help="raw, or of which length",
+    )
     group.add_argument("--embedding_multi_scale", action="store_true", help="six sizes and mirror images, added up")
     group.add_argument("--pca", type=int, metavar="K", help="K principal components, and pictures of the first three")
     add_network_options(parser, backbone=None)
@@ -86,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sources, labels = check_all(options, folder)
     predictor = load_predictor(options)
     labels, text = labels_and_matrix(options, labels or predictor.net.labels, predictor)
-    run = build_run(options, folder, predictor, labels, text)
+    run = build_run(options, folder, sources, predictor, labels, text)
     if options.embeddings and (note := size_note(sources, run.embeddings, options.max_frames)):
         print(f"note: {note}")
     problem = ""
@@ -128,16 +131,6 @@ def check_all(options: argparse.Namespace, folder: Path) -> tuple[list[Source], 
     return sources, labels
 
 
-@contextmanager
-def doubts_as_notes() -> Iterator[None]:
-    """Print what is warned of inside as notes."""
-    with warnings.catch_warnings(record=True) as doubts:
-        warnings.simplefilter("always")
-        yield
-    for doubt in doubts:
-        print(f"note: {doubt.message}")
-
-
 def load_predictor(options: argparse.Namespace) -> LSegPredictor:
     """The network of ``--weights``, on its device."""
     predictor = LSegPredictor.from_checkpoint(
@@ -170,17 +163,23 @@ def labels_and_matrix(
 
 
 def build_run(
-    options: argparse.Namespace, folder: Path, predictor: LSegPredictor, labels: list[str], text: Tensor
+    options: argparse.Namespace,
+    folder: Path,
+    sources: Sequence[Source],
+    predictor: LSegPredictor,
+    labels: list[str],
+    text: Tensor,
 ) -> PredictionRun:
     """Everything that a run needs, and the files that describe it; ``InputError`` if ``folder`` holds another run's."""
     embedding = None
     if options.embeddings or options.pca:
         size = parse_size(options.embedding_size)
         chosen = (options.embeddings, size, options.embedding_variant, options.embedding_multi_scale, options.pca)
-        embedding = EmbeddingOptions(*chosen)
+        embedding = EmbeddingOptions(*chosen, options.long_side)
         raise_all(embedding.problems(text.shape[1]))
     settings = describe_settings(options, labels, embedding)
     about = {name: settings[name] for name in ("checkpoint", "mode", "long_side", "templates")}
+    network = {"checkpoint": settings["checkpoint"], "base_size": predictor.base_size}
     outputs = Outputs(
         folder,
         frozenset(parse_kinds(options.write)),
@@ -193,7 +192,7 @@ def build_run(
     )
 
     def writer() -> EmbeddingWriter | None:
-        return EmbeddingWriter(predictor, embedding, folder, about) if embedding else None
+        return EmbeddingWriter(predictor, embedding, folder, network) if embedding else None
 
     writer()  # what cannot be stored is said before anything is deleted
 
@@ -202,6 +201,7 @@ def build_run(
         forget_embeddings(folder)  # also where this run needs none: a later one would take it
 
     journal = Journal(folder, settings, forget if options.overwrite else None)
+    raise_all(journal.clashes(sources))
     write_json(folder / "labels.json", {"labels": labels})
     if 0 < len(labels) <= MOST_IN_LEGEND:
         save_picture(folder / "legend.png", legend(range(len(labels)), labels, outputs.colours, 800))

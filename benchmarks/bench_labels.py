@@ -27,7 +27,12 @@ COUNTS = [2, 150, 1000, 10_000]
 DEFAULTS = {
     "cpu": {"backbone": "clip_vitb32_384", "size": 480, "batch": 1, "labels": COUNTS, "rounds": 3, "plain_up_to": 150},
     "cuda": {
-        "backbone": "clip_vitl16_384", "size": 480, "batch": 1, "labels": COUNTS, "rounds": 10, "plain_up_to": 1000
+        "backbone": "clip_vitl16_384",
+        "size": 480,
+        "batch": 1,
+        "labels": COUNTS,
+        "rounds": 10,
+        "plain_up_to": 1000,
     },
 }
 

@@ -95,6 +95,7 @@ def _project(net: LSegNet, options: argparse.Namespace, dtype: torch.dtype | Non
 
 def step_work(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer, batch: int, precision: str) -> Work:
     """A step that learns from ``loss()``."""
+
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
         value = loss()

@@ -217,9 +217,7 @@ class FewShotDataset(SampledDataset):
         return {name: cls.files_of(root, name) for name in names}
 
     @classmethod
-    def _missing(
-        cls, root: Path, splits: Sequence[str], fold: int, files: dict[str, tuple[Path, Path]]
-    ) -> list[str]:
+    def _missing(cls, root: Path, splits: Sequence[str], fold: int, files: dict[str, tuple[Path, Path]]) -> list[str]:
         """One text with all that is missing, or none."""
         missing = [f"There is no folder {root}"]
         if root.is_dir():

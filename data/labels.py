@@ -20,9 +20,9 @@ LONGEST_LABEL = 300
 def read_label_file(path: str | Path) -> tuple[list[str], list[str]]:
     """Read the labels of ``path`` and what is doubtful about them.
 
-    Two formats: one label a line (blank lines do not count), or the official ``objectInfo150.txt`` of ADE20K, a
-    table whose last column holds ``;``-separated names of which the piece before the first ``;`` is taken, as the
-    official code does.
+    Two formats: one label a line (blank lines and those that begin with ``#`` do not count), or the official
+    ``objectInfo150.txt`` of ADE20K, a table whose last column holds ``;``-separated names of which the piece before
+    the first ``;`` is taken, as the official code does.
 
     Returns ``(labels, doubts)``: the stripped labels in file order, and a sentence per label that occurs twice.
     Raises ``InputError`` for a file that is missing, not text, empty, or has lines over 300 characters.
@@ -32,7 +32,7 @@ def read_label_file(path: str | Path) -> tuple[list[str], list[str]]:
     if lines and lines[0].replace(" ", "").lower().startswith("idx,"):
         labels = [row[-1].split(";")[0].strip() for row in csv.reader(lines[1:]) if row]
     else:
-        labels = [line.strip() for line in lines]
+        labels = [line.strip() for line in lines if not line.lstrip().startswith("#")]
     labels = [label for label in labels if label]
     if not labels:
         raise InputError(f"{path} holds no label; write one label a line, in the order of the mask's values")
@@ -48,19 +48,29 @@ def read_label_file(path: str | Path) -> tuple[list[str], list[str]]:
 def labels_from(text: str | Path) -> list[str]:
     """The labels of a command line's ``--labels``: "cat, grass, other" (see ``split_labels``), or a file.
 
-    A file is what ``read_label_file`` takes. Doubts about it are shown as warnings. Raises ``InputError`` for a list
+    A file is what ``read_label_file`` takes. Doubts are shown as warnings. Raises ``InputError`` for a list
     without labels, and as that function.
     """
     path, labels = Path(text), split_labels(str(text))
-    # Of a single one, a suffix is what tells a file's name that is wrong from a label.
-    if os.path.isfile(path) or (len(labels) == 1 and path.suffix in (".txt", ".csv")):  # isfile: any length of text
+    if os.path.isfile(path) or (len(labels) == 1 and _looks_like_a_file(path)):  # isfile: any length of text
         labels, doubts = read_label_file(path)
         for doubt in doubts:
             warnings.warn(doubt, stacklevel=2)
         return labels
     if not labels:
         raise InputError(f'--labels {str(text)!r} holds no label; write "cat, grass, other", or name a file')
+    if len(labels) == 1:
+        warnings.warn(
+            f"{labels[0][:40]!r} is the only label, so every pixel gets it (there is no file of that name); add more, "
+            "such as other",
+            stacklevel=2,
+        )
     return labels
+
+
+def _looks_like_a_file(path: Path) -> bool:
+    """Whether what is neither a file nor a list was meant to name a file: by a suffix, or a folder that is there."""
+    return path.suffix in (".txt", ".csv") or (path.name != str(path) and os.path.isdir(path.parent))
 
 
 def resolve_labels(dataset: str, label_src: str, sources: Mapping[str, Path], count: int) -> list[str]:

@@ -76,9 +76,18 @@ def make_clip(folder: Path, settings: ClipSettings) -> tuple[Path, dict[str, flo
 
 def build_clip(width: int, vocabulary: int = VOCABULARY, context_length: int = CONTEXT_LENGTH) -> CLIP:
     """A CLIP with a small ModifiedResNet for 32x32 images and a text tower of three layers, random weights."""
-    model = CLIP(embed_dim=EMBEDDING, image_resolution=IMAGE_SIZE, vision_layers=(1, 1, 1, 1), vision_width=16,
-                 vision_patch_size=None, context_length=context_length, vocab_size=vocabulary,
-                 transformer_width=width, transformer_heads=width // 64, transformer_layers=3)
+    model = CLIP(
+        embed_dim=EMBEDDING,
+        image_resolution=IMAGE_SIZE,
+        vision_layers=(1, 1, 1, 1),
+        vision_width=16,
+        vision_patch_size=None,
+        context_length=context_length,
+        vocab_size=vocabulary,
+        transformer_width=width,
+        transformer_heads=width // 64,
+        transformer_layers=3,
+    )
     # CLIP starts its image blocks as identities and its words close to zero, which suits long trainings. In a few
     # hundred steps it learns colours only and never leaves that plateau; from here it learns shapes too.
     for block in (model.visual.layer1, model.visual.layer2, model.visual.layer3, model.visual.layer4):
@@ -100,7 +109,7 @@ class Captions:
         tokens = clip.tokenize(texts, context_length=CONTEXT_LENGTH).long()
         self.used, numbered = tokens.unique(return_inverse=True)
         self.longest = int(tokens.argmax(dim=1).max()) + 1
-        self.rows = dict(zip(texts, numbered[:, :self.longest], strict=True))
+        self.rows = dict(zip(texts, numbered[:, : self.longest], strict=True))
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """(N, L) token numbers of captions."""
@@ -121,8 +130,10 @@ def draw_caption(label: str, rng: np.random.Generator) -> str:
 
 def render(count: int, rng: np.random.Generator) -> Tensor:
     """``count`` renderings of each of the 40 labels: (40, count, 3, 32, 32) float32 in [-1, 1]."""
-    pictures = [[draw_single(label, IMAGE_SIZE, rng) for _ in range(count)]
-                for label in progress_bar(LABELS, desc="renderings for the tiny CLIP", unit="label")]
+    pictures = [
+        [draw_single(label, IMAGE_SIZE, rng) for _ in range(count)]
+        for label in progress_bar(LABELS, desc="renderings for the tiny CLIP", unit="label")
+    ]
     return torch.from_numpy(np.array(pictures)).permute(0, 1, 4, 2, 3).float().div(127.5).sub(1)
 
 
@@ -154,7 +165,7 @@ def full_state(model: CLIP, full: CLIP, captions: Captions) -> dict[str, Tensor]
         if name == "token_embedding.weight":
             state[name][captions.used] = value
         elif name == "positional_embedding":
-            state[name][:captions.longest] = value
+            state[name][: captions.longest] = value
         else:
             state[name] = value
     return {name: value.clone() for name, value in state.items()}

@@ -12,8 +12,12 @@ from data.miniature_names import LABELS, TEXTURES
 SUPERSAMPLING = 4  # shapes are drawn this many times larger and averaged down
 
 COLOUR_RGB = {
-    "red": (222, 38, 42), "yellow": (248, 216, 32), "green": (30, 190, 62),
-    "blue": (34, 78, 232), "purple": (168, 48, 200), "white": (244, 244, 244),
+    "red": (222, 38, 42),
+    "yellow": (248, 216, 32),
+    "green": (30, 190, 62),
+    "blue": (34, 78, 232),
+    "purple": (168, 48, 200),
+    "white": (244, 244, 244),
 }
 
 
@@ -44,8 +48,22 @@ def shape_polygons(shape: str) -> tuple[np.ndarray, np.ndarray | None]:
         return points, None
     if shape == "cross":
         arm, reach = 0.38, 1.12
-        return np.array([(-arm, -reach), (arm, -reach), (arm, -arm), (reach, -arm), (reach, arm), (arm, arm),
-                         (arm, reach), (-arm, reach), (-arm, arm), (-reach, arm), (-reach, -arm), (-arm, -arm)]), None
+        return np.array(
+            [
+                (-arm, -reach),
+                (arm, -reach),
+                (arm, -arm),
+                (reach, -arm),
+                (reach, arm),
+                (arm, arm),
+                (arm, reach),
+                (-arm, reach),
+                (-arm, arm),
+                (-reach, arm),
+                (-reach, -arm),
+                (-arm, -arm),
+            ]
+        ), None
     raise KeyError(f"no shape {shape!r}")
 
 
@@ -83,7 +101,7 @@ def texture(name: str, size: int, rng: np.random.Generator) -> np.ndarray:
     ys, xs = np.mgrid[:size, :size].astype(np.float32)
     noise = rng.standard_normal((size, size)).astype(np.float32)
     if name == "grass":  # blades: noise smeared upwards
-        blades = sum(np.roll(noise, step, axis=0) for step in range(6)) / 6 ** 0.5
+        blades = sum(np.roll(noise, step, axis=0) for step in range(6)) / 6**0.5
         pixels = np.array((78, 100, 48)) + 15 * blades[..., None] * np.array((1, 1.1, 0.6))
     elif name == "sand":  # dunes: grains and a faint slow swell
         swell = np.sin((xs * rng.uniform(-0.5, 0.5) + ys) / rng.uniform(5, 8) + rng.uniform(0, 6.3))
@@ -106,8 +124,9 @@ def _bricks(xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
     return np.where(mortar[..., None], np.array((176, 168, 158)), np.array((128, 72, 58)))
 
 
-def draw_scene(background: str, objects: list[Placement], size: int,
-               rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def draw_scene(
+    background: str, objects: list[Placement], size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw objects over a texture, later ones in front.
 
     Returns the image, uint8 (size, size, 3), and the mask, uint8 (size, size) of values 1..40: a pixel belongs to

@@ -8,15 +8,28 @@ TEXTURES = ("grass", "sand", "water", "brick")
 
 # Words the tiny CLIP meets in its captions only: no label list that LSeg is trained on contains one of them.
 SYNONYMS = {
-    "red": "crimson", "yellow": "golden", "green": "emerald", "blue": "azure", "purple": "violet", "white": "ivory",
-    "circle": "disc", "square": "box", "triangle": "wedge", "star": "asterisk", "cross": "plus", "ring": "hoop",
-    "grass": "lawn", "sand": "beach", "water": "sea", "brick": "masonry",
+    "red": "crimson",
+    "yellow": "golden",
+    "green": "emerald",
+    "blue": "azure",
+    "purple": "violet",
+    "white": "ivory",
+    "circle": "disc",
+    "square": "box",
+    "triangle": "wedge",
+    "star": "asterisk",
+    "cross": "plus",
+    "ring": "hoop",
+    "grass": "lawn",
+    "sand": "beach",
+    "water": "sea",
+    "brick": "masonry",
 }
 
 UNSEEN = tuple(f"{colour} {shape}" for colour, shape in zip(COLOURS, SHAPES, strict=True))
-SEEN = tuple(
-    f"{colour} {shape}" for colour in COLOURS for shape in SHAPES if f"{colour} {shape}" not in UNSEEN
-) + TEXTURES
+SEEN = (
+    tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES if f"{colour} {shape}" not in UNSEEN) + TEXTURES
+)
 LABELS = SEEN + UNSEEN  # in mask order: mask value v is LABELS[v - 1]
 
 

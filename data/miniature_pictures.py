@@ -30,10 +30,18 @@ STAR_NOTE = "* = unseen: no training mask ever had this label"
 # A thing's colour on the map is its own, darker or paler by its shape; what a word alone names has a colour of its own.
 _SHADE = dict(zip(SHAPES, (0.08, -0.30, 0.32, -0.46, 0.55, -0.14)))
 _WORD_RGB = {
-    **COLOUR_RGB, "white": (190, 190, 196),
-    "grass": (78, 100, 48), "sand": (196, 170, 124), "water": (62, 118, 138), "brick": (128, 72, 58),
-    "circle": (240, 130, 30), "square": (60, 130, 220), "triangle": (60, 175, 90), "star": (235, 205, 50),
-    "cross": (200, 70, 160), "ring": (110, 80, 190),
+    **COLOUR_RGB,
+    "white": (190, 190, 196),
+    "grass": (78, 100, 48),
+    "sand": (196, 170, 124),
+    "water": (62, 118, 138),
+    "brick": (128, 72, 58),
+    "circle": (240, 130, 30),
+    "square": (60, 130, 220),
+    "triangle": (60, 175, 90),
+    "star": (235, 205, 50),
+    "cross": (200, 70, 160),
+    "ring": (110, 80, 190),
 }
 _CANONICAL = {synonym: word for word, synonym in SYNONYMS.items()}
 

@@ -21,12 +21,18 @@ PLACING_TRIES = 60
 
 def world_settings(seed: int, training: int = TRAINING_IMAGES, validation: int = VALIDATION_IMAGES) -> dict:
     """All that a world depends on; ``world.json`` holds it."""
-    return {"version": VERSION, "seed": seed, "num_seen": len(SEEN), "size": SIZE,
-            "counts": {"training": training, "validation": validation}}
+    return {
+        "version": VERSION,
+        "seed": seed,
+        "num_seen": len(SEEN),
+        "size": SIZE,
+        "counts": {"training": training, "validation": validation},
+    }
 
 
-def make_world(root: str | Path, seed: int, training: int = TRAINING_IMAGES,
-               validation: int = VALIDATION_IMAGES) -> tuple[Path, bool]:
+def make_world(
+    root: str | Path, seed: int, training: int = TRAINING_IMAGES, validation: int = VALIDATION_IMAGES
+) -> tuple[Path, bool]:
     """Write the world of ``seed`` into ``<root>/miniature``, unless exactly this world is there already.
 
     Training images show seen compositions only, validation images all of them. An older world with other settings

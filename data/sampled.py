@@ -42,9 +42,7 @@ class SampledDataset(Dataset):
         return item
 
 
-def sample_or_next(
-    dataset: Any, index: int, rng: np.random.Generator, on_bad_image: str
-) -> tuple[int, Any, str]:
+def sample_or_next(dataset: Any, index: int, rng: np.random.Generator, on_bad_image: str) -> tuple[int, Any, str]:
     """``dataset.sample(index, rng)``, or of the next readable index if ``on_bad_image`` is "skip".
 
     Returns ``(index used, item, why others were passed over or "")``. What was drawn from ``rng`` for a damaged

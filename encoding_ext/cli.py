@@ -6,7 +6,9 @@ import argparse
 import difflib
 import re
 import sys
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 _FLAG = re.compile(r"^--[A-Za-z][\w-]*(?==|$)")
@@ -57,3 +59,13 @@ class Parser(argparse.ArgumentParser):
         known = [name for action in self._actions for name in action.option_strings]
         similar = difflib.get_close_matches(flag, known, n=1)
         return f"there is no option {flag}" + (f"; did you mean {similar[0]}?" if similar else "")
+
+
+@contextmanager
+def doubts_as_notes() -> Iterator[None]:
+    """Print what is warned of inside as notes."""
+    with warnings.catch_warnings(record=True) as doubts:
+        warnings.simplefilter("always")
+        yield
+    for doubt in doubts:
+        print(f"note: {doubt.message}")

@@ -87,9 +87,10 @@ def _fetch(url: str, part: Path) -> None:
             raise ConnectionError("the server sent another part than was asked for")
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
-        with open(part, "ab" if continued else "wb") as file, progress_bar(
-            total=total, initial=start, desc=f"fetching {part.stem}", unit="B", unit_scale=True
-        ) as bar:
+        with (
+            open(part, "ab" if continued else "wb") as file,
+            progress_bar(total=total, initial=start, desc=f"fetching {part.stem}", unit="B", unit_scale=True) as bar,
+        ):
             while chunk := response.read(_CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))

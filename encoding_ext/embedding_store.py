@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -15,6 +16,7 @@ import torch
 from encoding_ext.errors import InputError
 from encoding_ext.files import replace_folder, write_aside
 
+FLOAT16 = 2  # bytes
 CHUNK = 32  # side of an HDF5 chunk in pixels; all dimensions of a pixel lie together
 
 
@@ -35,6 +37,9 @@ class EmbeddingStore(Protocol):
 
     def adopt(self, group: str, folder: Path) -> None:
         """Move what ``members_of`` stored in ``folder`` to ``group``; it replaces all that was there before."""
+
+    def bytes_of(self, shape: Sequence[int]) -> int:
+        """What an array (H, W, C) takes on the disk, headers not counted."""
 
     def finish(self) -> None:
         """Bring everything into its final form; a run that ended before this can be taken up again."""
@@ -57,6 +62,9 @@ class _FilePerArray:
 
     def adopt(self, group: str, folder: Path) -> None:
         replace_folder(folder, self.folder / group)
+
+    def bytes_of(self, shape: Sequence[int]) -> int:
+        return FLOAT16 * math.prod(shape)
 
     def finish(self) -> None:
         """Nothing is left to do."""
@@ -126,6 +134,11 @@ class Hdf5Store:
         for part in (self._parts.folder / group).glob("[!.]*.npy"):
             self._note(self._name_of(part))
 
+    def bytes_of(self, shape: Sequence[int]) -> int:
+        """Chunks are whole, and meanwhile everything is there twice."""
+        height, width = (-(-side // CHUNK) * CHUNK if side > CHUNK else side for side in shape[:2])
+        return FLOAT16 * (height * width * shape[2] + math.prod(shape))
+
     def finish(self) -> None:
         """Put everything added since into the one file, written aside and renamed."""
         parts = self._part_files()
@@ -148,7 +161,7 @@ class Hdf5Store:
 
     def _forget(self, group: str) -> None:
         """Delete a group from the HDF5 file, at once: what is only remembered would not survive a kill."""
-        members = {name for name in self._names if group in _groups_of(name)}
+        members = {name for name in self._names if group in groups_of(name)}
         if members & self._names_in_file():
             with self._changed_file() as file:
                 del file[group]
@@ -156,11 +169,11 @@ class Hdf5Store:
 
     def _note(self, name: str) -> None:
         self._names.add(name)
-        self._example_in.update(dict.fromkeys(_groups_of(name), name))
+        self._example_in.update(dict.fromkeys(groups_of(name), name))
 
     def _refuse_nested(self, name: str) -> None:
         """Nothing is written yet, so a run without this one can still finish."""
-        around = [group for group in _groups_of(name) if group in self._names]
+        around = [group for group in groups_of(name) if group in self._names]
         if other := around[0] if around else self._example_in.get(name):
             raise InputError(
                 f"{self.path} has an embedding named {other} and cannot hold one named {name} too, since one would lie "
@@ -193,7 +206,7 @@ class Hdf5Store:
         return names
 
 
-def _groups_of(name: str) -> list[str]:
+def groups_of(name: str) -> list[str]:
     """The groups that a dataset lies in: "a" and "a/b" of "a/b/c"."""
     return [str(parent) for parent in PurePosixPath(name).parents][:-1]
 

@@ -180,9 +180,7 @@ class _Window(NamedTuple):
 class _Canvas:
     """The image at one scale, black where windows reach beyond it, and the scores gathered on it so far."""
 
-    def __init__(
-        self, image: Tensor, black: Sequence[float], crop_size: int, num_classes: int, flip: bool
-    ) -> None:
+    def __init__(self, image: Tensor, black: Sequence[float], crop_size: int, num_classes: int, flip: bool) -> None:
         self.crop_size = crop_size
         self.size = image.shape[-2:]
         self.rows, self.columns = (window_starts(side, crop_size) for side in self.size)

@@ -75,9 +75,12 @@ def sha256_of(path: str | Path) -> str:
 
 def _digest(path: str | Path, algorithm: str) -> str:
     path, digest = Path(path), hashlib.new(algorithm)
-    with open(path, "rb") as file, progress_bar(
-        total=path.stat().st_size, desc=f"checking {path.name}", unit="B", unit_scale=True, leave=False
-    ) as bar:
+    with (
+        open(path, "rb") as file,
+        progress_bar(
+            total=path.stat().st_size, desc=f"checking {path.name}", unit="B", unit_scale=True, leave=False
+        ) as bar,
+    ):
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             bar.update(len(chunk))

@@ -76,6 +76,7 @@ def write_gif(path: Path, frames: Iterable[Frame], timing: Timing) -> int:
 
 def _timed(frames: Iterable[Frame], timing: Timing) -> Iterator[Image.Image]:
     """Pictures that carry their ``duration`` in milliseconds, known when the next frame is; the last one's is usual."""
+
     def shown(ticks: Fraction) -> int:
         return round(ticks * timing.time_base / GIF_TICK)
 

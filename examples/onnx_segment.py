@@ -21,10 +21,11 @@ def upsample_x2(x: np.ndarray) -> np.ndarray:
     return x
 
 
-def segment(folder: str, image: Image.Image, long_side: int = 520) -> tuple[np.ndarray, list[str]]:
-    """The number of the best label for every pixel, as (H, W), and the labels."""
+def segment(folder: str, image: Image.Image, long_side: int | None = None) -> tuple[np.ndarray, list[str]]:
+    """The number of the best label for every pixel, as (H, W), and the labels; default: looks as in training."""
     about = np.load(f"{folder}/lseg.npz")
     tower = onnxruntime.InferenceSession(f"{folder}/lseg.onnx", providers=["CPUExecutionProvider"])
+    long_side = long_side or int(about["long_side"])
     size = [max(2, round(side * long_side / max(image.size) / 32)) * 32 for side in image.size]  # multiples of 32
     pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR), np.float32) / 255
     pixels = ((pixels - about["mean"]) / about["std"]).transpose(2, 0, 1)[None]  # (1, 3, H, W)

@@ -20,6 +20,7 @@ from torch.export import Dim, ExportedProgram
 
 from encoding_ext.errors import InputError
 from encoding_ext.files import write_aside
+from modules.inference.image_tower import trained_sizes
 from modules.models import LSegNet
 from modules.models.head import LOGIT_SCALE
 from modules.models.lseg_net import MULTIPLE
@@ -64,6 +65,7 @@ def facts(net: LSegNet) -> dict[str, Any]:
         f"multiples of {MULTIPLE}, at least {SMALLEST}",
         "output": "embedding: (batch, C, height / 2, width / 2) float32, not normalised. Logits of labels: unit "
         "vectors of both, product, times logit_scale, then bilinear x2 with aligned corners",
+        "long_side": trained_sizes(net)[0],  # at which the tower should look
         "mean": list(net.mean),
         "std": list(net.std),
         "logit_scale": LOGIT_SCALE,

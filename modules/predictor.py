@@ -19,7 +19,7 @@ from torch import Tensor
 from encoding_ext.errors import InputError
 from encoding_ext.image_input import MAX_PIXELS, ImageInput, read_rgb
 from modules.checkpoints import load_lseg
-from modules.inference.image_tower import MODES, ImageTower, Levels, check_positive
+from modules.inference.image_tower import MODES, ImageTower, Levels, check_positive, trained_sizes
 from modules.inference.label_texts import LabelInput, encode_with_templates, named_matrix
 from modules.inference.pixel_embedding import VARIANTS, Look, looks, pixel_embedding, target_size
 from modules.inference.scores import rank
@@ -31,8 +31,6 @@ from modules.models.precision import full_precision
 from modules.options import resolve_device
 
 __all__ = ["MODES", "VARIANTS", "LSegPredictor", "Levels", "Segmentation"]
-
-BASE_SIZE, CROP_SIZE, TINY_SIZE = 520, 480, 64  # of the official trainings; of the miniature's
 
 
 class LSegPredictor:
@@ -64,10 +62,13 @@ class LSegPredictor:
         self.device = resolve_device(str(device))
         self.net = net.to(self.device).eval()
         self.max_pixels = max_pixels
-        tiny = str(net.architecture["backbone"]).startswith("tiny")
-        base_size = base_size or (TINY_SIZE if tiny else BASE_SIZE)
-        crop_size = crop_size or (TINY_SIZE if tiny else CROP_SIZE)
-        self._tower = ImageTower(self.net, self.device, precision, base_size, crop_size)
+        base, crop = trained_sizes(net)
+        self._tower = ImageTower(self.net, self.device, precision, base_size or base, crop_size or crop)
+
+    @property
+    def base_size(self) -> int:
+        """The long side that counts as scale 1."""
+        return self._tower.base_size
 
     def __repr__(self) -> str:
         return f"LSegPredictor(backbone={self.net.architecture['backbone']!r}, device={str(self.device)!r})"
@@ -215,16 +216,17 @@ class LSegPredictor:
             grad: keep the graph, to train through the network; a floating tensor that requires it does so by itself.
 
         Raises:
-            InputError: an image, size or variant that cannot be used; a result of more than 8 GB; a ``long_side``
-                that needs too much memory.
+            InputError: an image, size or variant that cannot be used; a ``variant`` that ``normalize=False``
+                contradicts; a result of more than 8 GB; a ``long_side`` that needs too much memory.
         """
+        if not normalize and variant in ("unit", "scaled"):
+            raise InputError(f"variant {variant!r} is normalised, and normalize is False; leave one of them out")
         variant = variant or ("unit" if normalize else "raw")
         if variant not in VARIANTS:
             raise InputError(f"variant {variant!r} is unknown; choose one of {', '.join(VARIANTS)}")
         rgb = read_rgb(image, self.max_pixels)
         target = target_size(size, *rgb.shape[1:], self.net.text_encoder.embed_dim)
-        scales = True if variant == "summed" and multi_scale is False else multi_scale
-        views = looks(*rgb.shape[1:], self._tower.base_size, long_side, scales)
+        views = looks(*rgb.shape[1:], self.base_size, long_side, multi_scale, variant)
         self._check_looks(views)
         with torch.set_grad_enabled(grad or rgb.requires_grad):
             return pixel_embedding(self._tower, rgb, views, target, variant, dtype)
@@ -235,7 +237,7 @@ class LSegPredictor:
         The network looks at the image as ``embed`` does, and maps have the size of that look divided by 4, 8, 16, 32.
         """
         rgb = read_rgb(image, self.max_pixels)
-        ((height, width, _),) = views = looks(*rgb.shape[1:], self._tower.base_size, long_side)
+        ((height, width, _),) = views = looks(*rgb.shape[1:], self.base_size, long_side)
         self._check_looks(views)
         with torch.set_grad_enabled(grad or rgb.requires_grad):
             return self._tower.levels(rgb, (height, width))

@@ -55,17 +55,23 @@ def process_problems(options: argparse.Namespace) -> list[str]:
 
     per_node, nodes = process_counts(options)
     if uses_gpu(options) and per_node > torch.cuda.device_count():
-        problems.append(f"{per_node} processes are to train here, but there are {torch.cuda.device_count()} GPUs; give "
-                        "as many --devices (or --nproc_per_node to torchrun) as there are GPUs, or --accelerator cpu")
+        problems.append(
+            f"{per_node} processes are to train here, but there are {torch.cuda.device_count()} GPUs; give "
+            "as many --devices (or --nproc_per_node to torchrun) as there are GPUs, or --accelerator cpu"
+        )
     if found := launched():
         if found.per_node * found.nodes != found.world:
             problems.append("torchrun started unequal numbers of processes; give all nodes the same --nproc_per_node")
         if options.devices not in (-1, per_node):
-            problems.append(f"--devices {options.devices}, but torchrun started {per_node} processes on this node; "
-                            "leave --devices out")
+            problems.append(
+                f"--devices {options.devices}, but torchrun started {per_node} processes on this node; "
+                "leave --devices out"
+            )
         if options.num_nodes not in (None, nodes):
-            problems.append(f"--num_nodes {options.num_nodes}, but torchrun joined {nodes} nodes; give it --nnodes "
-                            f"{options.num_nodes}, or leave --num_nodes out")
+            problems.append(
+                f"--num_nodes {options.num_nodes}, but torchrun joined {nodes} nodes; give it --nnodes "
+                f"{options.num_nodes}, or leave --num_nodes out"
+            )
     return problems
 
 

@@ -28,6 +28,9 @@ class InertStandIn:
     def __setstate__(self, state: Any) -> None: ...
 
 
+TEXT = frozenset(range(32, 127)) | {9, 10, 13}  # printable bytes: no PyTorch file begins with 64 of them
+ZIP = b"PK"  # the beginning of the beginning of one
+
 # What checkpoints of Lightning 1.x hold beside tensors and plain types. None of it is needed, and none of it is
 # imported: the names are mapped to stand-ins.
 HARMLESS = (
@@ -61,6 +64,7 @@ def read_torch_file(path: str | Path, trust: bool = False, map_location: str = "
     """
     path = Path(path).expanduser()
     _check_there(path)
+    _refuse_text(path)
     mapped = zipfile.is_zipfile(path) and not trust  # memory-mapped: parts that are dropped are never read
     try:
         if trust:
@@ -100,6 +104,18 @@ def _check_there(path: Path) -> None:
         raise InputError(f"{path} is a folder; name the checkpoint file in it{_listing(path)}")
     if not path.exists():
         raise InputError(f"there is no file {path}{_listing(path.parent)}")
+
+
+def _refuse_text(path: Path) -> None:
+    """A web page or a Git LFS pointer that was saved under the checkpoint's name."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start and not ZIP.startswith(start[: len(ZIP)]) and all(byte in TEXT for byte in start):
+        first = start.decode().strip().split("\n")[0]
+        raise InputError(
+            f"{path} ({path.stat().st_size:,} bytes) is a text file that begins with {first!r}, no checkpoint: a web "
+            "page or a Git LFS pointer saved in its place? Fetch the file itself"
+        )
 
 
 def _listing(folder: Path) -> str:

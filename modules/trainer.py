@@ -58,8 +58,11 @@ def add_trainer_options(parser: Parser, exp_name: str) -> None:
     group.add_argument("--seed", type=int, default=0, help="of weights, order, augmentation")
     group.add_argument("--accumulate_grad_batches", type=int, default=1, help="batches per optimiser step")
     add_speed_options(group)
-    group.add_argument("--grad_checkpointing", action="store_true",
-                       help="less memory, more time: what the image encoder would keep is computed again in backward")
+    group.add_argument(
+        "--grad_checkpointing",
+        action="store_true",
+        help="less memory, more time: what the image encoder would keep is computed again in backward",
+    )
     group.add_argument("--logger", choices=("tensorboard", "wandb", "none"), default="tensorboard")
     group.add_argument("--check_val_every_n_epoch", type=int, default=1)
     group.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop", help="for unreadable images")

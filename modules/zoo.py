@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from encoding_ext.cli import Parser
 from encoding_ext.errors import InputError, raise_all, run_script
@@ -27,7 +29,7 @@ def build_parser() -> Parser:
         "command",
         nargs="?",
         default="list",
-        choices=list(USAGE),
+        metavar="{list,check,file}",
         help="list: the table. check FILE ...: what the files are, whether they are whole, how they are tested. "
         "file DATASET BACKBONE: the name of the file for --fold",
     )
@@ -41,6 +43,10 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 if a checked file does not fit its network."""
     options = build_parser().parse(argv)
+    if options.command not in USAGE:
+        similar = difflib.get_close_matches(options.command, USAGE, n=1)
+        hint = f"did you mean {similar[0]}?" if similar else f"there are {', '.join(USAGE)}"
+        raise InputError(f"there is no command {options.command}; {hint}")
     count = len(options.arguments)
     if not {"list": count == 0, "check": count > 0, "file": count == 2}[options.command]:
         raise InputError(f"write it as: python -m modules.zoo {options.command} {USAGE[options.command]}".rstrip())
@@ -113,13 +119,20 @@ def describe(report: Report) -> str:
         *describe_misfits(report.misfits),
     ]
     if report.trained:
-        lines.append("written by this project: " + ", ".join(f"{key} {value}" for key, value in report.trained.items()))
+        lines.append("written by this project: " + ", ".join(_said(*item) for item in report.trained.items()))
     elif not report.misfits:
         lines.append(f"can be: {', '.join(report.can_be) or 'none of the released checkpoints'}")
     lines += [f"note: {note}" for note in report.notes]
     if report.commands:
         lines += ["to test it:", *(f"  {command}" for command in report.commands)]
     return "\n".join(lines)
+
+
+def _said(key: str, value: Any) -> str:
+    """A fact of a checkpoint; its metric is a dict of all that was measured when it was written."""
+    if key == "metric":
+        return ", ".join(f"{name} {number:.4g}" for name, number in value.items())
+    return f"{key} {value}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """train_lseg.py with a change, for tests: ``ALTER=freeze:FOLDER`` or ``ALTER=<fault>:<process>:<step>``.
 
-freeze: batch norm stays as it is, and each process writes its losses to FOLDER. Faults: kill (SIGKILL), nan (a loss), worker
-(SIGKILL for those that load its images).
+freeze: batch norm stays as it is, and each process writes its losses to FOLDER. Faults: kill (SIGKILL), nan (a loss),
+worker (SIGKILL for those that load its images).
 """
 
 from __future__ import annotations

@@ -40,7 +40,11 @@ def run(script: str, *arguments: object, cwd: Path, code: int = 0) -> str:
 def torchrun(processes: int, script: str, *arguments: object, cwd: Path) -> str:
     """Run a script in several processes joined by torchrun."""
     launcher: Sequence[str] = (
-        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={processes}",
     )
     line = [*launcher, str(REPOSITORY / script), *map(str, arguments)]
     result = subprocess.run(line, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)

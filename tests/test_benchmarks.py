@@ -70,7 +70,13 @@ def test_its_multi_scale_scores_are_the_evaluators():
 def test_a_quick_run_writes_what_it_promises(name, tmp_path):
     rows, arguments = SCRIPTS[name]
     output = run(
-        f"benchmarks/bench_{name}.py", "--quick", "--device", "cpu", "--output", tmp_path / "out", *arguments,
+        f"benchmarks/bench_{name}.py",
+        "--quick",
+        "--device",
+        "cpu",
+        "--output",
+        tmp_path / "out",
+        *arguments,
         cwd=tmp_path,
     )
     text = (tmp_path / "out" / f"{name}_cpu.json").read_text()
@@ -100,7 +106,15 @@ def test_a_quick_run_writes_what_it_promises(name, tmp_path):
 
 def test_numbers_that_do_not_fit_are_refused_together(tmp_path):
     output = run(
-        "benchmarks/bench_forward.py", "--quick", "--size", "50", "--batch", "0", "--output", tmp_path, cwd=tmp_path,
+        "benchmarks/bench_forward.py",
+        "--quick",
+        "--size",
+        "50",
+        "--batch",
+        "0",
+        "--output",
+        tmp_path,
+        cwd=tmp_path,
         code=2,
     )
     assert "--size is 50" in output and "--batch is 0" in output and "Traceback" not in output

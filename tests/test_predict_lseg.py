@@ -267,6 +267,8 @@ def test_results_go_to_no_folder_of_other_files(weights, folder):
         (["--pca", "2"], "--pca is 2; give 3 to"),
         (["--pca", "99999"], "--pca is 99999"),
         (["--write", "none"], "nothing to write"),
+        (["--write", "none,mask"], "none stands alone"),
+        (["--embedding_variant", "raw", "--embedding_multi_scale"], "variant, --embedding_multi_scale: no embeddings"),
         (["--weights", "no.ckpt"], "there is no file"),
         (["--device", "warp"], "warp"),
     ],
@@ -285,6 +287,28 @@ def test_a_label_given_twice_is_noted_and_does_no_harm(weights, folder, capsys):
     out = predict(weights, folder / "a.png", more=["--labels", "dog, sky, dog"])
     assert "note: labels given more than once can never all win: dog" in capsys.readouterr().out
     assert json.loads((out / "labels.json").read_text())["labels"] == ["dog", "sky", "dog"]
+
+
+def test_one_label_alone_is_doubted(weights, folder, capsys):
+    out = predict(weights, folder / "a.png", more=["--labels", "labls", "--write", "json"])
+    assert "note: 'labls' is the only label, so every pixel gets it (there is no file" in capsys.readouterr().out
+    assert json.loads((out / "labels.json").read_text())["labels"] == ["labls"]
+
+
+@pytest.mark.parametrize("first", ["clip.mp4", "clip/000000.png"])
+def test_frames_and_pictures_of_one_name_are_not_mixed_by_two_runs(weights, tmp_path, first):
+    video(tmp_path / "clip.mp4", 2)
+    (tmp_path / "clip").mkdir()
+    Image.fromarray(picture(20, 30)).save(tmp_path / "clip" / "000000.png")
+    given = {"clip.mp4": tmp_path / "clip.mp4", "clip/000000.png": tmp_path / "clip"}
+    (tmp_path / "other.png").write_bytes((tmp_path / "clip" / "000000.png").read_bytes())
+    out = ["--output_dir", tmp_path / "out", "--embeddings", "npy"]
+    named = [tmp_path / "other.png"]  # several inputs: files have their folder in front
+    predict(weights, given.pop(first), *named, more=out)
+    before = contents(tmp_path / "out")
+    with pytest.raises(InputError, match=rf"would be mixed with those that an earlier run made of .*{first}"):
+        predict(weights, *given.values(), *named, more=out)
+    assert contents(tmp_path / "out") == before
 
 
 # ------------------------------------------------------------------------------------------------------------ videos
@@ -436,10 +460,21 @@ def test_embeddings_are_those_of_the_predictor(weights, folder, kind):
         assert found.dtype == np.float16 and list(found.shape) == entry["shape"] and entry["dtype"] == "float16"
         np.testing.assert_allclose(found, expected.numpy(), rtol=2e-3, atol=1e-3)
     assert not (out / "overlays").exists()
+    assert said["embeddings"][0]["seen"] == [[64, 64]] and said["base_size"] == 64  # of 50 x 70
     (out / "embeddings" / "manifest.json").unlink()
     predict(weights, folder, more=more)  # nothing is done again, and the manifest is whole
     assert manifest(out) == said
     assert json.loads((out / "summary.json").read_text())["done_before"] == 3
+
+
+def test_embeddings_look_at_the_long_side_that_is_asked_for(weights, folder):
+    out = predict(weights, folder / "a.png", more=["--embeddings", "npy", "--long_side", 128, "--write", "none"])
+    predictor = LSegPredictor.from_checkpoint(weights, "cpu")
+    expected = predictor.embed(folder / "a.png", "half", long_side=128)
+    np.testing.assert_allclose(np.load(out / "embeddings" / "a.npy"), expected.numpy(), rtol=2e-3, atol=1e-3)
+    assert (expected - predictor.embed(folder / "a.png", "half")).abs().max() > 0.01
+    said = manifest(out)
+    assert said["long_side"] == 128 and said["embeddings"][0]["seen"] == [[96, 128]]
 
 
 def test_embeddings_need_no_labels(folder, tmp_path):
@@ -461,7 +496,7 @@ def test_embeddings_can_be_added_to_a_finished_run(weights, folder):
     assert json.loads((out / "summary.json").read_text())["done_before"] == 3
 
 
-def test_pca_projects_pixels_and_text_alike(weights, folder):
+def test_pca_projects_pixels_and_text_alike(weights, folder, capsys):
     more = ["--embeddings", "npy", "--pca", 3, "--embedding_size", "half"]
     out = predict(weights, folder, more=more)
     basis = np.load(out / "pca.npz")
@@ -473,6 +508,8 @@ def test_pca_projects_pixels_and_text_alike(weights, folder):
     np.testing.assert_allclose(basis["text_components"], text @ basis["components"].T, atol=1e-5)
     np.testing.assert_allclose(basis["text_offset"], text @ basis["mean"], atol=1e-5)
     assert basis["labels"].tolist() == LABELS
+    share = basis["explained"].sum()
+    assert f"3 principal components keep {share:.1%} of the variance" in capsys.readouterr().out and 0 < share < 1
     with Image.open(out / "pca" / "sub" / "c.png") as preview:
         assert preview.mode == "RGB" and preview.size == (17, 32) and len(preview.getcolors(10_000)) > 10
     first = (out / "pca.npz").read_bytes()

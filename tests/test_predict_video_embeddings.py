@@ -77,7 +77,7 @@ def same_as_embed(weights: Path, out: Path, clip: Path) -> None:
 def test_embeddings_of_a_video_are_those_of_its_frames(weights, tmp_path, kind, capsys):
     clip = video(tmp_path / "clip.mp4", 5, 47, 63)
     out = predict(weights, clip, more=["--embeddings", kind, *ALONE])
-    assert "note: embeddings of 1 video with about 5 frames need about 1 MB on the disk\n" in capsys.readouterr().out
+    assert "1 video with about 5 frames need about 1 MB on the disk\n" in capsys.readouterr().out
     same_as_embed(weights, out, clip)
     one = {"npy": "embeddings/clip/000004.npy", "pt": "embeddings/clip/000004.pt", "h5": "embeddings/embeddings.h5"}
     assert one[kind] in files(out) and not (out / ".unfinished_videos").exists()
@@ -238,16 +238,25 @@ def test_the_note_on_room_counts_by_hand_and_gives_advice(weights, tmp_path, mon
     sources, _ = find_sources([str(tmp_path)], tmp_path / "out")
     predictor = LSegPredictor.from_checkpoint(weights, "cpu")
 
-    def note(size: tuple[int, int] | str, pca: int | None = None, max_frames: int | None = None) -> str:
-        options = EmbeddingOptions("npy", size, "unit", False, pca)
+    def note(
+        size: tuple[int, int] | str, pca: int | None = None, max_frames: int | None = None, store: str = "npy"
+    ) -> str:
+        options = EmbeddingOptions(store, size, "unit", False, pca)
         return lookahead.size_note(sources, EmbeddingWriter(predictor, options, tmp_path, {}), max_frames)
 
     dimensions = predictor.net.text_encoder.embed_dim
-    size = 10 * 1000 * 2000 * dimensions * 2 / 1e9
-    assert note((1000, 2000)).startswith(f"embeddings of 1 video with about 10 frames need about {size:.1f} GB")
-    assert note("half", 5, 4) == "embeddings of 1 video with about 4 frames need about 1 MB on the disk"
+    size = 11 * 1000 * 2000 * dimensions * 2 / 1e9
+    assert note((1000, 2000)) == (
+        f"embeddings of 1 picture and 1 video with about 10 frames need about {size:.1f} GB on the disk"
+    )
+    # In the file 32 x 32 chunks, so 1024 x 2016 pixels; while it is made everything is there once more.
+    size = 11 * (1024 * 2016 + 1000 * 2000) * dimensions * 2 / 1e9
+    assert f" {size:.1f} GB" in note((1000, 2000), store="h5")
+    assert note("half", 5, 4).endswith("1 video with about 4 frames need about 1 MB on the disk")
     assert "--pca" not in note((1000, 2000))
     monkeypatch.setattr(lookahead, "LARGE", 1e9)
     assert note((1000, 2000)).endswith("; --pca 64 or a smaller --embedding_size HEIGHTxWIDTH need less")
     sources[:] = [source for source in sources if source.name != "a"]
+    assert note("half") == "embeddings of 1 picture need about 1 MB on the disk"
+    sources[:] = [source for source in sources if source.name == "c"]
     assert note("half") == ""

@@ -35,6 +35,7 @@ export default function({ parentElement, data, setStateValue }) {
 }
 """
 
+
 def clickable_picture(picture: Image.Image, key: str) -> tuple[float, float] | None:
     """Show a picture; where it was last clicked, as shares (y, x) of its height and width, 0..1. None: not yet.
 

@@ -43,9 +43,7 @@ def label_colours(count: int) -> np.ndarray:
 def shown_photo(photo: np.ndarray) -> Image.Image:
     """The picture itself, enlarged smoothly if it is small."""
     factor = _factor(photo)
-    return Image.fromarray(photo).resize(
-        (photo.shape[1] * factor, photo.shape[0] * factor), Image.Resampling.BICUBIC
-    )
+    return Image.fromarray(photo).resize((photo.shape[1] * factor, photo.shape[0] * factor), Image.Resampling.BICUBIC)
 
 
 def shown_labels(result: Segmentation, opacity: float) -> Image.Image:

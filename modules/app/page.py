@@ -159,9 +159,7 @@ def _result(choice: Choice) -> Segmentation | None:
     return result
 
 
-def _picture(
-    choice: Choice, result: Segmentation, view: str, query: str, opacity: float
-) -> tuple[float, float] | None:
+def _picture(choice: Choice, result: Segmentation, view: str, query: str, opacity: float) -> tuple[float, float] | None:
     """The view; the point that was clicked in it, as shares (y, x) of height and width."""
     cosines = None
     if view == LABELS:

@@ -31,9 +31,16 @@ Look = tuple[int, int, bool]  # height, width, mirrored
 
 
 def looks(
-    height: int, width: int, base_size: int, long_side: int | None, multi_scale: bool | Sequence[float] = False
+    height: int,
+    width: int,
+    base_size: int,
+    long_side: int | None,
+    multi_scale: bool | Sequence[float] = False,
+    variant: str = "unit",
 ) -> list[Look]:
     """Every look that the network takes at an image, see ``LSegPredictor.embed``."""
+    if variant == "summed" and multi_scale is False:
+        multi_scale = True
     if long_side is not None:
         check_positive(long_side=long_side)
     if multi_scale is False:

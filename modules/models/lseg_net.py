@@ -76,9 +76,7 @@ class LSegNet(nn.Module):
         text = self._text_matrix(labels, len(images))
         return self.head.half_logits(self.coarse_embedding(images), text)
 
-    def segment(
-        self, images: Tensor, labels: Labels | None = None, chunk: int | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def segment(self, images: Tensor, labels: Labels | None = None, chunk: int | None = None) -> tuple[Tensor, Tensor]:
         """The strongest label of every pixel, ``net(images, labels).max(1)``, in memory that does not grow with N.
 
         Args:

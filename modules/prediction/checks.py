@@ -12,10 +12,17 @@ from modules.prediction.embeddings import BASIS
 from modules.prediction.journal import foreign_files
 from modules.prediction.outputs import KINDS
 
+NOTHING = "none"
+OF_EMBEDDINGS = {"embedding_size": "half", "embedding_variant": "unit", "embedding_multi_scale": False}  # and defaults
+
 
 def parse_kinds(text: str) -> set[str]:
     """What ``--write`` lists; nothing for "none"."""
-    return {part.strip() for part in text.split(",")} - {"", "none"}
+    return _listed(text) - {NOTHING}
+
+
+def _listed(text: str) -> set[str]:
+    return {part.strip() for part in text.split(",")} - {""}
 
 
 def option_problems(options: argparse.Namespace, sources: Sequence[Source], folder: Path) -> list[str]:
@@ -23,8 +30,14 @@ def option_problems(options: argparse.Namespace, sources: Sequence[Source], fold
     kinds = parse_kinds(options.write)
     known = ", ".join(KINDS)
     problems = [f"--write does not know {kind!r}; it takes {known}, or none" for kind in kinds - KINDS.keys()]
-    if not kinds and not (options.embeddings or options.pca):
-        problems.append("--write none leaves nothing to write; give --embeddings or --pca with it")
+    if kinds and NOTHING in _listed(options.write):
+        problems.append(f"--write is {options.write!r}; none stands alone")
+    if not (options.embeddings or options.pca):
+        if not kinds:
+            problems.append("--write none leaves nothing to write; give --embeddings or --pca with it")
+        idle = [f"--{name}" for name, default in OF_EMBEDDINGS.items() if getattr(options, name) != default]
+        if idle:
+            problems.append(f"{', '.join(idle)}: no embeddings are asked for; add --embeddings or --pca")
     for name, least in (("long_side", 1), ("batch_size", 1), ("max_frames", 1)):
         value = getattr(options, name)
         if value is not None and value < least:

@@ -20,7 +20,7 @@ from encoding_ext.files import replace_folder
 from encoding_ext.palettes import save_picture
 from encoding_ext.projection import FEWEST, PCAFit, PixelPCA
 from encoding_ext.results import write_json
-from modules.inference.pixel_embedding import target_size
+from modules.inference.pixel_embedding import looks, target_size
 from modules.prediction.journal import Record
 from modules.prediction.outputs import frame_name
 from modules.predictor import LSegPredictor
@@ -32,7 +32,7 @@ FIT_PICTURES, FIT_PIXELS = 32, 4096  # the basis is fitted on so many pictures a
 @dataclass(frozen=True)
 class EmbeddingOptions:
     """store: "npy", "pt", "h5", or None for previews alone; size: "input", "half" or (height, width); variant,
-    multi_scale: as in ``LSegPredictor.embed``; pca: number of components, None to keep all dimensions.
+    multi_scale, long_side: as in ``LSegPredictor.embed``; pca: number of components, None to keep all dimensions.
     """
 
     store: str | None
@@ -40,6 +40,7 @@ class EmbeddingOptions:
     variant: str
     multi_scale: bool
     pca: int | None
+    long_side: int | None = None
 
     def problems(self, dimensions: int) -> list[str]:
         """What cannot be done with embeddings of so many dimensions."""
@@ -49,7 +50,7 @@ class EmbeddingOptions:
 
 
 def parse_size(text: str) -> str | tuple[int, int]:
-    """"input", "half", or "480x640" as (height, width); ``InputError`` for anything else."""
+    """ "input", "half", or "480x640" as (height, width); ``InputError`` for anything else."""
     if text in ("input", "half"):
         return text
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
@@ -130,11 +131,24 @@ class EmbeddingWriter:
                 fit.add(pixels[drawn.to(pixels.device)])
             fit.finish(self.options.pca).save(path, labels, text.cpu().numpy())
         self.pca = PixelPCA.load(path)
+        print(f"{self.options.pca} principal components keep {self.pca.explained.sum():.1%} of the variance")
 
     def shape(self, height: int, width: int) -> list[int]:
         """Of the embedding of a picture of this size; ``InputError`` if it would not fit into memory."""
         dimensions = self.predictor.net.text_encoder.embed_dim
         return [*target_size(self.options.size, height, width, dimensions), self.options.pca or dimensions]
+
+    def facts(self, height: int, width: int) -> dict[str, Any]:
+        """What the journal notes of a picture's embedding: its shape, and the sizes at which the network looked."""
+        options = self.options
+        base = self.predictor.base_size
+        seen = looks(height, width, base, options.long_side, options.multi_scale, options.variant)
+        sizes = dict.fromkeys((height, width) for height, width, _ in seen)
+        return {"shape": self.shape(height, width), "seen": [list(size) for size in sizes]}
+
+    def bytes_of(self, height: int, width: int) -> int:
+        """What the embedding of a picture of this size takes in the store."""
+        return self.place.store.bytes_of(self.shape(height, width))
 
     def complete(self, record: Record) -> bool:
         """Whether everything is there that the journal notes of a source."""
@@ -160,15 +174,20 @@ class EmbeddingWriter:
     def _embed(self, image: Tensor | np.ndarray) -> Tensor:
         options = self.options
         return self.predictor.embed(
-            image, options.size, variant=options.variant, multi_scale=options.multi_scale, dtype=torch.float32
+            image,
+            options.size,
+            variant=options.variant,
+            multi_scale=options.multi_scale,
+            long_side=options.long_side,
+            dtype=torch.float32,
         )
 
 
 def entries(record: Record) -> Iterator[dict[str, Any]]:
-    """What the manifest says of the embeddings of a source: name, source, shape, and of a video's also the frame."""
+    """What the manifest says of the embeddings of a source: name, source, shape, sizes seen, and a video's frame."""
     if "shape" not in record:
         return
-    about = {"source": record["source"], "shape": record["shape"]}
+    about = {key: record[key] for key in ("source", "shape", "seen")}
     if "frames" not in record:
         yield {"name": record["name"], **about}
     else:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from encoding_ext.embedding_store import groups_of
 from encoding_ext.errors import InputError
 from encoding_ext.files import write_aside
 from encoding_ext.results import write_json
@@ -49,6 +50,20 @@ class Journal:
         if record is None or not parts <= set(record["parts"]) or record["file"] != identity(source.path):
             return None
         return record
+
+    def clashes(self, sources: Sequence[Source]) -> list[str]:
+        """What of ``sources`` cannot be written beside what earlier runs made: frames of "clip" are "clip/000000"."""
+        members = {group: name for name in self._records for group in groups_of(name)}
+        problems = []
+        for source in sources:
+            videos = [name for name in groups_of(source.name) if "frames" in self._records.get(name, {})]
+            other = videos[0] if videos else members.get(source.name) if source.kind != "picture" else None
+            if other:
+                problems.append(
+                    f"{source.path}: its results ({source.name}) would be mixed with those that an earlier run made of "
+                    f"{self._records[other]['source']} ({other}); name another --output_dir"
+                )
+        return problems
 
     def records(self) -> list[Record]:
         """Everything that was noted, also by earlier runs, in order of names."""

@@ -37,9 +37,7 @@ class Segmenting:
 
     def __call__(self, images: Sequence[Tensor | np.ndarray]) -> list[np.ndarray]:
         """Label maps (H, W) of images of any sizes."""
-        results = self.predictor.segment_many(
-            images, self.text, self.mode, self.long_side, batch_size=self.batch_size
-        )
+        results = self.predictor.segment_many(images, self.text, self.mode, self.long_side, batch_size=self.batch_size)
         return [result.mask for result in results]
 
 
@@ -125,7 +123,7 @@ class PredictionRun:
                 facts["areas"] = count(masks[source])
             if self.embeddings:
                 self.embeddings.write(source.name, rgb)
-                facts["shape"] = self.embeddings.shape(*rgb.shape[1:])
+                facts.update(self.embeddings.facts(*rgb.shape[1:]))
             self._done(source, facts)
 
     def _read(self, sources: Iterable[Source]) -> dict[Source, Tensor]:
@@ -154,7 +152,7 @@ class PredictionRun:
         if self.outputs.kinds:
             facts["areas"] = dict(result.areas)
         if self.embeddings:
-            facts["shape"] = result.shape
+            facts.update(result.embedding or {})
         self._done(source, facts)
 
     def _done(self, source: Source, facts: dict[str, Any]) -> None:

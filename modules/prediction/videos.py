@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,12 +29,12 @@ Segmenter = Callable[[Sequence[np.ndarray]], list[np.ndarray]]  # pictures (H, W
 
 @dataclass
 class VideoResult:
-    """size: height, width; shape: of a frame's embedding, if there are; areas: label number -> pixels; by_frame: the
-    same of each frame; ticks: when each is shown; problem: why the video ended early, or "".
+    """size: height, width; embedding: what the journal notes of a frame's, if there are; areas: label number ->
+    pixels; by_frame: the same of each frame; ticks: when each is shown; problem: why the video ended early, or "".
     """
 
     size: tuple[int, int] = (0, 0)
-    shape: list[int] | None = None
+    embedding: dict[str, Any] | None = None
     areas: Counter[int] = field(default_factory=Counter)
     by_frame: list[dict[int, int]] = field(default_factory=list)
     ticks: list[int] = field(default_factory=list)
@@ -112,9 +113,9 @@ def _embedded(
 ) -> Iterator[Frame]:
     """The frames; each that goes through has its embedding in ``place``, kept from an earlier run, or new."""
     for number, frame in enumerate(frames):
-        if result.shape is None:
+        if result.embedding is None:
             try:
-                result.shape = embeddings.shape(*frame.pixels.shape[:2])
+                result.embedding = embeddings.facts(*frame.pixels.shape[:2])
             except InputError as error:  # of this video alone, where it would otherwise end the run
                 raise VideoError(str(error)) from error
         if not place.has(frame_name(number)):

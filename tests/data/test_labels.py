@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data import get_labels
-from data.labels import LABEL_FILES, read_label_file
+from data.labels import LABEL_FILES, labels_from, read_label_file
 from encoding_ext.errors import InputError
 
 
@@ -48,6 +48,22 @@ def write(folder: Path, text: str | bytes) -> Path:
 def test_blank_lines_spaces_and_the_mark_of_windows_editors_do_not_count(tmp_path: Path) -> None:
     path = write(tmp_path, b"\xef\xbb\xbfcat\r\n\r\n  dog, wet \r\n")
     assert read_label_file(path) == (["cat", "dog, wet"], [])
+
+
+def test_lines_that_begin_with_a_hash_are_comments(tmp_path: Path) -> None:
+    assert read_label_file(write(tmp_path, "# mine\ncat\n  #dog\ntrack #9\n"))[0] == ["cat", "track #9"]
+
+
+def test_a_command_lines_labels_are_a_list_or_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "cat, asleep\ndog\n")
+    assert labels_from(path) == ["cat, asleep", "dog"]
+    assert labels_from("cat,  big  dog,,") == ["cat", "big dog"]
+    assert labels_from("and/or, x") == ["and/or", "x"]
+    with pytest.warns(UserWarning, match="'and/or' is the only label, so every pixel gets it"):
+        assert labels_from("and/or") == ["and/or"]
+    for missing in ("none.txt", "none.csv", str(tmp_path / "my_lables")):
+        with pytest.raises(InputError, match="cannot read the label file"):
+            labels_from(missing)
 
 
 def test_a_label_twice_is_told_with_its_places(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ def test_free_memory_is_a_plausible_number():
 
 
 def test_running_out_of_memory_becomes_an_instruction():
-    with pytest.raises(InputError, match=r"out of memory \(.*allocate memory.*give a smaller --batch_size"):
-        with memory_advice("give a smaller --batch_size"):
-            torch.empty(2**60, dtype=torch.uint8)
+    expected = pytest.raises(InputError, match=r"out of memory \(.*allocate memory.*give a smaller --batch_size")
+    with expected, memory_advice("give a smaller --batch_size"):
+        torch.empty(2**60, dtype=torch.uint8)
 
 
 def test_other_errors_pass():

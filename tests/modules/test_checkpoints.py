@@ -132,7 +132,8 @@ def test_a_block_needs_what_shapes_cannot_tell(option, tmp_path):
     net = tiny_net(**block)
     path = official_file(net, tmp_path / "block.ckpt")
     for given in ({}, {"arch_option": 0}, {"block_depth": 3}):
-        with pytest.raises(InputError, match=r"block\.ckpt.*arch_option 1 .* or 2.*block_depth.*arch_option=1.*--arch_option 1"):
+        message = r"block\.ckpt.*arch_option 1 .* or 2.*block_depth.*arch_option=1.*--arch_option 1"
+        with pytest.raises(InputError, match=message):
             load_lseg(path, **given)
     loaded = load_lseg(path, **block)
     assert loaded.architecture == net.architecture

@@ -153,6 +153,14 @@ def test_a_file_of_this_project_says_it_itself(trained, command, tmp_path, capsy
     assert all(trained.get("data_path", "quickstart/datasets_seed0") in note for note in explained)
 
 
+def test_what_was_measured_is_printed_number_by_number(tmp_path, capsys):
+    net, path = tiny_net(), tmp_path / "last.ckpt"
+    metric = {"val_miou": 0.612345, "val_pixacc": 0.9}
+    save_file({"state_dict": to_official(net.state_dict()), "lseg": metadata_of(net, step=7, metric=metric)}, path)
+    assert zoo.main(["check", str(path)]) == 0
+    assert "written by this project: step 7, val_miou 0.6123, val_pixacc 0.9\n" in capsys.readouterr().out
+
+
 def test_what_is_no_lseg_is_refused_and_the_others_are_reported(tmp_path, capsys):
     good = official_file(tiny_net(), tmp_path / "tiny.ckpt")
     torch.save({"state_dict": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "other.ckpt")
@@ -168,6 +176,12 @@ def test_what_is_no_lseg_is_refused_and_the_others_are_reported(tmp_path, capsys
 def test_a_pattern_that_matches_nothing_says_where_files_come_from(tmp_path):
     with pytest.raises(InputError, match=r"no file matches \S+\*\.ckpt; put files there.* model zoo .*lang-seg"):
         zoo.main(["check", str(tmp_path / "*.ckpt")])
+
+
+@pytest.mark.parametrize(("command", "hint"), [("chekc", "did you mean check?"), ("x", "there are list, check, file")])
+def test_a_misspelt_command(command, hint):
+    with pytest.raises(InputError, match=f"there is no command {command}; {hint}".replace("?", r"\?")):
+        zoo.main([command])
 
 
 @pytest.mark.parametrize("line", [["check"], ["file", "pascal"], ["list", "more"]])

@@ -66,6 +66,15 @@ def test_the_four_variants():
         torch.testing.assert_close(embedding, value, atol=2e-5, rtol=1e-4, msg=lambda text, v=variant: f"{v}: {text}")
 
 
+def test_normalize_that_contradicts_the_variant_is_refused():
+    model, image = predictor("tiny_vit"), picture(64, 64)
+    torch.testing.assert_close(model.embed(image, normalize=False), model.embed(image, variant="raw"))
+    torch.testing.assert_close(model.embed(image, normalize=False, variant="raw"), model.embed(image, variant="raw"))
+    for variant in ("unit", "scaled"):
+        with pytest.raises(InputError, match=f"variant '{variant}' is normalised, and normalize is False"):
+            model.embed(image, normalize=False, variant=variant)
+
+
 def test_multi_scale_sums_six_sizes_and_their_mirror_images():
     model, image = predictor(), picture(64, 64)
     looks: list[tuple[int, ...]] = []

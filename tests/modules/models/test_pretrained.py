@@ -163,7 +163,8 @@ def offline(monkeypatch, tmp_path):
 
 
 def test_a_failed_download_of_clip_says_what_to_put_where(offline, tmp_path):
-    with pytest.raises(ValueError, match=r"fetch https://\S+/ViT-B-32\.pt.*clip_weights=FILE.*--clip_weights") as caught:
+    message = r"fetch https://\S+/ViT-B-32\.pt.*clip_weights=FILE.*--clip_weights"
+    with pytest.raises(ValueError, match=message) as caught:
         pretrained.download_clip("ViT-B/32")
     assert str(tmp_path / "clip" / "ViT-B-32.pt") in str(caught.value)
     assert not list((tmp_path / "clip").glob("*"))

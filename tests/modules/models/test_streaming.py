@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -87,7 +89,7 @@ def test_the_loss_stays_in_float32_under_autocast_and_works_without_gradients():
 def test_strips_cover_the_image_and_stay_small_unless_two_rows_are_not():
     found = list(strips(torch.empty(1, 150, 240, 240)))
     assert found[0][0] == 0 and found[-1][1] == 480 and len(found) > 20
-    assert all(one[1] == following[0] for one, following in zip(found, found[1:]))
+    assert all(one[1] == following[0] for one, following in pairwise(found))
     assert list(strips(torch.empty(1, 10**9, 4, 240, device="meta"))) == [(0, 2), (2, 4), (4, 6), (6, 8)]
 
 
