@@ -97,3 +97,25 @@ def stored(out: Path, entry: dict) -> np.ndarray:
         return torch.load(path, weights_only=True).numpy()
     with pytest.importorskip("h5py").File(path) as file:
         return file[key][:]
+
+
+class FakeCamera:
+    """In place of ``cv2.VideoCapture``: gives noise, ``pictures`` times."""
+
+    pictures = 10**9
+
+    def __init__(self, number: int) -> None:
+        self.taken = 0
+
+    def isOpened(self) -> bool:
+        return True
+
+    def get(self, what: int) -> float:
+        return 30.0
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        self.taken += 1
+        return self.taken <= self.pictures, picture(48, 64, seed=self.taken)
+
+    def release(self) -> None:
+        """Nothing is held."""

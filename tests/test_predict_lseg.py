@@ -24,6 +24,7 @@ from modules.prediction import journal
 from modules.predictor import LSegPredictor
 from predict_script import (
     LABELS,
+    FakeCamera,
     arguments,
     contents,
     differing,
@@ -410,30 +411,17 @@ def test_max_frames(weights, tmp_path):
     assert not (out / "labels").exists() and not (out / ".unfinished_videos").exists()
 
 
-class EndlessCapture:
-    """A camera at which somebody presses Ctrl-C while the fourth picture is taken."""
-
-    def __init__(self, number: int) -> None:
-        self.taken = 0
-
-    def isOpened(self) -> bool:
-        return True
-
-    def get(self, what: int) -> float:
-        return 30.0
+class StoppedCamera(FakeCamera):
+    """Somebody presses Ctrl-C while the fourth picture is taken."""
 
     def read(self) -> tuple[bool, np.ndarray]:
-        self.taken += 1
-        if self.taken == 4:
+        if self.taken == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return True, picture(48, 64, seed=self.taken)
-
-    def release(self) -> None:
-        pass
+        return super().read()
 
 
 def test_a_camera_stops_at_ctrl_c_or_after_max_frames(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(cv2, "VideoCapture", EndlessCapture)
+    monkeypatch.setattr(cv2, "VideoCapture", StoppedCamera)
     monkeypatch.chdir(tmp_path)
     handler = signal.getsignal(signal.SIGINT)
     for more, frames in (([], 4), (["--max_frames", 2], 2)):

@@ -18,6 +18,7 @@ from modules.prediction import lookahead
 from modules.prediction.embeddings import EmbeddingOptions, EmbeddingWriter
 from modules.predictor import LSegPredictor
 from predict_script import (
+    FakeCamera,
     arguments,
     contents,
     differing,
@@ -171,28 +172,14 @@ def test_a_frame_too_large_to_embed_is_the_problem_of_its_video(weights, tmp_pat
     assert [entry["name"] for entry in manifest(out)["embeddings"]] == ["b"]
 
 
-class ThreePictures:
-    """A camera that is pulled out after three pictures."""
+class PulledCamera(FakeCamera):
+    """It is pulled out after three pictures."""
 
-    def __init__(self, number: int) -> None:
-        self.taken = 0
-
-    def isOpened(self) -> bool:
-        return True
-
-    def get(self, what: int) -> float:
-        return 30.0
-
-    def read(self) -> tuple[bool, np.ndarray]:
-        self.taken += 1
-        return self.taken <= 3, picture(48, 64, seed=self.taken)
-
-    def release(self) -> None:
-        pass
+    pictures = 3
 
 
 def test_a_camera_has_embeddings_but_gives_no_basis(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(cv2, "VideoCapture", ThreePictures)
+    monkeypatch.setattr(cv2, "VideoCapture", PulledCamera)
     monkeypatch.chdir(tmp_path)
     more = ["--output_dir", tmp_path / "out", "--embeddings", "npy", "--write", "none"]
     with pytest.raises(InputError, match=r"--pca finds its components in pictures and videos before a camera is"):
