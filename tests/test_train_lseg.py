@@ -78,6 +78,20 @@ def test_trains_saves_a_file_that_explains_itself_and_resumes(root, tmp_path):
     assert "started differently" in output and "--no_resume" in output
 
 
+def test_wandb_has_numbers_and_pictures_and_goes_on_as_the_same_run(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for epochs in (1, 2):
+        options = arguments(root, "--exp_name", "run", "--logger", "wandb", "--max_epochs", epochs)
+        run("train_lseg.py", *options, cwd=tmp_path)
+    files = sorted((tmp_path / "runs" / "run" / "wandb").glob("offline-run-*/run-run_v0.wandb"))
+    assert len(files) == 2  # two parts of one run, by their names
+    for file in files:
+        content = file.read_bytes()
+        assert all(name in content for name in (b"train_loss", b"val_miou_epoch", b"lr_encoder"))
+        assert len(list((file.parent / "files" / "media" / "images").glob("validation_*.png"))) == 1
+    assert not list((tmp_path / "runs" / "run").glob("**/events.out.tfevents*"))
+
+
 @pytest.mark.parametrize(
     "recipe", ["--optimizer sgd --dropout 0.1", "--optimizer adamw --schedule cosine --warmup_steps 3"]
 )
