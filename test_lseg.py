@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, load, then export, measure or write pictures."""
     options = build_parser().parse(argv)
     if options.export:
-        export(options)
+        if is_rank_zero():  # torchrun starts several, and they would write one file
+            export(options)
         return
     split = choose_split(options)
     check_all(options, split)

@@ -17,12 +17,14 @@ source "$home/launch.sh"
 folds="0 1 2 3" lrs="0.004" control=no runs="$home/checkpoints" test_options=() options=()
 [ "$dataset" = fss ] && folds=0
 while [ $# -gt 0 ]; do
+    case "$1" in --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;; esac
+    case "$1" in --?*) flag="${1#--}"; set -- "--${flag//-/_}" "${@:2}" ;; esac
     case "$1" in
         --lrs) lrs="$2"; shift 2 ;;
         --folds) folds="$2"; shift 2 ;;
         --control) control=yes; shift ;;
         --checkpoint_dir) runs="$2"; shift 2 ;;
-        --data_path | --datapath | --data-path)
+        --data_path | --datapath)
             options+=(--data_path "$2") test_options+=(--data_path "$2"); shift 2 ;;
         --crop_size | --label_src) options+=("$1" "$2") test_options+=("$1" "$2"); shift 2 ;;
         *) options+=("$1"); shift ;;

@@ -78,7 +78,7 @@ def _from_file(file: Path | BinaryIO, size: int, name: str, max_pixels: int) -> 
         raise InputError(f"{name} is empty (0 bytes); fetch it again")
     try:
         with _pillow_limit(max_pixels):
-            picture = Image.open(file)
+            picture = Image.open(file, formats=_safe_formats())
     except Image.DecompressionBombError as error:
         raise InputError(_too_large(f"the image {name}", str(error), max_pixels)) from None
     except UnidentifiedImageError as error:
@@ -86,6 +86,12 @@ def _from_file(file: Path | BinaryIO, size: int, name: str, max_pixels: int) -> 
     except Exception as error:  # Pillow's readers raise anything
         raise InputError(f"{name} is not an image that Pillow can read ({_first_line(error)})") from error
     return _from_pil(picture, f"the image {name}", max_pixels)
+
+
+def _safe_formats() -> list[str]:
+    """All that Pillow reads by itself: PostScript would be run by another program, whatever it does there."""
+    Image.init()
+    return [name for name in Image.OPEN if name != "EPS"]
 
 
 def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> Tensor:
@@ -161,7 +167,7 @@ def _from_tensor(tensor: Tensor, max_pixels: int) -> Tensor:
         raise InputError(f"the image tensor has the shape {tuple(tensor.shape)}; it must be (3, H, W) or (1, 3, H, W)")
     _check_size("the image tensor", *image.shape[1:], max_pixels)
     if image.dtype == torch.uint8:
-        return image
+        return image.clone()  # the caller may fill it anew while the result is in use
     if not image.is_floating_point():
         raise InputError(f"the image tensor holds {image.dtype}; it must be uint8, or floating in 0..1")
     low, high = (float(value) for value in image.detach().aminmax())

@@ -84,7 +84,7 @@ class PCAFit:
 
     def add(self, pixels: Tensor) -> None:
         """Count pixels (M, C), drawn at random from a picture."""
-        pixels = pixels.double().cpu()
+        pixels = pixels.cpu().double()
         self._count += len(pixels)
         self._sum = self._sum + pixels.sum(0)
         self._products = self._products + pixels.T @ pixels

@@ -19,6 +19,9 @@ VIDEO_SUFFIXES = frozenset(
 )
 
 
+CAMERA_DIGITS = 3  # longer numbers are names of folders that are not there
+
+
 @dataclass(frozen=True)
 class Source:
     """One picture, video or camera.
@@ -55,12 +58,23 @@ def find_sources(inputs: Sequence[str], leave_out: Path) -> tuple[list[Source], 
                 sources.append(Source(file, str(PurePosixPath(before, *file.relative_to(path).parts)), _kind(file)))
         elif os.path.exists(path):
             sources.append(Source(path, path.name.lstrip("."), _kind(path)))
-        elif text.isdecimal():
+        elif text.isdecimal() and len(text) <= CAMERA_DIGITS:
             # By the time, too: a second recording does not replace the first.
             sources.append(Source(path, f"camera{text}_{datetime.now():%Y%m%d_%H%M%S}", "camera"))
         else:
             problems.append(f"there is no file or folder {path}")
+    for source in sources:
+        if not _is_utf8(os.fsencode(source.path)):
+            problems.append(f"the name of {os.fsencode(source.path)!r} is not UTF-8, as results are written; rename it")
     return _named(sources, problems), problems
+
+
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _walk(folder: Path, leave_out: Path) -> Iterator[Path]:

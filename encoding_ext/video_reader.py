@@ -103,7 +103,7 @@ def _decoded(container: Any, rate: Fraction) -> Iterator[Any]:
     stream.thread_type = "AUTO"
     end = Fraction(0)
     for packet in container.demux():
-        if packet.is_corrupt:
+        if packet.is_corrupt and packet.stream is stream:
             yield from stream.codec_context.decode(None)  # those that still wait for their turn
             raise VideoError("a frame is incomplete")
         if packet.pts is not None:

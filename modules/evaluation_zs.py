@@ -188,10 +188,11 @@ def class_names(dataset: Any, shuffle_seed: int | None) -> list[str]:
 def describe_test(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that the areas of an episode depend on."""
     state = options.weights.stat()
-    names = ("dataset", "fold", "nshot", "label_src", "crop_size", "shuffle_labels", "precision")
+    names = ("dataset", "fold", "nshot", "label_src", "crop_size", "shuffle_labels")
     return {
         "weights": [str(options.weights.resolve()), state.st_size, state.st_mtime_ns],
         "data_path": str(options.data_path),
+        "precision": describe_precision(options),  # what "auto" stands for here
         **{name: getattr(options, name) for name in names},
         **block_options(options),
     }

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from encoding_ext.errors import InputError
 from encoding_ext.image_input import MAX_PIXELS, ImageInput, read_rgb
+from encoding_ext.memory import memory_advice
 from modules.checkpoints import load_lseg
-from modules.inference.image_tower import MODES, ImageTower, Levels, check_positive, trained_sizes
+from modules.inference.image_tower import LESS_MEMORY, MODES, ImageTower, Levels, check_positive, trained_sizes
 from modules.inference.label_texts import LabelInput, encode_with_templates, named_matrix
 from modules.inference.pixel_embedding import VARIANTS, Look, looks, pixel_embedding, target_size
 from modules.inference.scores import rank
@@ -111,7 +112,7 @@ class LSegPredictor:
                 labels without the network running again (if it kept its embeddings: ``mode`` and ``long_side`` are
                 then its own).
             labels: N texts, or a matrix (N, C) of label embeddings; None for the network's own.
-            mode: what the network looks at. A result depends on the image alone, never on others beside it.
+            mode: what the network looks at. A result depends on the image alone, but for rounding.
                 "whole": once at all of it, resized to about ``long_side`` (default: ``base_size``), each side to the
                 nearest multiple of 32. Nothing is padded, so nothing leaks from a border; proportions change a little.
                 "windows": resized likewise (default: twice ``base_size``), then seen through windows of ``crop_size``
@@ -126,7 +127,7 @@ class LSegPredictor:
 
         Raises:
             InputError: an image or labels that cannot be used, an unknown mode, a ``long_side`` that needs too much
-                memory (what is kept of an image grows with its area; with the defaults it stays below 2 GB).
+                memory (what is kept of an image grows with its area; with the defaults it stays near 2 GB or below).
         """
         matrix = self._label_matrix(labels, names, templates, other)
         encoded = self._encoded(image, mode, long_side, batch_size)
@@ -228,7 +229,7 @@ class LSegPredictor:
         target = target_size(size, *rgb.shape[1:], self.net.text_encoder.embed_dim)
         views = looks(*rgb.shape[1:], self.base_size, long_side, multi_scale, variant)
         self._check_looks(views)
-        with torch.set_grad_enabled(grad or rgb.requires_grad):
+        with memory_advice(LESS_MEMORY), torch.set_grad_enabled(grad or rgb.requires_grad):
             return pixel_embedding(self._tower, rgb, views, target, variant, dtype)
 
     def levels(self, image: ImageInput, long_side: int | None = None, *, grad: bool = False) -> Levels:

@@ -290,6 +290,38 @@ def test_a_label_given_twice_is_noted_and_does_no_harm(weights, folder, capsys):
     assert json.loads((out / "labels.json").read_text())["labels"] == ["dog", "sky", "dog"]
 
 
+def test_overwrite_deletes_nothing_of_another_programs_run(weights, folder, tmp_path):
+    out = tmp_path / "theirs"
+    (out / "masks").mkdir(parents=True)
+    (out / "masks" / "1.txt").write_text("precious")
+    (out / "run.json").write_text('{"experiment": 7}')
+    with pytest.raises(InputError, match="was not written by this script"):
+        predict(weights, folder, more=["--output_dir", out, "--overwrite"])
+    assert (out / "masks" / "1.txt").read_text() == "precious"
+
+
+def test_files_that_are_alike_but_for_their_folder_are_both_done(weights, tmp_path, capsys):
+    for number, name in enumerate(("first", "second")):
+        (tmp_path / name).mkdir()
+        Image.fromarray(picture(20, 30, seed=number)).save(tmp_path / name / "a.bmp")
+        os.utime(tmp_path / name / "a.bmp", (10**9, 10**9))
+    out = ["--output_dir", tmp_path / "out", "--write", "labels"]
+    predict(weights, tmp_path / "first", more=out)
+    predict(weights, tmp_path / "second", more=out)
+    assert "1 done, 0 done before" in capsys.readouterr().out.splitlines()[-1]
+    with Image.open(tmp_path / "out" / "labels" / "a.png") as labels:
+        expected = LSegPredictor.from_checkpoint(weights, "cpu").segment(picture(20, 30, seed=1), LABELS).mask
+        np.testing.assert_array_equal(np.asarray(labels), expected)
+
+
+def test_a_name_that_is_no_utf8_and_a_long_number_are_explained(weights, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    Image.fromarray(picture(20, 30)).save(tmp_path / name)
+    with pytest.raises(InputError, match=r"is not UTF-8.*\n?.*") as error:
+        predict(weights, tmp_path, "20241124001340", more=["--output_dir", tmp_path.parent / "out"])
+    assert "there is no file or folder 20241124001340" in str(error.value)
+
+
 def test_one_label_alone_is_doubted(weights, folder, capsys):
     out = predict(weights, folder / "a.png", more=["--labels", "labls", "--write", "json"])
     assert "note: 'labls' is the only label, so every pixel gets it (there is no file" in capsys.readouterr().out

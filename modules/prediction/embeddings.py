@@ -126,7 +126,10 @@ class EmbeddingWriter:
         if not path.exists():
             fit, generator = PCAFit(), torch.Generator().manual_seed(0)
             for image in images:
-                pixels = self._embed(image).flatten(0, 1)
+                try:
+                    pixels = self._embed(image).flatten(0, 1)
+                except InputError:
+                    continue  # too large: named when its turn comes
                 drawn = torch.randperm(len(pixels), generator=generator)[:FIT_PIXELS]
                 fit.add(pixels[drawn.to(pixels.device)])
             fit.finish(self.options.pca).save(path, labels, text.cpu().numpy())

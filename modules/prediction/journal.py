@@ -34,22 +34,26 @@ class Journal:
         self._records: dict[str, Record] = {}
         settings = json.loads(json.dumps(settings))
         run_file = folder / RUN_FILE
+        earlier = _read_settings(run_file) if run_file.exists() else None  # never delete what is not ours
         if forget is not None:  # before the new settings are written: a kill must not leave old parts under them
             self.path.unlink(missing_ok=True)
             forget()
-        elif run_file.exists():
-            earlier = _read_settings(run_file)
+        elif earlier is not None:
             _refuse_other_settings(folder, earlier, settings)
             settings[OPTIONAL] = settings[OPTIONAL] or earlier[OPTIONAL]
             self._records = self._read()
         write_json(run_file, {"settings": settings, "git": git_state()})
 
     def finished(self, source: Source, parts: set[str]) -> Record | None:
-        """What was noted of ``source`` if it is done with all ``parts`` and the file is the same as then."""
+        """What was noted of ``source`` if it is done with all ``parts`` and the file is the same as then.
+
+        The same file is one of the same place, size and time: frames of two folders can be alike but for the place.
+        """
         record = self._records.get(source.name)
-        if record is None or not parts <= set(record["parts"]) or record["file"] != identity(source.path):
+        if record is None or Path(record["source"]).resolve() != source.path.resolve():
             return None
-        return record
+        same = record["file"] == identity(source.path) and parts <= set(record["parts"])
+        return record if same else None
 
     def clashes(self, sources: Sequence[Source]) -> list[str]:
         """What of ``sources`` cannot be written beside what earlier runs made: frames of "clip" are "clip/000000"."""
