@@ -167,7 +167,10 @@ def fit(
 
 
 def check_same_run(last: Path, module: LSegModule) -> None:
-    """Refuse to go on with a run on other data or of another network or optimiser; say what else has changed."""
+    """Refuse to go on with another dataset, network or optimiser; say what of the optimisation has changed.
+
+    Not seen, since checkpoints do not keep them: seed, crop, accumulation, and the files of the first weights.
+    """
     before = read_checkpoint(last).metadata
     settings = before.get("optimization", {})
     now = {
