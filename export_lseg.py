@@ -17,15 +17,14 @@ from typing import Any
 import numpy as np
 
 from data.labels import labels_from
-from encoding_ext.cli import Parser, doubts_as_notes
-from encoding_ext.errors import InputError, raise_all, run_script
-from encoding_ext.files import unwritable, write_aside
-from encoding_ext.results import write_json
+from lseg_utils.cli import Parser, doubts_as_notes
+from lseg_utils.errors import InputError, raise_all, run_script
+from lseg_utils.files import REPOSITORY, unwritable, write_aside
+from lseg_utils.results import write_json
 from modules.checkpoints import git_state, load_lseg, read_checkpoint
 from modules.exporting import ExportTower, facts, missing_packages, trace, write_onnx, write_program
 from modules.models import LSegNet
-from modules.options import REPOSITORY
-from modules.testing import weights_name
+from modules.testing.common import weights_name
 
 WRITERS = {"onnx": write_onnx, "pt2": write_program}
 NAME = "lseg"

@@ -25,13 +25,13 @@ for _name in ("modules", "encoding_ext"):  # torch.hub has put this folder on th
             "name; load LSeg first, or in a process of its own"
         )
 
-from encoding_ext.errors import InputError as _InputError  # noqa: E402
+from lseg_utils.errors import InputError as _InputError  # noqa: E402
 from modules.checkpoints import load_lseg as _load_lseg  # noqa: E402
 from modules.models import BACKBONES as _BACKBONES  # noqa: E402
 from modules.models import LSegNet as _LSegNet  # noqa: E402
 from modules.models import build_lseg as _build_lseg  # noqa: E402
 from modules.predictor import LSegPredictor as _LSegPredictor  # noqa: E402
-from modules.start import check_backbone as _check_backbone  # noqa: E402
+from modules.training.start import check_backbone as _check_backbone  # noqa: E402
 
 
 def lseg(

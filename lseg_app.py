@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data import get_labels
-from encoding_ext.cli import Parser
-from encoding_ext.errors import InputError, run_script
-from modules.options import REPOSITORY
+from lseg_utils.cli import Parser
+from lseg_utils.errors import InputError, run_script
+from lseg_utils.files import REPOSITORY
 
 
 def build_parser() -> Parser:
@@ -30,7 +30,7 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Show the page; Streamlit calls this once for every change that a visitor makes."""
-    from modules.app import page
+    from apps.web import page
 
     try:
         options = build_parser().parse(argv)

@@ -17,30 +17,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apps.predict.checks import OF_EMBEDDINGS, option_problems, parse_kinds
+from apps.predict.embedding_store import STORES
+from apps.predict.embeddings import EmbeddingOptions, EmbeddingWriter, forget_embeddings, parse_size
+from apps.predict.journal import Journal
+from apps.predict.lookahead import sample_images, size_note
+from apps.predict.outputs import KINDS, MOST_LABELS, PICTURE_FORMATS, Outputs
+from apps.predict.run import PredictionRun, Segmenting
+from apps.predict.sources import Source, find_sources
+from apps.predict.video_reader import import_av
+from apps.predict.video_writer import WRITERS
 from data.labels import labels_from
-from encoding_ext.cli import Parser, doubts_as_notes
-from encoding_ext.embedding_store import STORES
-from encoding_ext.errors import InputError, raise_all, run_script
-from encoding_ext.files import sha256_of
-from encoding_ext.palettes import save_picture
-from encoding_ext.pictures import legend
-from encoding_ext.results import write_json
-from encoding_ext.sources import Source, find_sources
-from encoding_ext.video_reader import import_av
-from encoding_ext.video_writer import WRITERS
+from lseg_utils.cli import Parser, doubts_as_notes
+from lseg_utils.errors import InputError, raise_all, run_script
+from lseg_utils.files import REPOSITORY, sha256_of
+from lseg_utils.pictures import legend, save_picture
+from lseg_utils.results import write_json
+from modules.choices import PRECISIONS
+from modules.device import resolve_device
 from modules.inference.segmentation import OPACITY, label_colours
 from modules.models.text_encoder import check_labels
-from modules.options import PRECISIONS, REPOSITORY, add_network_options, block_options, resolve_device
-from modules.prediction.checks import OF_EMBEDDINGS, option_problems, parse_kinds
-from modules.prediction.embeddings import EmbeddingOptions, EmbeddingWriter, forget_embeddings, parse_size
-from modules.prediction.journal import Journal
-from modules.prediction.lookahead import sample_images, size_note
-from modules.prediction.outputs import KINDS, MOST_LABELS, PICTURE_FORMATS, Outputs
-from modules.prediction.run import PredictionRun, Segmenting
 from modules.predictor import MODES, VARIANTS, LSegPredictor
-from modules.protocol import describe_precision
-from modules.start import check_backbone
-from modules.testing import weights_name
+from modules.testing.common import weights_name
+from modules.testing.protocol import describe_precision
+from modules.training.options import add_network_options, block_options
+from modules.training.start import check_backbone
 
 MOST_IN_LEGEND, FIRST_SHOWN = 500, 3
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from data import DEFAULT_ROOT
 from data.pairs import find_pairs
-from encoding_ext.cli import Parser
-from encoding_ext.download import download, part_of
-from encoding_ext.errors import InputError, run_script
-from encoding_ext.files import check_free_space
-from encoding_ext.unpack import missing_members, unpack
+from lseg_utils.cli import Parser
+from lseg_utils.download import download, part_of
+from lseg_utils.errors import InputError, run_script
+from lseg_utils.files import check_free_space
+from lseg_utils.unpack import missing_members, unpack
 
 
 @dataclass(frozen=True)

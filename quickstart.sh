@@ -24,8 +24,9 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-source "$home/setup_env.sh"
+source "$home/recipes/setup_env.sh"
 setup_env requirements.txt
+export PYTHONPATH="$home${PYTHONPATH:+:$PYTHONPATH}" # python -m finds the repository from any folder
 
 # Networks this small gain nothing from more threads, and lose much where other jobs compete for the cores.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
@@ -57,7 +58,7 @@ measure() { # $1 name of the run, $2 name of the result, further options
 }
 
 say "1/5 a small world of pictures, and a small CLIP that has read about it"
-"$PYTHON" "$home/prepare_miniature.py" --data_path "$root" --seed "$seed" ${world[@]+"${world[@]}"}
+"$PYTHON" -m miniature.prepare --data_path "$root" --seed "$seed" ${world[@]+"${world[@]}"}
 
 say "2/5 training LSeg on the seen labels"
 train trained "$root/miniature/clip_tiny.pt"
@@ -79,4 +80,4 @@ PYTHON="$PYTHON" bash "$home/train_zs.sh" miniature_zs tiny_resnet --lrs 0.008 -
     --weight_decay 0.01 "${recipe[@]}" ${zero_shot[@]+"${zero_shot[@]}"}
 
 say "5/5 the results"
-"$PYTHON" "$home/report_miniature.py" --folder "$folder" --seed "$seed" $([ "$short" = yes ] && echo --short)
+"$PYTHON" -m miniature.report --folder "$folder" --seed "$seed" $([ "$short" = yes ] && echo --short)

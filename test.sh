@@ -3,6 +3,6 @@
 # and win: bash test.sh --weights other.ckpt
 set -euo pipefail
 home="$(cd "$(dirname "$0")" && pwd)"
-source "$home/launch.sh"
+source "$home/recipes/launch.sh"
 exec "${launch[@]}" "$home/test_lseg.py" --backbone clip_vitl16_384 --eval --dataset ade20k \
     --data-path "$home/../datasets" --weights "$home/checkpoints/lseg_ade20k_l16.ckpt" --widehead --no-scaleinv "$@"

@@ -14,28 +14,28 @@ import torch
 
 from data import check_dataset, get_dataset, get_labels
 from data.loading import make_loader
-from encoding_ext.cli import Parser
-from encoding_ext.distributed import join_group, run_distributed
-from encoding_ext.errors import InputError, raise_all
 from encoding_ext.precise_bn import precise_batch_norm
-from encoding_ext.progress import is_rank_zero
 from encoding_ext.transforms import image_to_tensor
+from lseg_utils.cli import Parser
+from lseg_utils.distributed import join_group, run_distributed
+from lseg_utils.errors import InputError, raise_all
+from lseg_utils.progress import is_rank_zero
 from modules.checkpoints import export_plain, read_checkpoint
-from modules.evaluation import LabelSetTest, output_folder
+from modules.device import resolve_device
 from modules.models import LSegNet
-from modules.options import (
+from modules.testing.common import add_test_options, load_for_test, output_problems
+from modules.testing.label_sets import LabelSetTest, output_folder
+from modules.testing.protocol import add_protocol_options, build_evaluator, protocol_problems
+from modules.training.options import (
     add_compatibility_options,
     add_data_options,
     add_device_options,
     add_network_options,
     compatibility_problems,
     data_problems,
-    resolve_device,
     speed_problems,
 )
-from modules.protocol import add_protocol_options, build_evaluator, protocol_problems
-from modules.start import check_label_lengths
-from modules.testing import add_test_options, load_for_test, output_problems
+from modules.training.start import check_label_lengths
 
 BN_BATCHES = 200
 

@@ -13,25 +13,25 @@ from typing import Any
 from data import check_dataset, get_dataset, get_labels
 from data.loading import make_loader
 from data.sampled import Remaining
-from encoding_ext.cli import Parser
-from encoding_ext.distributed import join_group, run_distributed
-from encoding_ext.errors import raise_all
-from encoding_ext.progress import is_rank_zero
 from encoding_ext.transforms import image_to_tensor
-from modules.evaluation_zs import EpisodeTest, fold_output_folder
-from modules.options import (
+from lseg_utils.cli import Parser
+from lseg_utils.distributed import join_group, run_distributed
+from lseg_utils.errors import raise_all
+from lseg_utils.progress import is_rank_zero
+from modules.device import resolve_device
+from modules.released import file_name_doubts
+from modules.testing.common import add_test_options, load_for_test, output_problems, speed_up
+from modules.testing.episodes import EpisodeTest, fold_output_folder
+from modules.training.options import (
     add_compatibility_options,
     add_data_options,
     add_device_options,
     add_network_options,
     compatibility_problems,
     data_problems,
-    resolve_device,
     speed_problems,
 )
-from modules.released import file_name_doubts
-from modules.start import check_label_lengths
-from modules.testing import add_test_options, load_for_test, output_problems, speed_up
+from modules.training.start import check_label_lengths
 
 
 def build_parser() -> Parser:

@@ -13,7 +13,7 @@ home="$(cd "$(dirname "$0")" && pwd)"
 dataset="$1" backbone="$2"
 shift 2
 
-source "$home/launch.sh"
+source "$home/recipes/launch.sh"
 folds="0 1 2 3" weights="" options=()
 [ "$dataset" = fss ] && folds=0
 while [ $# -gt 0 ]; do
@@ -42,4 +42,4 @@ for fold in $folds; do
         --weights "$file" --output_dir "$results/fold$fold" ${options[@]+"${options[@]}"}
     touch "$mark"
 done
-"$python" "$home/report_zs.py" --dataset "$dataset" --backbone "$backbone" --folder "$results"
+"$python" -m recipes.report_zs --dataset "$dataset" --backbone "$backbone" --folder "$results"

@@ -10,16 +10,16 @@ import pytorch_lightning as pl
 
 from data import check_dataset, get_dataset
 from data.loading import make_loader
-from encoding_ext.cli import Parser
-from encoding_ext.distributed import run_distributed
-from encoding_ext.errors import raise_all
 from encoding_ext.transforms import image_to_tensor
+from lseg_utils.cli import Parser
+from lseg_utils.distributed import run_distributed
+from lseg_utils.errors import raise_all
 from modules.lseg_module import LSegModule
 from modules.models import BACKBONES
-from modules.options import add_data_options, optimization_config
-from modules.start import build_network
-from modules.trainer import find_version, fit
-from modules.training_options import add_training_options, training_problems
+from modules.training.options import add_data_options, optimization_config
+from modules.training.start import build_network
+from modules.training.trainer import find_version, fit
+from modules.training.training_options import add_training_options, training_problems
 
 
 def build_parser() -> Parser:

@@ -13,7 +13,7 @@ home="$(cd "$(dirname "$0")" && pwd)"
 dataset="$1" backbone="$2"
 shift 2
 
-source "$home/launch.sh"
+source "$home/recipes/launch.sh"
 folds="0 1 2 3" lrs="0.004" control=no runs="$home/checkpoints" test_options=() options=()
 [ "$dataset" = fss ] && folds=0
 while [ $# -gt 0 ]; do
@@ -54,9 +54,9 @@ for fold in $folds; do
         rm -rf "$results/fold$fold" "$results/fold${fold}_shuffled"
         touch "$done_mark"
     done
-    best="$("$python" "$home/select_checkpoint.py" "${candidates[@]}")"
+    best="$("$python" -m recipes.select_checkpoint "${candidates[@]}")"
     echo "== $dataset fold $fold: testing $best"
     measure "$fold" "fold$fold"
     [ "$control" = yes ] && measure "$fold" "fold${fold}_shuffled" --shuffle_labels 0
 done
-"$python" "$home/report_zs.py" --dataset "$dataset" --backbone "$backbone" --folder "$results"
+"$python" -m recipes.report_zs --dataset "$dataset" --backbone "$backbone" --folder "$results"

@@ -29,10 +29,10 @@ from benchmarks.common import machine
 from data.ade20k import ADE20K
 from data.base import MEAN, STD
 from data.loading import SeededDataset, make_loader
-from encoding_ext.cli import Parser
-from encoding_ext.errors import run_script
-from encoding_ext.results import text_table, write_json
 from encoding_ext.transforms import TrainTransform
+from lseg_utils.cli import Parser
+from lseg_utils.errors import run_script
+from lseg_utils.results import text_table, write_json
 
 RESULTS = Path(__file__).resolve().parent / "results" / "data.json"
 KINDS = {"683x512": (683, 512), "2000x1500": (2000, 1500)}

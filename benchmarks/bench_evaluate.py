@@ -23,10 +23,11 @@ from torch import Tensor
 from benchmarks import plain
 from benchmarks.common import build_parser, matrix_rates, network, parse, pictures, precision_name, report
 from benchmarks.measuring import Maker, Work, agreement, alternate, row
-from encoding_ext.errors import run_script
 from encoding_ext.evaluator import TEST_SCALES, MultiScaleEvaluator, scaled_size, window_starts
+from lseg_utils.errors import run_script
+from modules.device import reduced_dtype
 from modules.models import LSegNet
-from modules.testing import predictor, reduced_dtype, speed_up
+from modules.testing.common import predictor, speed_up
 
 DEFAULTS = {
     "cpu": {"backbone": "clip_vitb32_384", "size": 480, "labels": 150, "rounds": 1, "images": 1, "texts": 2},
@@ -119,7 +120,7 @@ def _project(options: argparse.Namespace, precision: str) -> Work:
     return Work(
         lambda: [evaluator(image).argmax(1) for image in inputs],
         options.images,
-        precision_name(reduced_dtype(test, device), options.device),
+        precision_name(reduced_dtype(test.precision, device), options.device),
         torch.no_grad()(lambda: predict(crop, text)),
         forwards(options),
     )

@@ -19,9 +19,10 @@ from torch import Tensor
 from benchmarks import plain
 from benchmarks.common import build_parser, matrix_rates, network, parse, pictures, precision_name, report
 from benchmarks.measuring import Maker, Work, agreement, alternate, row
-from encoding_ext.errors import run_script
+from lseg_utils.errors import run_script
+from modules.device import reduced_dtype
 from modules.models.streaming import upsampled_max
-from modules.testing import reduced_dtype, speed_up
+from modules.testing.common import speed_up
 
 DEFAULTS = {
     "cpu": {"size": 480, "batch": 1, "labels": 150, "rounds": 3},
@@ -57,7 +58,7 @@ def _forward(options: argparse.Namespace, precision: str, layout: torch.memory_f
         net.to(memory_format=layout)
     test = argparse.Namespace(precision=precision, compile=False)
     speed_up(net, test, images.device)
-    dtype, text = reduced_dtype(test, images.device), net.encode_labels(net.labels)
+    dtype, text = reduced_dtype(test.precision, images.device), net.encode_labels(net.labels)
 
     @torch.no_grad()
     def run() -> list[Tensor]:

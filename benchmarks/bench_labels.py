@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from benchmarks import plain
 from benchmarks.common import SEED, build_parser, matrix_rates, network, parse, pictures, report
 from benchmarks.measuring import Maker, Work, alternate, row
-from encoding_ext.errors import InputError, run_script
+from lseg_utils.errors import InputError, run_script
 
 COUNTS = [2, 150, 1000, 10_000]
 DEFAULTS = {

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from encoding_ext.results import text_table, write_json
+from lseg_utils.results import text_table, write_json
 from modules.models import build_lseg
 from modules.predictor import LSegPredictor
 

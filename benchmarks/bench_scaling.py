@@ -20,13 +20,12 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.bench_train_step import default_precision, masks, step_work
+from benchmarks.bench_train_step import default_dtype, masks, step_work
 from benchmarks.common import build_parser, matrix_rates, network, parse, pictures, precision_name, report
 from benchmarks.measuring import Process, Work, row
-from encoding_ext.errors import InputError, run_script
+from lseg_utils.errors import InputError, run_script
 from modules.lseg_module import LSegModule
-from modules.optimization import OptimizationConfig, build_optimizer
-from modules.options import autocast_dtype
+from modules.training.optimization import OptimizationConfig, build_optimizer
 
 DEFAULTS = {
     "cpu": {"backbone": "clip_vitb32_384", "size": 480, "batch": 2, "labels": 150, "rounds": 2},
@@ -59,7 +58,7 @@ def joined_step(rank: int, store: str, options: argparse.Namespace) -> Work:
     optimizer = build_optimizer(net, config)
     if on_gpu:
         net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    whole = Loss(LSegModule(net, config), autocast_dtype(default_precision(options)))
+    whole = Loss(LSegModule(net, config), default_dtype(options))
     parallel = DistributedDataParallel(whole, device_ids=[rank] if on_gpu else None, gradient_as_bucket_view=True)
     images, target = pictures(options), masks(options)
     precision = precision_name(whole.dtype, options.device)

@@ -28,11 +28,11 @@ from benchmarks.common import (
     report,
 )
 from benchmarks.measuring import Maker, Process, Work, alternate, row
-from encoding_ext.errors import run_script
+from lseg_utils.errors import run_script
+from modules.device import allow_tf32, reduced_dtype
 from modules.lseg_module import LSegModule
 from modules.models import LSegNet
-from modules.optimization import OptimizationConfig, build_optimizer
-from modules.options import allow_tf32, autocast_dtype, training_precision
+from modules.training.optimization import OptimizationConfig, build_optimizer
 
 DEFAULTS = {
     "cpu": {"backbone": "clip_vitb32_384", "size": 480, "batch": 2, "labels": 150, "rounds": 1},
@@ -60,7 +60,7 @@ def plain_step(options: argparse.Namespace) -> Work:
 
 def project_step(options: argparse.Namespace) -> Work:
     """What ``train_lseg.py`` does by default here: float32 on a CPU, bfloat16 on a GPU."""
-    return _project(network(options), options, autocast_dtype(default_precision(options)))
+    return _project(network(options), options, default_dtype(options))
 
 
 def project_bfloat16(options: argparse.Namespace) -> Work:
@@ -72,12 +72,12 @@ def project_checkpointing(options: argparse.Namespace) -> Work:
     """``train_lseg.py --grad_checkpointing``."""
     net = network(options)
     net.image_encoder.checkpointing = True
-    return _project(net, options, autocast_dtype(default_precision(options)))
+    return _project(net, options, default_dtype(options))
 
 
-def default_precision(options: argparse.Namespace) -> str:
-    """Lightning's name of what --precision auto means on this device."""
-    return training_precision("auto", options.device != "cpu")
+def default_dtype(options: argparse.Namespace) -> torch.dtype | None:
+    """The reduced dtype that --precision auto means on this device, None for float32."""
+    return reduced_dtype("auto", torch.device(options.device))
 
 
 def _project(net: LSegNet, options: argparse.Namespace, dtype: torch.dtype | None) -> Work:

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from data import get_labels
-from encoding_ext.cli import Parser
-from encoding_ext.errors import InputError
-from encoding_ext.files import unwritable
-from encoding_ext.results import text_table, write_json
+from lseg_utils.cli import Parser
+from lseg_utils.errors import InputError
+from lseg_utils.files import unwritable
+from lseg_utils.results import text_table, write_json
 from modules.checkpoints import git_state
+from modules.device import resolve_device
 from modules.models import BACKBONES, LSegNet, build_lseg
 from modules.models.lseg_net import MULTIPLE
-from modules.options import resolve_device
 
 RESULTS = Path(__file__).resolve().parent / "results"
 QUICK = {"backbone": "tiny_vit", "size": 64, "batch": 1, "labels": 5, "rounds": 1, "threads": 1}

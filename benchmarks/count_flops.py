@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from encoding_ext.results import text_table
+from lseg_utils.results import text_table
 from modules.models import BACKBONES, build_lseg
 
 

@@ -23,8 +23,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import synchronize
-from encoding_ext.errors import InputError
-from encoding_ext.memory import is_out_of_memory
+from lseg_utils.errors import InputError
+from lseg_utils.memory import is_out_of_memory
 
 LEAST_SECONDS = 0.2  # of one timing on a GPU: shorter work is repeated within it
 PROFILED = 8  # operators

@@ -11,9 +11,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import HEADER, RESULTS, cells
-from encoding_ext.cli import Parser
-from encoding_ext.errors import InputError, run_script
-from encoding_ext.files import write_aside
+from lseg_utils.cli import Parser
+from lseg_utils.errors import InputError, run_script
+from lseg_utils.files import write_aside
 
 BEGIN, END = "<!-- table.py begins -->", "<!-- table.py ends -->"
 ORDER = ("forward", "train_step", "evaluate", "labels", "scaling")

@@ -15,7 +15,7 @@ from torch import Tensor
 from data.base import PROBLEMS_SHOWN, FolderSegmentationDataset
 from data.episodes import test_episodes
 from data.fewshot import FewShotDataset
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 
 DEFAULT_ROOT = Path(__file__).resolve().parents[2] / "datasets"
 FEWSHOT_ROOT = Path(__file__).resolve().parent / "Dataset_HSN"
@@ -23,8 +23,8 @@ FEWSHOT_ROOT = Path(__file__).resolve().parent / "Dataset_HSN"
 # name -> (module, class, default root); imported at first use
 _DATASETS = {
     "ade20k": ("data.ade20k", "ADE20K", DEFAULT_ROOT),
-    "miniature": ("data.miniature", "Miniature", DEFAULT_ROOT),
-    "miniature_zs": ("data.miniature_zs", "MiniatureZS", DEFAULT_ROOT),
+    "miniature": ("miniature.dataset", "Miniature", DEFAULT_ROOT),
+    "miniature_zs": ("miniature.dataset_zs", "MiniatureZS", DEFAULT_ROOT),
     "pascal": ("data.pascal", "Pascal", FEWSHOT_ROOT),
     "coco": ("data.coco", "Coco", FEWSHOT_ROOT),
     "fss": ("data.fss", "FSS", FEWSHOT_ROOT),

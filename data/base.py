@@ -14,9 +14,9 @@ from torch import Tensor
 from data.pairs import find_pairs, size_problems
 from data.reading import EncodedImage, check_values, read_image, read_mask
 from data.sampled import SampledDataset
-from encoding_ext.errors import InputError
-from encoding_ext.progress import is_rank_zero
 from encoding_ext.transforms import ImageToTensor, TrainTransform, ValTransform, image_to_tensor, mask_to_tensor
+from lseg_utils.errors import InputError
+from lseg_utils.progress import is_rank_zero
 
 MODES = ("train", "val", "testval", "test")
 MEAN = STD = (0.5, 0.5, 0.5)  # what the ViT backbones were trained with

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 
 SPLITS = Path(__file__).resolve().parent / "splits"
 BENCHMARKS = ("pascal", "coco", "fss")

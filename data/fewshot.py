@@ -20,8 +20,8 @@ from data.pairs import missing_files, size_problems
 from data.reading import check_values, read_image, read_mask
 from data.sampled import SampledDataset
 from data.selection import Selection, held_out_classes, make_selection, of_held_out, spread, without_held_out
-from encoding_ext.errors import InputError
 from encoding_ext.transforms import image_to_tensor
+from lseg_utils.errors import InputError
 
 
 class FewShotDataset(SampledDataset):

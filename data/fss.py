@@ -9,7 +9,7 @@ import numpy as np
 from data.episodes import Pair, fss_number
 from data.fewshot import FewShotDataset
 from data.reading import open_picture
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 
 FOREGROUND_FROM = 128
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # those whose grey values are 0..255

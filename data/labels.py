@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from encoding_ext.errors import InputError
-from encoding_ext.label_list import split_labels
+from lseg_utils.errors import InputError
+from lseg_utils.label_list import split_labels
 
 LABEL_FILES = Path(__file__).resolve().parent / "label_files"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from encoding_ext.progress import progress_bar
+from lseg_utils.progress import progress_bar
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png",)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 
 VALUES_SHOWN = 10
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from data.reading import UnreadableInputError
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 
 
 class SampledDataset(Dataset):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from data.episodes import EPISODES, Pair
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 
 
 @dataclass(frozen=True)

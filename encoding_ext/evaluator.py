@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from encoding_ext.errors import InputError
-from encoding_ext.memory import advised, free_bytes, is_out_of_memory
+from lseg_utils.errors import InputError
+from lseg_utils.memory import advised, free_bytes, is_out_of_memory
 
 TEST_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 LARGEST_BATCH = {"cpu": 4}  # crops: a few keep all cores busy, more only take memory

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from encoding_ext.distributed import sum_over_processes
-from encoding_ext.errors import InputError
+from lseg_utils.distributed import sum_over_processes
+from lseg_utils.errors import InputError
 
 # Keeps 0 / 0 at 0 without moving any other result; the official code divides by it too.
 EPSILON = float(np.spacing(1))

@@ -1,4 +1,4 @@
-"""Colours for label maps: ADE20K's official ones, more where they do not suffice, and masks saved with them."""
+"""Colours for label maps: ADE20K's official ones, and more where they do not suffice."""
 
 from __future__ import annotations
 
@@ -6,14 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-
-from encoding_ext.files import write_aside
 
 ADE20K_CSV = Path(__file__).with_name("ade20k_palette.csv")
-
-# A palette PNG has 256 entries, of which entry 0 is "unlabelled".
-MOST_LABELS_IN_8_BITS = 255
 
 
 @lru_cache
@@ -51,36 +45,3 @@ def _farthest_colours(number: int) -> np.ndarray:
         chosen.append(grid[distance.argmax()])
         distance = np.minimum(distance, ((grid - chosen[-1]) ** 2).sum(axis=1))
     return np.array(chosen, dtype=np.uint8).reshape(-1, 3)
-
-
-def save_palette_png(path: str | Path, labels: np.ndarray, colours: np.ndarray) -> None:
-    """Write a label map (H, W) as a PNG whose pixel value is label + 1, so that 0 (black) is unlabelled.
-
-    ``labels``: integers -1..N-1; ``colours``: uint8 (N, 3). Up to 255 labels the file is an 8-bit palette PNG that
-    viewers show in these colours; with more it is a 16-bit grey PNG of the same values, without colours. The file
-    appears under its name only when it is complete. Raises ``ValueError`` for labels outside -1..N-1.
-    """
-    check_labels(labels, colours)
-    if len(colours) <= MOST_LABELS_IN_8_BITS:
-        picture = Image.fromarray((labels + 1).astype(np.uint8))
-        picture.putpalette([0, 0, 0, *np.asarray(colours, dtype=np.uint8).ravel().tolist()])
-    else:
-        picture = Image.fromarray((labels + 1).astype(np.uint16))
-    save_picture(path, picture)
-
-
-def save_picture(path: str | Path, picture: Image.Image) -> None:
-    """Save in the format of the file's extension; a kill leaves nothing half-written, missing folders are made."""
-    with write_aside(path) as aside:
-        picture.save(aside)
-
-
-def check_labels(labels: np.ndarray, colours: np.ndarray) -> None:
-    """``ValueError`` unless ``labels`` is an integer map (H, W) of -1..N-1 for N ``colours``."""
-    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"a label map is an integer array (H, W), not {labels.dtype} {labels.shape}")
-    if labels.size and not -1 <= labels.min() <= labels.max() < len(colours):
-        raise ValueError(
-            f"labels {labels.min()}..{labels.max()} do not fit {len(colours)} colours (-1..{len(colours) - 1}): "
-            f"make a palette of as many colours as there are labels"
-        )

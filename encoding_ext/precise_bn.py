@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from encoding_ext.distributed import sum_over_processes
-from encoding_ext.errors import InputError
-from encoding_ext.progress import progress_bar
+from lseg_utils.distributed import sum_over_processes
+from lseg_utils.errors import InputError
+from lseg_utils.progress import progress_bar
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from encoding_ext.errors import InputError, run_script
-from encoding_ext.watch import Watch, end_with_the_others
+from lseg_utils.errors import InputError, run_script
+from lseg_utils.watch import Watch, end_with_the_others
 
 # In a test one process may be done with its images long before another. The dead are found otherwise: watch.py.
 PATIENCE = timedelta(days=1)

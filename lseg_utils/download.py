@@ -10,9 +10,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from encoding_ext.errors import InputError
-from encoding_ext.files import sha1_of
-from encoding_ext.progress import progress_bar
+from lseg_utils.errors import InputError
+from lseg_utils.files import sha1_of
+from lseg_utils.progress import progress_bar
 
 ATTEMPTS = 5  # in a row without a single new byte
 PAUSE_S = 2.0

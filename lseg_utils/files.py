@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from encoding_ext.errors import InputError
-from encoding_ext.progress import progress_bar
+from lseg_utils.errors import InputError
+from lseg_utils.progress import progress_bar
+
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 _CHUNK = 1 << 20
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from encoding_ext.pictures import INK, LINE, PAPER
+from lseg_utils.pictures import INK, LINE, PAPER
 
 # Colour at equal steps from the lowest to the highest value.
 SEQUENTIAL = ((250, 250, 247), (199, 228, 225), (101, 180, 196), (33, 113, 161), (12, 44, 97))

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 
 ImageInput = str | Path | Image.Image | np.ndarray | Tensor
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 
 
 def free_bytes(device: torch.device) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from encoding_ext.pictures import INK, PAPER, colourise
+from lseg_utils.pictures import INK, PAPER, colourise
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from encoding_ext.palettes import check_labels
+from lseg_utils.files import write_aside
 
 Picture = Image.Image | np.ndarray
+
+# A palette PNG has 256 entries, of which entry 0 is "unlabelled".
+MOST_LABELS_IN_8_BITS = 255
 
 PAPER, INK, LINE = (255, 255, 255), (34, 37, 42), (214, 217, 222)
 # A picture with no more colours than this is taken for a label map and enlarged in hard-edged blocks.
@@ -25,6 +29,39 @@ ROWS_AT_A_TIME = 256
 SMALLEST_WITH_LEGEND = 384
 TITLE_SIZE, HEADING_SIZE, GAP = 17, 24, 10
 WIDEST_ROW_TITLE = 190
+
+
+def save_palette_png(path: str | Path, labels: np.ndarray, colours: np.ndarray) -> None:
+    """Write a label map (H, W) as a PNG whose pixel value is label + 1, so that 0 (black) is unlabelled.
+
+    ``labels``: integers -1..N-1; ``colours``: uint8 (N, 3). Up to 255 labels the file is an 8-bit palette PNG that
+    viewers show in these colours; with more it is a 16-bit grey PNG of the same values, without colours. The file
+    appears under its name only when it is complete. Raises ``ValueError`` for labels outside -1..N-1.
+    """
+    check_labels(labels, colours)
+    if len(colours) <= MOST_LABELS_IN_8_BITS:
+        picture = Image.fromarray((labels + 1).astype(np.uint8))
+        picture.putpalette([0, 0, 0, *np.asarray(colours, dtype=np.uint8).ravel().tolist()])
+    else:
+        picture = Image.fromarray((labels + 1).astype(np.uint16))
+    save_picture(path, picture)
+
+
+def save_picture(path: str | Path, picture: Image.Image) -> None:
+    """Save in the format of the file's extension; a kill leaves nothing half-written, missing folders are made."""
+    with write_aside(path) as aside:
+        picture.save(aside)
+
+
+def check_labels(labels: np.ndarray, colours: np.ndarray) -> None:
+    """``ValueError`` unless ``labels`` is an integer map (H, W) of -1..N-1 for N ``colours``."""
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"a label map is an integer array (H, W), not {labels.dtype} {labels.shape}")
+    if labels.size and not -1 <= labels.min() <= labels.max() < len(colours):
+        raise ValueError(
+            f"labels {labels.min()}..{labels.max()} do not fit {len(colours)} colours (-1..{len(colours) - 1}): "
+            f"make a palette of as many colours as there are labels"
+        )
 
 
 def colourise(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from encoding_ext.files import write_aside
+from lseg_utils.files import write_aside
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -10,9 +10,9 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from encoding_ext.errors import InputError
-from encoding_ext.files import check_free_space
-from encoding_ext.progress import progress_bar
+from lseg_utils.errors import InputError
+from lseg_utils.files import check_free_space
+from lseg_utils.progress import progress_bar
 
 _SHOWN = 5
 

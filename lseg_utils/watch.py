@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import torch.distributed as dist
 
-from encoding_ext.errors import exit_code, message_for_user
+from lseg_utils.errors import exit_code, message_for_user
 
 BEAT = 1.0  # seconds between two looks into the store
 SILENCE = 45.0  # seconds without a sign of life after which a process counts as gone

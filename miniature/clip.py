@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.miniature_drawing import draw_single
-from data.miniature_names import LABELS, with_synonyms, wordings
-from encoding_ext.files import write_aside
-from encoding_ext.progress import progress_bar
+from lseg_utils.files import write_aside
+from lseg_utils.progress import progress_bar
+from miniature.drawing import draw_single
+from miniature.names import LABELS, with_synonyms, wordings
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # clip's business, not our user's

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from data.base import FolderSegmentationDataset
 from data.labels import read_label_file, resolve_labels
-from data.miniature_folder import read_settings
-from data.miniature_names import LABELS, SEEN
-from data.miniature_world import FOLDER, SIZE
 from data.pairs import standard_splits
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
+from miniature.folder import read_settings
+from miniature.names import LABELS, SEEN
+from miniature.world import FOLDER, SIZE
 
 
 class Miniature(FolderSegmentationDataset):
@@ -24,7 +24,7 @@ class Miniature(FolderSegmentationDataset):
     name = "miniature"
     splits = standard_splits(FOLDER)
     mask_values = len(LABELS)
-    fetch_command = "python prepare_miniature.py --data_path {root}"
+    fetch_command = "python -m miniature.prepare --data_path {root}"
     base_size = SIZE
     crop_size = SIZE
     scale_range = (0.8, 1.25)  # things are small already

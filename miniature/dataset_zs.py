@@ -9,12 +9,12 @@ import numpy as np
 from data.episodes import FOLDS, Pair
 from data.fss import FSS
 from data.labels import resolve_labels
-from data.miniature_drawing import draw_scene
-from data.miniature_folder import make_folder, read_settings, save_pair, write_labels
-from data.miniature_names import COLOURS, LABELS, SHAPES, TEXTURES
-from data.miniature_world import SIZE, compose
-from encoding_ext.errors import InputError
-from encoding_ext.progress import progress_bar
+from lseg_utils.errors import InputError
+from lseg_utils.progress import progress_bar
+from miniature.drawing import draw_scene
+from miniature.folder import make_folder, read_settings, save_pair, write_labels
+from miniature.names import COLOURS, LABELS, SHAPES, TEXTURES
+from miniature.world import SIZE, compose
 
 FOLDER = "miniature_zs"
 VERSION = 1  # raise it when the same seed gives other pictures
@@ -59,7 +59,7 @@ class MiniatureZS(FSS):
     name = "miniature_zs"
     num_labels = len(ZS_LABELS)
     same_size = True
-    source = "To mend it: run `python prepare_miniature.py --data_path {root}`, or name another folder with --data_path"
+    source = "To mend it: run `python -m miniature.prepare --data_path {root}`, or name another folder with --data_path"
     crop_size = SIZE
 
     @classmethod

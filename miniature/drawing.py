@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data.miniature_names import LABELS, TEXTURES
+from miniature.names import LABELS, TEXTURES
 
 SUPERSAMPLING = 4  # shapes are drawn this many times larger and averaged down
 

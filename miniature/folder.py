@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.miniature_names import with_synonyms
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
+from miniature.names import with_synonyms
 
 
 def make_folder(folder: Path, settings: dict, write: Callable[[Path], None]) -> bool:
@@ -26,7 +26,7 @@ def make_folder(folder: Path, settings: dict, write: Callable[[Path], None]) -> 
         return False
     if folder.exists() and found is None:
         raise InputError(
-            f"{folder} exists and was not made by prepare_miniature.py (it has no readable world.json); "
+            f"{folder} exists and was not made by miniature.prepare (it has no readable world.json); "
             f"move it away or give another --data_path"
         )
     # Always the same names, so that what a killed process left does not pile up.

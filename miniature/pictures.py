@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from data.miniature_drawing import COLOUR_RGB
-from data.miniature_names import COLOURS, LABELS, SHAPES, SYNONYMS, TEXTURES, UNSEEN, with_synonyms
-from encoding_ext.heatmaps import DIVERGING, HeatScale, heat_map
-from encoding_ext.named_maps import named_map
-from encoding_ext.pictures import PAPER, legend, sheet
+from lseg_utils.heatmaps import DIVERGING, HeatScale, heat_map
+from lseg_utils.named_maps import named_map
+from lseg_utils.pictures import PAPER, legend, sheet
+from miniature.drawing import COLOUR_RGB
+from miniature.names import COLOURS, LABELS, SHAPES, SYNONYMS, TEXTURES, UNSEEN, with_synonyms
 
 Segment = Callable[[Tensor, Sequence[str]], np.ndarray]
 ToPixels = Callable[[Tensor], np.ndarray]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.miniature_clip import ClipSettings, make_clip
-from data.miniature_world import TRAINING_IMAGES, VALIDATION_IMAGES, make_world
-from data.miniature_zs import TEST_IMAGES as TEST_IMAGES_ZS
-from data.miniature_zs import TRAINING_IMAGES as TRAINING_IMAGES_ZS
-from data.miniature_zs import make_fewshot_world
-from encoding_ext.cli import Parser
-from encoding_ext.errors import InputError, run_script
-from encoding_ext.results import text_table
-from modules.options import REPOSITORY
+from lseg_utils.cli import Parser
+from lseg_utils.errors import InputError, run_script
+from lseg_utils.files import REPOSITORY
+from lseg_utils.results import text_table
+from miniature.clip import ClipSettings, make_clip
+from miniature.dataset_zs import TEST_IMAGES as TEST_IMAGES_ZS
+from miniature.dataset_zs import TRAINING_IMAGES as TRAINING_IMAGES_ZS
+from miniature.dataset_zs import make_fewshot_world
+from miniature.world import TRAINING_IMAGES, VALIDATION_IMAGES, make_world
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,8 +12,15 @@ import torch
 from torch import Tensor
 
 from data import check_dataset, get_dataset
-from data.miniature_names import LABELS
-from data.miniature_pictures import (
+from encoding_ext import image_to_tensor
+from encoding_ext.transforms import tensor_to_pixels
+from lseg_utils.cli import Parser
+from lseg_utils.errors import InputError, run_script
+from lseg_utils.files import REPOSITORY, write_aside
+from lseg_utils.pictures import save_picture
+from lseg_utils.results import text_table, write_json
+from miniature.names import LABELS
+from miniature.pictures import (
     choose_images,
     choose_rich_image,
     cosine_maps,
@@ -22,17 +29,9 @@ from data.miniature_pictures import (
     relabel_sheet,
     visible_areas,
 )
-from data.miniature_results import TABLE_NOTE, composition_ious, read_results, table_cells, table_rows
-from encoding_ext import image_to_tensor
-from encoding_ext.cli import Parser
-from encoding_ext.errors import InputError, run_script
-from encoding_ext.files import write_aside
-from encoding_ext.palettes import save_picture
-from encoding_ext.results import text_table, write_json
-from encoding_ext.transforms import tensor_to_pixels
+from miniature.results import TABLE_NOTE, composition_ious, read_results, table_cells, table_rows
 from modules.checkpoints import load_lseg
 from modules.models import LSegNet, build_lseg
-from modules.options import REPOSITORY
 
 
 @dataclass(frozen=True)

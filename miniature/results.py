@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from data.miniature_names import COLOURS, LABELS, SHAPES
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
+from miniature.names import COLOURS, LABELS, SHAPES
 
 # Folder of a test's results -> its row in the table. The first two always are there, the others with --controls.
 NEEDED = {"labels": "labels", "synonyms": "synonyms only"}
@@ -78,7 +78,7 @@ def table_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def table_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows of the table, as ``encoding_ext.results.text_table`` takes them."""
+    """Header and rows of the table, as ``lseg_utils.results.text_table`` takes them."""
     return ["tested with", *COLUMNS.values()], [[row["name"], *(row[column] for column in COLUMNS)] for row in rows]
 
 

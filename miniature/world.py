@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.miniature_drawing import Placement, draw_scene, random_angle
-from data.miniature_folder import make_folder, save_pair, write_labels
-from data.miniature_names import LABELS, SEEN, TEXTURES, UNSEEN
-from encoding_ext.progress import progress_bar
+from lseg_utils.progress import progress_bar
+from miniature.drawing import Placement, draw_scene, random_angle
+from miniature.folder import make_folder, save_pair, write_labels
+from miniature.names import LABELS, SEEN, TEXTURES, UNSEEN
 
 FOLDER = "miniature"
 SIZE = 64

@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from encoding_ext.errors import InputError
-from encoding_ext.files import write_aside
-from modules.models import BACKBONES, LSegNet, build_lseg
-from modules.models.precision import channels_last
-from modules.models.text_encoder import check_labels
-from modules.models.zoo import TEXT_TOWERS
-from modules.safe_load import read_torch_file
-from modules.weight_names import OFFICIAL_PREFIX, from_official, to_official
+from lseg_utils.errors import InputError
+from lseg_utils.files import write_aside
+
+from .models import BACKBONES, LSegNet, build_lseg
+from .models.backbones import TEXT_TOWERS
+from .models.precision import channels_last
+from .models.text_encoder import check_labels
+from .safe_load import read_torch_file
+from .weight_names import OFFICIAL_PREFIX, from_official, to_official
 
 __all__ = ["export_plain", "from_official", "load_lseg", "metadata_of", "read_checkpoint", "save_file", "to_official"]
 

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from encoding_ext.errors import InputError
-from encoding_ext.files import write_aside
-from modules.inference.image_tower import trained_sizes
-from modules.models import LSegNet
-from modules.models.head import LOGIT_SCALE
-from modules.models.lseg_net import MULTIPLE
-from modules.models.upsampling import upsample_x2
+from lseg_utils.errors import InputError
+from lseg_utils.files import write_aside
+
+from .inference.image_tower import trained_sizes
+from .models import LSegNet
+from .models.head import LOGIT_SCALE
+from .models.lseg_net import MULTIPLE
+from .models.upsampling import upsample_x2
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 SMALLEST = 2 * MULTIPLE  # tracing keeps one token or pixel apart from several

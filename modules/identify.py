@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from encoding_ext.errors import InputError
-from encoding_ext.files import sha256_of
-from modules.checkpoints import CheckpointFile, architecture_of, misfits, read_checkpoint, skeleton
-from modules.released import RELEASED, Released, named_after, slips
+from lseg_utils.errors import InputError
+from lseg_utils.files import sha256_of
+
+from .checkpoints import CheckpointFile, architecture_of, misfits, read_checkpoint, skeleton
+from .released import RELEASED, Released, named_after, slips
 
 # Shapes cannot tell which regularisation block a file has, and both kinds have the same.
 ANY_BLOCK = {"arch_option": 1, "block_depth": 0, "activation": "lrelu"}

@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from encoding_ext.errors import InputError
 from encoding_ext.metrics import SegmentationMetric
-from modules.checkpoints import METADATA_KEY, from_official, load_lseg, metadata_of, to_official
-from modules.models import LSegNet
-from modules.models.lseg_net import Labels
-from modules.models.streaming import upsampled_cross_entropy, upsampled_max
-from modules.optimization import OptimizationConfig, apply_settings, build_optimizer
+from lseg_utils.errors import InputError
+
+from .checkpoints import METADATA_KEY, from_official, load_lseg, metadata_of, to_official
+from .models import LSegNet
+from .models.lseg_net import Labels
+from .models.streaming import upsampled_cross_entropy, upsampled_max
+from .training.optimization import OptimizationConfig, apply_settings, build_optimizer
 
 
 class NonFiniteLossError(InputError):

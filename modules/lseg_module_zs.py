@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from encoding_ext.metrics import EpisodeMetric
-from modules.checkpoints import load_lseg
-from modules.lseg_module import LSegModule
-from modules.models import LSegNet
-from modules.models.lseg_net import Labels
-from modules.models.streaming import upsampled_max
-from modules.optimization import OptimizationConfig
+
+from .checkpoints import load_lseg
+from .lseg_module import LSegModule
+from .models import LSegNet
+from .models.lseg_net import Labels
+from .models.streaming import upsampled_max
+from .training.optimization import OptimizationConfig
 
 BACKGROUND = "others"
 

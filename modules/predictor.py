@@ -16,20 +16,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from encoding_ext.errors import InputError
-from encoding_ext.image_input import MAX_PIXELS, ImageInput, read_rgb
-from encoding_ext.memory import memory_advice
-from modules.checkpoints import load_lseg
-from modules.inference.image_tower import LESS_MEMORY, MODES, ImageTower, Levels, check_positive, trained_sizes
-from modules.inference.label_texts import LabelInput, encode_with_templates, named_matrix
-from modules.inference.pixel_embedding import VARIANTS, Look, looks, pixel_embedding, target_size
-from modules.inference.scores import rank
-from modules.inference.segmentation import Segmentation
-from modules.inference.views import EmbeddedImage
-from modules.models import LSegNet
-from modules.models.head import LOGIT_SCALE
-from modules.models.precision import full_precision
-from modules.options import resolve_device
+from lseg_utils.errors import InputError
+from lseg_utils.image_input import MAX_PIXELS, ImageInput, read_rgb
+from lseg_utils.memory import memory_advice
+
+from .checkpoints import load_lseg
+from .device import resolve_device
+from .inference.image_tower import LESS_MEMORY, MODES, ImageTower, Levels, check_positive, trained_sizes
+from .inference.label_texts import LabelInput, encode_with_templates, named_matrix
+from .inference.pixel_embedding import VARIANTS, Look, looks, pixel_embedding, target_size
+from .inference.scores import rank
+from .inference.segmentation import Segmentation
+from .inference.views import EmbeddedImage
+from .models import LSegNet
+from .models.head import LOGIT_SCALE
+from .models.precision import full_precision
 
 __all__ = ["MODES", "VARIANTS", "LSegPredictor", "Levels", "Segmentation"]
 
@@ -108,7 +109,7 @@ class LSegPredictor:
         """The best label of every pixel; the result has the image's own size.
 
         Args:
-            image: see ``encoding_ext.image_input.read_rgb``; or an earlier result, to see the same image under other
+            image: see ``lseg_utils.image_input.read_rgb``; or an earlier result, to see the same image under other
                 labels without the network running again (if it kept its embeddings: ``mode`` and ``long_side`` are
                 then its own).
             labels: N texts, or a matrix (N, C) of label embeddings; None for the network's own.
@@ -203,7 +204,7 @@ class LSegPredictor:
         """One embedding per pixel, (H, W, C), in the space of ``encode_text``; on the predictor's device.
 
         Args:
-            image: see ``encoding_ext.image_input.read_rgb``. Gradients reach a floating tensor that requires them.
+            image: see ``lseg_utils.image_input.read_rgb``. Gradients reach a floating tensor that requires them.
             size: of the result: "input" (the image's), "half" (half of it, rounded up) or (height, width). The
                 network's own grid is half of what it looks at; to any other it is interpolated (bilinear).
             normalize: False is short for ``variant="raw"``, True for "unit".

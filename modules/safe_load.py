@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 
 
 class InertStandIn:

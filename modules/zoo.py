@@ -10,12 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from encoding_ext.cli import Parser
-from encoding_ext.errors import InputError, raise_all, run_script
-from encoding_ext.results import text_table
-from modules.checkpoints import describe_misfits
-from modules.identify import Report, identify
-from modules.released import DATA, RELEASED, released_file
+from lseg_utils.cli import Parser
+from lseg_utils.errors import InputError, raise_all, run_script
+from lseg_utils.results import text_table
+
+from .checkpoints import describe_misfits
+from .identify import Report, identify
+from .released import DATA, RELEASED, released_file
 
 WHERE_FROM = f"To download the official ones: the model zoo in the README of {DATA['repository']}"
 USAGE = {"list": "", "check": "FILE ...", "file": "DATASET BACKBONE"}

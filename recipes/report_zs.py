@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from encoding_ext.cli import Parser
-from encoding_ext.errors import InputError, run_script
-from encoding_ext.results import text_table, write_json
+from lseg_utils.cli import Parser
+from lseg_utils.errors import InputError, run_script
+from lseg_utils.results import text_table, write_json
 from modules.released import published
 
 SELECTION = {

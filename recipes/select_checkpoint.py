@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from encoding_ext.cli import Parser
-from encoding_ext.errors import InputError, run_script
+from lseg_utils.cli import Parser
+from lseg_utils.errors import InputError, run_script
 from modules.checkpoints import read_checkpoint
 
 

@@ -1,9 +1,9 @@
-# Sourced by quickstart.sh and run_tests.sh: makes .venv beside this file, once per requirements file, and sets $PYTHON.
+# Sourced by quickstart.sh and run_tests.sh: makes .venv in the repository, once per requirements file, and sets $PYTHON.
 # An installation that was interrupted is taken up again; one that is complete is left alone.
 
 setup_env() { # $1: requirements file
     local home stamp system
-    home="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+    home="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
     PYTHON="$home/.venv/bin/python"
     stamp="$home/.venv/installed_$1_$(cat "$home"/requirements*.txt | cksum | cut -d' ' -f1)"
     [ -f "$stamp" ] && return 0

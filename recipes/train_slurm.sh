@@ -2,7 +2,7 @@
 # The paper's ADE20K recipe on nodes of a SLURM cluster, one process per GPU. Submit it from the repository's folder,
 # which all nodes have to see; sbatch's own options come before the name, those of train_lseg.py after it:
 #
-#   sbatch --nodes 4 train_slurm.sh --batch_size 2
+#   sbatch --nodes 4 recipes/train_slurm.sh --batch_size 2
 #
 # Two minutes before the time limit, and whenever SLURM takes the nodes away, the job goes back into the queue; each
 # start goes on from the run's last checkpoint.
@@ -15,7 +15,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=lseg-%j.log
 set -euo pipefail
-home="${SLURM_SUBMIT_DIR:?submit this script: sbatch --nodes 2 train_slurm.sh}" # $0 is a copy in a spool folder
+home="${SLURM_SUBMIT_DIR:?submit this script: sbatch --nodes 2 recipes/train_slurm.sh}" # $0 is a copy in a spool folder
 [ -f "$home/train.sh" ] || { echo "error: $home has no train.sh; submit from the repository's folder" >&2; exit 2; }
 
 first="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train_lseg
-from encoding_ext.distributed import run_distributed
+from lseg_utils.distributed import run_distributed
 from modules.lseg_module import LSegModule
 
 

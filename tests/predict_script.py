@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import predict_lseg
-from encoding_ext.video_reader import Frame, Timing
-from encoding_ext.video_writer import write_mp4
+from apps.predict.video_reader import Frame, Timing
+from apps.predict.video_writer import write_mp4
 from modules.checkpoints import METADATA_KEY, metadata_of, to_official
 from predicting import picture
 from scripts import command, environment

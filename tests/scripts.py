@@ -18,8 +18,9 @@ TINY = (
 
 
 def command(script: str, *arguments: object) -> list[str]:
-    """The command line of one of our scripts."""
-    return [sys.executable, str(REPOSITORY / script), *map(str, arguments)]
+    """The command line of one of our scripts, a file or a module that ``python -m`` runs."""
+    place = [str(REPOSITORY / script)] if script.endswith(".py") else ["-m", script]
+    return [sys.executable, *place, *map(str, arguments)]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -29,9 +30,9 @@ def environment(**more: str) -> dict[str, str]:
 
 def run(script: str, *arguments: object, cwd: Path, code: int = 0) -> str:
     """Run a script to its end, check its exit code and return what it printed."""
-    result = subprocess.run(
-        command(script, *arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300
-    )
+    found = {} if script.endswith(".py") else {"PYTHONPATH": str(REPOSITORY)}  # python -m looks there
+    line, variables = command(script, *arguments), environment(**found)
+    result = subprocess.run(line, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300)
     output = result.stdout + result.stderr
     assert result.returncode == code, output[-3000:]
     return output

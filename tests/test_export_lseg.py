@@ -18,7 +18,7 @@ from torch.export import Dim
 import export_lseg
 from checkpoint_files import official_file
 from encoding_ext import image_to_tensor
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 from modules import exporting
 from modules.checkpoints import load_lseg
 from modules.models import LSegNet

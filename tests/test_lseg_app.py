@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from apps.web import inputs, page
 from checkpoint_files import own_file
-from modules.app import inputs, page
 from predicting import picture
 from scripts import REPOSITORY
 from tiny import tiny_net

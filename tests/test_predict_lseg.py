@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 
 import predict_lseg
-from encoding_ext.errors import InputError
+from apps.predict import journal
+from apps.predict.video_reader import VideoFile
 from encoding_ext.palettes import palette
-from encoding_ext.video_reader import VideoFile
+from lseg_utils.errors import InputError
 from modules.checkpoints import to_official
-from modules.prediction import journal
 from modules.predictor import LSegPredictor
 from predict_script import (
     LABELS,

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from encoding_ext.errors import InputError
-from encoding_ext.sources import find_sources
-from encoding_ext.video_reader import VideoFile
-from modules.prediction import lookahead
-from modules.prediction.embeddings import EmbeddingOptions, EmbeddingWriter
+from apps.predict import lookahead
+from apps.predict.embeddings import EmbeddingOptions, EmbeddingWriter
+from apps.predict.sources import find_sources
+from apps.predict.video_reader import VideoFile
+from lseg_utils.errors import InputError
 from modules.predictor import LSegPredictor
 from predict_script import (
     FakeCamera,

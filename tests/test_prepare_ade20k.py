@@ -14,9 +14,9 @@ import pytest
 import data
 import prepare_ade20k
 from ade_tree import image_path, make_tree, mask_path
-from encoding_ext import download
-from encoding_ext.errors import InputError
 from local_server import Site, serve
+from lseg_utils import download
+from lseg_utils.errors import InputError
 
 
 def zip_of(folder: Path) -> bytes:

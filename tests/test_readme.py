@@ -71,14 +71,3 @@ def test_train_sh_and_test_sh_run_from_anywhere(tmp_path):
         )
         assert result.returncode == 0, (result.stdout + result.stderr)[-2000:]
     assert (tmp_path / "out" / "results.json").is_file()
-
-
-def test_the_file_tree_names_what_there_is():
-    tree = next(body for language, body in FENCED if not language and "modules/" in body)
-    scripts = {path.name for pattern in ("*.py", "*.sh") for path in REPOSITORY.glob(pattern)}
-    parts = {path.name for folder in ("modules", "modules/models") for path in (REPOSITORY / folder).glob("[!_]*.py")}
-    named = set(re.findall(r"[\w*]+\.(?:py|sh)", tree))
-    assert scripts | parts <= named, f"not in the README's tree: {sorted((scripts | parts) - named)}"
-    files = {path.name for path in REPOSITORY.rglob("*") if ".venv" not in path.parts}
-    missing = [name for name in named if "*" not in name and name not in files]
-    assert not missing, f"in the README's tree, not on disk: {missing}"

@@ -142,7 +142,7 @@ def test_trains_on_support_images_too_and_says_what_chose_the_epoch(options, tmp
 
 def test_a_run_of_one_fold_is_not_taken_up_for_another(tmp_path):
     """Both folds have the same labels and network; going on would train on the classes that the other fold tests."""
-    run("prepare_miniature.py", "--data_path", tmp_path / "world", *WORLD, cwd=tmp_path)
+    run("miniature.prepare", "--data_path", tmp_path / "world", *WORLD, cwd=tmp_path)
     options = train_arguments(tmp_path / "world", "--max_epochs", 1, "--batch_size", 8, "--exp_name", "same")
     options[options.index("pascal")] = "miniature_zs"
     run("train_lseg_zs.py", *options, "--fold", 0, cwd=tmp_path)
@@ -152,7 +152,7 @@ def test_a_run_of_one_fold_is_not_taken_up_for_another(tmp_path):
 
 def test_miniature_recipe_survives_kills_and_prints_the_same_table(tmp_path):
     """train_zs.sh over two folds of a small world: undisturbed, and killed twice on the way."""
-    run("prepare_miniature.py", "--data_path", tmp_path / "world", *WORLD, cwd=tmp_path)
+    run("miniature.prepare", "--data_path", tmp_path / "world", *WORLD, cwd=tmp_path)
     recipe = ["bash", str(REPOSITORY / "train_zs.sh"), "miniature_zs", "tiny_resnet", "--folds", "0 1", "--control"]
     recipe += ["--lrs", "0.004 0.008", "--data_path", "world", "--max_epochs", "2", "--num_features", "16"]
     recipe += ["--clip_weights", "world/miniature/clip_tiny.pt", "--backbone_weights", "random", "--workers", "0"]

@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from encoding_ext.files import unwritable
-from encoding_ext.sources import Source
-from modules.prediction.embeddings import BASIS
-from modules.prediction.journal import foreign_files
-from modules.prediction.outputs import KINDS
+from apps.predict.embeddings import BASIS
+from apps.predict.journal import foreign_files
+from apps.predict.outputs import KINDS
+from apps.predict.sources import Source
+from lseg_utils.files import unwritable
 
 NOTHING = "none"
 OF_EMBEDDINGS = {"embedding_size": "half", "embedding_variant": "unit", "embedding_multi_scale": False}  # and defaults

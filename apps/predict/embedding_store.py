@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from encoding_ext.errors import InputError
-from encoding_ext.files import replace_folder, write_aside
+from lseg_utils.errors import InputError
+from lseg_utils.files import replace_folder, write_aside
 
 FLOAT16 = 2  # bytes
 CHUNK = 32  # side of an HDF5 chunk in pixels; all dimensions of a pixel lie together

@@ -14,15 +14,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from encoding_ext.embedding_store import STORES, EmbeddingStore, manifest
-from encoding_ext.errors import InputError
-from encoding_ext.files import replace_folder
-from encoding_ext.palettes import save_picture
-from encoding_ext.projection import FEWEST, PCAFit, PixelPCA
-from encoding_ext.results import write_json
+from apps.predict.embedding_store import STORES, EmbeddingStore, manifest
+from apps.predict.journal import Record
+from apps.predict.outputs import frame_name
+from apps.predict.projection import FEWEST, PCAFit, PixelPCA
+from lseg_utils.errors import InputError
+from lseg_utils.files import replace_folder
+from lseg_utils.pictures import save_picture
+from lseg_utils.results import write_json
 from modules.inference.pixel_embedding import looks, target_size
-from modules.prediction.journal import Record
-from modules.prediction.outputs import frame_name
 from modules.predictor import LSegPredictor
 
 FOLDER, PREVIEWS, BASIS, MANIFEST = "embeddings", "pca", "pca.npz", "manifest.json"

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from encoding_ext.embedding_store import groups_of
-from encoding_ext.errors import InputError
-from encoding_ext.files import write_aside
-from encoding_ext.results import write_json
-from encoding_ext.sources import Source
+from apps.predict.embedding_store import groups_of
+from apps.predict.sources import Source
+from lseg_utils.errors import InputError
+from lseg_utils.files import write_aside
+from lseg_utils.results import write_json
 from modules.checkpoints import git_state
 
 RUN_FILE, JOURNAL_FILE = "run.json", "finished.jsonl"

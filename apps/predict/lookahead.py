@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from encoding_ext.errors import InputError
-from encoding_ext.image_input import read_rgb
-from encoding_ext.sources import Source
-from encoding_ext.video_reader import VideoError, VideoFile
-from modules.prediction.embeddings import FIT_PICTURES, EmbeddingWriter
+from apps.predict.embeddings import FIT_PICTURES, EmbeddingWriter
+from apps.predict.sources import Source
+from apps.predict.video_reader import VideoError, VideoFile
+from lseg_utils.errors import InputError
+from lseg_utils.image_input import read_rgb
 
 LARGE = 10e9  # bytes of embeddings about which advice is given
 LOOKED_AT = 500  # pictures of which the size is read

@@ -15,12 +15,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from encoding_ext.errors import InputError
-from encoding_ext.palettes import MOST_LABELS_IN_8_BITS, save_palette_png, save_picture
-from encoding_ext.pictures import overlay
-from encoding_ext.results import write_json
-from encoding_ext.sources import Source
-from modules.prediction.journal import identity
+from apps.predict.journal import identity
+from apps.predict.sources import Source
+from lseg_utils.errors import InputError
+from lseg_utils.pictures import MOST_LABELS_IN_8_BITS, overlay, save_palette_png, save_picture
+from lseg_utils.results import write_json
 
 KINDS = {"overlay": "overlays", "mask": "masks", "labels": "labels", "json": "json"}
 PICTURE_FORMATS = ("jpg", "png")

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from encoding_ext.errors import InputError
-from encoding_ext.files import write_aside
+from lseg_utils.errors import InputError
+from lseg_utils.files import write_aside
 
 FEWEST = 3  # components that a colour is made of
 KEPT_PER_BATCH = 512  # pixels whose projections decide what is black and what is full colour

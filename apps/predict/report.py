@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from encoding_ext.errors import InputError
-from encoding_ext.results import text_table, write_json
-from modules.prediction.journal import Record
+from apps.predict.journal import Record
+from lseg_utils.errors import InputError
+from lseg_utils.results import text_table, write_json
 
 MOST_IN_TABLE = 20
 

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from encoding_ext.errors import InputError
-from encoding_ext.image_input import read_rgb, to_pixels
-from encoding_ext.progress import progress_bar
-from encoding_ext.sources import Source
-from encoding_ext.video_reader import VideoError
-from modules.prediction.embeddings import EmbeddingWriter
-from modules.prediction.journal import Journal, Record
-from modules.prediction.outputs import Outputs, count
-from modules.prediction.report import Report
-from modules.prediction.videos import predict_video
+from apps.predict.embeddings import EmbeddingWriter
+from apps.predict.journal import Journal, Record
+from apps.predict.outputs import Outputs, count
+from apps.predict.report import Report
+from apps.predict.sources import Source
+from apps.predict.video_reader import VideoError
+from apps.predict.videos import predict_video
+from lseg_utils.errors import InputError
+from lseg_utils.image_input import read_rgb, to_pixels
+from lseg_utils.progress import progress_bar
 from modules.predictor import LSegPredictor
 
 

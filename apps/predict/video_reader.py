@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 
 CAMERA_RATE = Fraction(30)  # frames a second, for a camera that does not say
 MILLISECONDS = Fraction(1, 1000)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from encoding_ext.files import write_aside
-from encoding_ext.video_reader import Frame, Timing, import_av
+from apps.predict.video_reader import Frame, Timing, import_av
+from lseg_utils.files import write_aside
 
 # x264's constant rate factor: lower is better, 18 is hard to tell from the original. Without mbtree=0 the same frames
 # gave other bytes from run to run (PyAV 18.1, with one thread too), and a resumed video would not equal a whole one.

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from encoding_ext.errors import InputError
-from encoding_ext.files import replace_folder
-from encoding_ext.pictures import colourise, overlay
-from encoding_ext.progress import progress_bar
-from encoding_ext.sources import Source
-from encoding_ext.video_reader import Camera, Frame, Timing, VideoError, VideoFile
-from encoding_ext.video_writer import WRITERS
-from modules.prediction.embeddings import EmbeddingWriter, Place
-from modules.prediction.outputs import KINDS, Outputs, count, frame_name, read_label_png, save_label_png
+from apps.predict.embeddings import EmbeddingWriter, Place
+from apps.predict.outputs import KINDS, Outputs, count, frame_name, read_label_png, save_label_png
+from apps.predict.sources import Source
+from apps.predict.video_reader import Camera, Frame, Timing, VideoError, VideoFile
+from apps.predict.video_writer import WRITERS
+from lseg_utils.errors import InputError
+from lseg_utils.files import replace_folder
+from lseg_utils.pictures import colourise, overlay
+from lseg_utils.progress import progress_bar
 
 Segmenter = Callable[[Sequence[np.ndarray]], list[np.ndarray]]  # pictures (H, W, 3) -> label maps (H, W)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 from PIL import Image
 
-from modules.app.drawing import data_uri
+from apps.web.drawing import data_uri
 
 _HTML = '<div class="frame"><img alt="the picture; click a pixel" draggable="false"><div class="mark"></div></div>'
 

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from encoding_ext import pictures
-from encoding_ext.heatmaps import DIVERGING, HeatScale, heat_colours
-from encoding_ext.palettes import palette, save_palette_png
-from modules.app.work import Near
+from apps.web.work import Near
+from encoding_ext.palettes import palette
+from lseg_utils import pictures
+from lseg_utils.heatmaps import DIVERGING, HeatScale, heat_colours
+from lseg_utils.pictures import save_palette_png
 from modules.predictor import Segmentation
 
 SMALLEST_SHOWN = 640  # pixels of the long side; smaller pictures are enlarged by a whole factor

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from encoding_ext.errors import InputError, raise_all
-from encoding_ext.image_input import decode_rgb, to_pixels
-from encoding_ext.label_list import split_labels
+from lseg_utils.errors import InputError, raise_all
+from lseg_utils.image_input import decode_rgb, to_pixels
+from lseg_utils.label_list import split_labels
 
 MAX_UPLOAD_MB = 20
 MAX_PIXELS = 50_000_000  # refused before they are decoded

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from encoding_ext.errors import InputError
-from modules.app import drawing, inputs
-from modules.app.clickable import clickable_picture
-from modules.app.places import found_checkpoints, label_lists, name_of, sample_pictures
-from modules.app.work import SharedPredictor, Work, pixel_at
+from apps.web import drawing, inputs
+from apps.web.clickable import clickable_picture
+from apps.web.places import found_checkpoints, label_lists, name_of, sample_pictures
+from apps.web.work import SharedPredictor, Work, pixel_at
+from lseg_utils.errors import InputError
 from modules.inference.segmentation import OPACITY
 from modules.predictor import Segmentation
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from encoding_ext.errors import InputError
-from modules.options import REPOSITORY
+from lseg_utils.errors import InputError
+from lseg_utils.files import REPOSITORY
 
 SUFFIXES = (".ckpt", ".pth")
 TRAINED = "runs*/trained_seed*/version_*/checkpoints/last.ckpt"  # where quickstart.sh leaves the miniature

@@ -10,11 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from encoding_ext.errors import InputError
 from encoding_ext.evaluator import scaled_size
-from encoding_ext.image_input import to_pixels
-from encoding_ext.memory import memory_advice
-from modules.inference.views import (
+from lseg_utils.errors import InputError
+from lseg_utils.image_input import to_pixels
+from lseg_utils.memory import memory_advice
+
+from ..choices import PRECISIONS
+from ..device import reduced_dtype
+from ..models import LSegNet
+from .views import (
     Canvas,
     EmbeddedImage,
     Normalise,
@@ -25,8 +29,6 @@ from modules.inference.views import (
     whole_canvas,
     window_canvas,
 )
-from modules.models import LSegNet
-from modules.options import PRECISIONS, autocast_dtype, training_precision
 
 BASE_SIZE, CROP_SIZE, TINY_SIZE = 520, 480, 64  # of the official trainings; of the miniature's
 MODES = ("whole", "windows", "multi_scale")
@@ -49,7 +51,7 @@ class ImageTower:
             raise InputError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
         check_positive(base_size=base_size, crop_size=crop_size)
         self.net, self.device = net, device
-        self.dtype = autocast_dtype(training_precision(precision, device.type == "cuda"))
+        self.dtype = reduced_dtype(precision, device)
         self.base_size, self.crop_size = base_size, crop_size
         self.normalise = Normalise(net.mean, net.std, device)
 

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from encoding_ext.errors import InputError
-from modules.inference.clip_templates import IMAGENET_TEMPLATES
-from modules.models.text_encoder import AS_IT_IS, TextEncoder, check_labels
+from lseg_utils.errors import InputError
+
+from ..models.text_encoder import AS_IT_IS, TextEncoder, check_labels
+from .clip_templates import IMAGENET_TEMPLATES
 
 LabelInput = Sequence[str] | Tensor | np.ndarray
 OTHER = "other"

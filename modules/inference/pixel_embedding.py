@@ -13,14 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from encoding_ext.errors import InputError
 from encoding_ext.evaluator import TEST_SCALES
-from modules.inference.image_tower import ImageTower, check_positive
-from modules.inference.scores import resized_rows
-from modules.inference.views import resized, working_size
-from modules.models.head import LOGIT_SCALE
-from modules.models.precision import full_precision
-from modules.models.upsampling import upsample_x2
+from lseg_utils.errors import InputError
+
+from ..models.head import LOGIT_SCALE
+from ..models.precision import full_precision
+from ..models.upsampling import upsample_x2
+from .image_tower import ImageTower, check_positive
+from .scores import resized_rows
+from .views import resized, working_size
 
 VARIANTS = ("unit", "raw", "scaled", "summed")
 LARGEST = 8e9  # bytes of one result: more is a mistake more often than a wish

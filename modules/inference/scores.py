@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.inference.views import Canvas, EmbeddedImage, View
-from modules.models.head import RegularisationBlock, correlate, scale_of
-from modules.models.precision import full_precision
-from modules.models.streaming import strongest
-from modules.models.upsampling import upsample_x2
+from ..models.head import RegularisationBlock, correlate, scale_of
+from ..models.precision import full_precision
+from ..models.streaming import strongest
+from ..models.upsampling import upsample_x2
+from .views import Canvas, EmbeddedImage, View
 
 CANVAS_NUMBERS = 2**26  # of a chunk of labels on all canvases: 256 MB
 STRIP_NUMBERS = {"cpu": 2**20}  # of a chunk of labels on a strip of the image; on a CPU it should stay in the cache

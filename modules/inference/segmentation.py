@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from encoding_ext import pictures
-from encoding_ext.errors import InputError
-from encoding_ext.palettes import palette, save_palette_png, save_picture
-from encoding_ext.results import write_json
-from modules.inference.scores import Ranking
-from modules.inference.views import EmbeddedImage
+from encoding_ext.palettes import palette
+from lseg_utils import pictures
+from lseg_utils.errors import InputError
+from lseg_utils.pictures import save_palette_png, save_picture
+from lseg_utils.results import write_json
+
+from .scores import Ranking
+from .views import EmbeddedImage
 
 MOST_COLOURS = 4000  # what palette() tells apart; later labels take the first colours again
 OPACITY = 0.6

@@ -16,7 +16,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from encoding_ext.evaluator import TEST_SCALES, scaled_size, window_starts
-from modules.models.lseg_net import MULTIPLE
+
+from ..models.lseg_net import MULTIPLE
 
 
 @dataclass

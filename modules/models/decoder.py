@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modules.models.upsampling import upsample_x2
+from .upsampling import upsample_x2
 
 
 class ResidualConvUnit(nn.Module):

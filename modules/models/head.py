@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modules.models.precision import full_precision
-from modules.models.streaming import upsampled_max
-from modules.models.upsampling import upsample_x2, upsampling_matrix
+from .precision import full_precision
+from .streaming import upsampled_max
+from .upsampling import upsample_x2, upsampling_matrix
 
 LOGIT_SCALE = 1 / 0.07  # CLIP's temperature, a constant here: neither learned nor in the weights
 CHUNK = 2**26  # numbers in the half-size logits of one image that are made at a time: 256 MB

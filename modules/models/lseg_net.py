@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modules.models.decoder import Decoder
-from modules.models.head import CorrelationHead
-from modules.models.image_encoders import ResNetEncoder, ViTEncoder
-from modules.models.text_encoder import TextEncoder, check_labels
-from modules.models.upsampling import upsample_x2
+from .decoder import Decoder
+from .head import CorrelationHead
+from .image_encoders import ResNetEncoder, ViTEncoder
+from .text_encoder import TextEncoder, check_labels
+from .upsampling import upsample_x2
 
 Labels = Sequence[str] | Sequence[Sequence[str]] | Tensor
 MULTIPLE = 32  # the coarsest map is at 1/32

@@ -12,10 +12,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from modules.models.image_encoders import ResNetEncoder, ViTEncoder
-from modules.models.lseg_net import LSegNet
-from modules.models.text_encoder import TextEncoder
-from modules.models.zoo import BACKBONES
+from .backbones import BACKBONES
+from .image_encoders import ResNetEncoder, ViTEncoder
+from .lseg_net import LSegNet
+from .text_encoder import TextEncoder
 
 RANDOM = "random"  # in place of a file: keep the random weights
 NAMED_FILE = "load_pretrained(net, {0}=FILE), on the command line --{0} FILE"

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from modules.models.precision import full_precision
-from modules.models.upsampling import source_rows, upsampled_rows
+from .precision import full_precision
+from .upsampling import source_rows, upsampled_rows
 
 STRIP = {"cpu": 2**20}  # numbers in a strip: 4 MB, of the size of a processor's cache
 STRIP_ELSEWHERE = 2**25  # few launches count there, not the cache

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from encoding_ext.cli import Parser
-from encoding_ext.files import unwritable
-from modules.checkpoints import load_lseg
-from modules.models import LSegNet
-from modules.models.precision import cast_products, compile_parts
-from modules.options import REPOSITORY, allow_tf32, autocast_dtype, block_options, training_precision
-from modules.start import check_backbone
+from lseg_utils.cli import Parser
+from lseg_utils.files import REPOSITORY, unwritable
+
+from ..checkpoints import load_lseg
+from ..device import allow_tf32, reduced_dtype
+from ..models import LSegNet
+from ..models.precision import cast_products, compile_parts
+from ..training.options import block_options
+from ..training.start import check_backbone
 
 
 def add_test_options(parser: Parser) -> None:
@@ -58,14 +60,9 @@ def output_problems(options: argparse.Namespace, output_folder: Path) -> list[st
     return [text for flag, folder in folders if (text := unwritable(folder, flag))]
 
 
-def reduced_dtype(options: argparse.Namespace, device: torch.device) -> torch.dtype | None:
-    """The reduced dtype of the forwards, None for float32."""
-    return autocast_dtype(training_precision(options.precision, device.type == "cuda"))
-
-
 def speed_up(net: LSegNet, options: argparse.Namespace, device: torch.device) -> None:
     """Before the first forward: weights in the precision of the test, TF32 where it is float32, compilation."""
-    cast_products(net, reduced_dtype(options, device))
+    cast_products(net, reduced_dtype(options.precision, device))
     allow_tf32(device.type == "cuda")
     if options.compile:
         compile_parts(net)
@@ -73,7 +70,7 @@ def speed_up(net: LSegNet, options: argparse.Namespace, device: torch.device) ->
 
 def predictor(net: LSegNet, options: argparse.Namespace, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
     """(images, text matrix) -> logits at half size, in the precision that was asked for."""
-    dtype = reduced_dtype(options, device)
+    dtype = reduced_dtype(options.precision, device)
 
     def predict(images: Tensor, text: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):

@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from encoding_ext.extremes import Extremes, Scored
-from encoding_ext.named_maps import named_map
-from encoding_ext.pictures import fit, sheet
+from lseg_utils.named_maps import named_map
+from lseg_utils.pictures import fit, sheet
+
+from .extremes import Extremes, Scored
 
 WIDTH = 320
 COLUMNS = ("image", "truth", "prediction")

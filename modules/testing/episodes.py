@@ -12,25 +12,26 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from encoding_ext.comparison import COLUMNS, comparison, extremes_sheets
-from encoding_ext.distributed import from_first, wait_for_all
-from encoding_ext.episode_log import Areas, EpisodeLog
-from encoding_ext.extremes import Extremes
-from encoding_ext.memory import memory_advice
 from encoding_ext.metrics import EpisodeMetric, episode_areas
-from encoding_ext.palettes import palette, save_picture
-from encoding_ext.pictures import sheet
-from encoding_ext.progress import is_rank_zero, process_rank, progress_bar
-from encoding_ext.report_page import write_report
-from encoding_ext.results import append_log, text_table, write_csv, write_json
+from encoding_ext.palettes import palette
 from encoding_ext.transforms import tensor_to_pixels
-from modules.checkpoints import git_state, read_checkpoint
-from modules.lseg_module_zs import BACKGROUND, episode_labels
-from modules.models import LSegNet
-from modules.models.streaming import upsampled_max
-from modules.options import block_options
-from modules.protocol import describe_precision
-from modules.testing import default_folder, derangement, predictor
+from lseg_utils.distributed import from_first, wait_for_all
+from lseg_utils.memory import memory_advice
+from lseg_utils.pictures import save_picture, sheet
+from lseg_utils.progress import is_rank_zero, process_rank, progress_bar
+from lseg_utils.results import append_log, text_table, write_csv, write_json
+
+from ..checkpoints import git_state, read_checkpoint
+from ..lseg_module_zs import BACKGROUND, episode_labels
+from ..models import LSegNet
+from ..models.streaming import upsampled_max
+from ..training.options import block_options
+from .common import default_folder, derangement, predictor
+from .comparison import COLUMNS, comparison, extremes_sheets
+from .episode_log import Areas, EpisodeLog
+from .extremes import Extremes
+from .protocol import describe_precision
+from .report_page import write_report
 
 PICTURED = 5  # episodes in the report, of the best and of the worst
 

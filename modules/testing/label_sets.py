@@ -11,20 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from encoding_ext.comparison import comparison, extremes_sheets
-from encoding_ext.extremes import Extremes
-from encoding_ext.memory import memory_advice
 from encoding_ext.metrics import SegmentationMetric
-from encoding_ext.palettes import palette, save_palette_png, save_picture
-from encoding_ext.pictures import overlay_with_legend
-from encoding_ext.progress import is_rank_zero, progress_bar
-from encoding_ext.report_page import worst_confusions, write_report
-from encoding_ext.results import append_log, text_table, write_csv, write_json
+from encoding_ext.palettes import palette
 from encoding_ext.transforms import tensor_to_pixels
-from modules.checkpoints import git_state
-from modules.models import LSegNet
-from modules.protocol import describe_precision, describe_protocol
-from modules.testing import default_folder
+from lseg_utils.memory import memory_advice
+from lseg_utils.pictures import overlay_with_legend, save_palette_png, save_picture
+from lseg_utils.progress import is_rank_zero, progress_bar
+from lseg_utils.results import append_log, text_table, write_csv, write_json
+
+from ..checkpoints import git_state
+from ..models import LSegNet
+from .common import default_folder
+from .comparison import comparison, extremes_sheets
+from .extremes import Extremes
+from .protocol import describe_precision, describe_protocol
+from .report_page import worst_confusions, write_report
 
 PICTURED = 5  # images in the report, of the best and of the worst
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from encoding_ext.cli import Parser
 from encoding_ext.evaluator import TEST_SCALES, MultiScaleEvaluator
-from modules.models import LSegNet
-from modules.options import resolve_device
-from modules.testing import derangement, predictor, reduced_dtype, speed_up
+from lseg_utils.cli import Parser
+
+from ..device import reduced_dtype, resolve_device
+from ..models import LSegNet
+from .common import derangement, predictor, speed_up
 
 
 def add_protocol_options(parser: Parser) -> None:
@@ -78,7 +79,7 @@ def describe_protocol(options: argparse.Namespace, dataset: Any) -> str:
 
 def describe_precision(options: argparse.Namespace) -> str:
     """float32, bfloat16 or float16: what the convolutions and products were computed in."""
-    dtype = reduced_dtype(options, resolve_device(options.device)) or torch.float32
+    dtype = reduced_dtype(options.precision, resolve_device(options.device)) or torch.float32
     return str(dtype).removeprefix("torch.")
 
 

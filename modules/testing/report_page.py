@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from encoding_ext.files import write_aside
+from lseg_utils.files import write_aside
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #22252a; --paper: #fff; --line: #d6d9de; --soft: #6b7280; --bar: #2f6fb3; }

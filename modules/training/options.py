@@ -6,15 +6,14 @@ import argparse
 import shutil
 from pathlib import Path
 
-import torch
+from lseg_utils.cli import Parser
+from lseg_utils.errors import InputError
 
-from encoding_ext.cli import Parser
-from encoding_ext.errors import InputError
-from modules.models import BACKBONES
-from modules.models.lseg_net import MULTIPLE
-from modules.optimization import OPTIMIZERS, SCHEDULES, OptimizationConfig
+from ..choices import PRECISIONS
+from ..models.backbones import BACKBONES
+from ..models.lseg_net import MULTIPLE
+from .optimization import OPTIMIZERS, SCHEDULES, OptimizationConfig
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 NO_EFFECT = "accepted for old command lines; changes nothing, as in the official code"
 
 
@@ -128,51 +127,3 @@ def speed_problems(options: argparse.Namespace) -> list[str]:
     if options.compile and not any(map(shutil.which, ("g++", "c++", "clang++"))):
         return ["--compile needs a C++ compiler, and there is none here (apt-get install g++); or leave it out"]
     return []
-
-
-PRECISIONS = ("auto", "32", "bf16", "16", "bf16-mixed", "16-mixed", "32-true")
-LIGHTNING_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-
-
-def training_precision(precision: str, on_gpu: bool) -> str:
-    """Lightning's name. auto: bf16 on GPUs that have it, fp16 with a scaler on others, float32 on the CPU."""
-    if precision != "auto":
-        return LIGHTNING_PRECISION.get(precision, precision)
-    if not on_gpu:
-        return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-
-
-def allow_tf32(on_gpu: bool) -> None:
-    """Let products of float32 matrices use TF32 on a GPU; similarity and loss do not (``full_precision``).
-
-    The backward pass of a similarity does, like that of every other product: its context ended with the forward.
-    """
-    if on_gpu:
-        torch.set_float32_matmul_precision("high")
-
-
-def autocast_dtype(precision: str) -> torch.dtype | None:
-    """The reduced dtype of a test's forwards, None for float32."""
-    return {"bf16": torch.bfloat16, "16": torch.float16}.get(precision.removesuffix("-mixed"))
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device to use; auto takes CUDA, then MPS, then the CPU. ``InputError`` where there is none such."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        chosen = None
-    if chosen is None or chosen.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"device {device!r} is none to compute on here; use auto, cpu, cuda, cuda:1 or mps")
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device!r}, but PyTorch sees no CUDA GPU here; use cpu")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {device!r}, but there are {torch.cuda.device_count()} GPUs here")
-    if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device 'mps', but PyTorch sees no Apple GPU here; use cpu")
-    return chosen

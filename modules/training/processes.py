@@ -11,9 +11,9 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy
 
-from encoding_ext.cli import Parser
-from encoding_ext.distributed import end_because_of, from_first, launched, watch_others
-from encoding_ext.errors import InputError
+from lseg_utils.cli import Parser
+from lseg_utils.distributed import end_because_of, from_first, launched, watch_others
+from lseg_utils.errors import InputError
 
 
 def add_process_options(parser: Parser) -> None:

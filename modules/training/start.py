@@ -9,13 +9,14 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from encoding_ext.cli import Parser
-from encoding_ext.errors import InputError
-from modules.checkpoints import load_lseg
-from modules.models import LSegNet, build_lseg
-from modules.models.pretrained import RANDOM, load_pretrained
-from modules.options import block_options
-from modules.safe_load import read_torch_file, read_torchscript_weights
+from lseg_utils.cli import Parser
+from lseg_utils.errors import InputError
+
+from ..checkpoints import load_lseg
+from ..models import LSegNet, build_lseg
+from ..models.pretrained import RANDOM, load_pretrained
+from ..safe_load import read_torch_file, read_torchscript_weights
+from .options import block_options
 
 
 def add_start_options(parser: Parser) -> None:

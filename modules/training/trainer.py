@@ -16,22 +16,25 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from encoding_ext.cli import Parser
-from encoding_ext.errors import InputError
-from encoding_ext.files import unwritable
-from encoding_ext.memory import memory_advice
-from encoding_ext.progress import is_rank_zero
-from modules.checkpoints import read_checkpoint, save_file
-from modules.lseg_module import LSegModule
-from modules.models.precision import compile_parts
-from modules.options import REPOSITORY, add_speed_options, allow_tf32, speed_problems, training_precision
-from modules.processes import Together, add_process_options, process_counts, process_problems, strategy, uses_gpu
-from modules.safe_load import read_torch_file
-from modules.validation_pictures import ValidationPictures
+from lseg_utils.cli import Parser
+from lseg_utils.errors import InputError
+from lseg_utils.files import REPOSITORY, unwritable
+from lseg_utils.memory import memory_advice
+from lseg_utils.progress import is_rank_zero
+
+from ..checkpoints import read_checkpoint, save_file
+from ..device import allow_tf32, reduced_dtype
+from ..lseg_module import LSegModule
+from ..models.precision import compile_parts
+from ..safe_load import read_torch_file
+from .options import add_speed_options, speed_problems
+from .processes import Together, add_process_options, process_counts, process_problems, strategy, uses_gpu
+from .validation_pictures import ValidationPictures
 
 BEST = 3
 LESS_MEMORY = "give a smaller --batch_size (and a larger --accumulate_grad_batches), or --grad_checkpointing"
@@ -211,7 +214,7 @@ def build_trainer(options: argparse.Namespace, version: int, *callbacks: Callbac
         num_nodes=nodes,
         strategy=strategy(many),
         sync_batchnorm=many and on_gpu,
-        precision=training_precision(options.precision, on_gpu),
+        precision=lightning_precision(options.precision, on_gpu),
         benchmark=on_gpu,
         max_epochs=options.max_epochs,
         accumulate_grad_batches=options.accumulate_grad_batches,
@@ -252,3 +255,9 @@ def build_logger(options: argparse.Namespace, version: int) -> Logger | bool:
         name = f"{options.exp_name}_v{version}"
         return WandbLogger(name=name, id=name, save_dir=folder)
     return False
+
+
+def lightning_precision(precision: str, on_gpu: bool) -> str:
+    """Lightning's name of a training precision; auto: bf16 on GPUs that have it, fp16 with a scaler on others."""
+    dtype = reduced_dtype(precision, torch.device("cuda" if on_gpu else "cpu"))
+    return {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", None: "32-true"}[dtype]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from encoding_ext.cli import Parser
-from modules.options import (
+from lseg_utils.cli import Parser
+
+from .options import (
     add_compatibility_options,
     add_network_options,
     add_optimization_options,
     compatibility_problems,
     data_problems,
 )
-from modules.start import add_start_options, start_problems
-from modules.trainer import add_trainer_options, trainer_problems
+from .start import add_start_options, start_problems
+from .trainer import add_trainer_options, trainer_problems
 
 
 def add_training_options(parser: Parser, backbone: str, exp_name: str) -> None:

@@ -10,11 +10,12 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from encoding_ext.comparison import COLUMNS, WIDTH, comparison
 from encoding_ext.palettes import palette
-from encoding_ext.pictures import sheet
 from encoding_ext.transforms import tensor_to_pixels
-from modules.lseg_module import LSegModule
+from lseg_utils.pictures import sheet
+
+from ..lseg_module import LSegModule
+from ..testing.comparison import COLUMNS, WIDTH, comparison
 
 TAG = "validation"
 

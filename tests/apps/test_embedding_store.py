@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from encoding_ext.embedding_store import STORES, manifest
-from encoding_ext.errors import InputError
+from apps.predict.embedding_store import STORES, manifest
+from lseg_utils.errors import InputError
 
 
 def embedding(seed: int, height: int = 40, width: int = 70) -> np.ndarray:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from encoding_ext.errors import InputError
-from encoding_ext.projection import PCAFit, PixelPCA
+from apps.predict.projection import PCAFit, PixelPCA
+from lseg_utils.errors import InputError
 
 
 def cloud(count: int = 4000) -> torch.Tensor:

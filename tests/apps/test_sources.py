@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from encoding_ext.sources import find_sources
+from apps.predict.sources import find_sources
 
 
 def touch(folder: Path, *names: str) -> Path:

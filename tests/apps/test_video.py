@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoding_ext.errors import InputError
-from encoding_ext.video_reader import Camera, Frame, Timing, VideoError, VideoFile
-from encoding_ext.video_writer import WRITERS, write_gif, write_mp4
+from apps.predict.video_reader import Camera, Frame, Timing, VideoError, VideoFile
+from apps.predict.video_writer import WRITERS, write_gif, write_mp4
+from lseg_utils.errors import InputError
 
 av = pytest.importorskip("av")
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoding_ext.errors import InputError
-from modules.app import drawing, work
-from modules.app.inputs import parse_labels
-from modules.app.places import default_checkpoint, found_checkpoints, label_lists, miniature_folder, name_of
-from modules.app.work import SharedPredictor, Work, pixel_at
+from apps.web import drawing, work
+from apps.web.inputs import parse_labels
+from apps.web.places import default_checkpoint, found_checkpoints, label_lists, miniature_folder, name_of
+from apps.web.work import SharedPredictor, Work, pixel_at
+from lseg_utils.errors import InputError
 from predicting import picture, predictor
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 import data
 from ade_tree import image_path, make_tree, mask_path, truncate, write_pair
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*officially")
 

@@ -12,7 +12,7 @@ import pytest
 
 import data
 from data.episodes import FOLDS, class_ids, official_pairs, test_episodes
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "episodes.json").read_text())
 

@@ -13,7 +13,7 @@ import data
 import fewshot_trees as trees
 from ade_tree import truncate
 from data.loading import make_loader
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from data import get_labels
 from data.labels import LABEL_FILES, labels_from, read_label_file
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 
 
 def test_the_official_list_is_cut_as_the_official_code_cuts_it() -> None:

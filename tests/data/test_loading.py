@@ -10,7 +10,7 @@ import torch
 import data
 from ade_tree import image_path, make_tree, truncate
 from data.loading import EpochSampler, SeededDataset, make_loader
-from encoding_ext.errors import InputError, clean_message
+from lseg_utils.errors import InputError, clean_message
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*officially")
 

@@ -13,7 +13,7 @@ from ade_tree import image_path, make_tree, truncate
 from benchmarks.bench_data import PlainTraining, make_pictures
 from data.loading import SeededDataset
 from data.reading import EncodedImage, UnreadableInputError, check_values, read_image, read_mask
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*officially")
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from encoding_ext import MultiScaleEvaluator
-from encoding_ext.errors import InputError
 from encoding_ext.evaluator import LARGEST_BATCH
+from lseg_utils.errors import InputError
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)
 BASE, CROP, LABELS = 52, 48, 4

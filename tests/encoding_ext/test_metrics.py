@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from encoding_ext import EpisodeMetric, SegmentationMetric
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = REPOSITORY / "tests" / "golden" / "metrics.npz"

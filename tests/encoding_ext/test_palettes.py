@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoding_ext.palettes import ade20k_palette, palette, save_palette_png, save_picture
+from encoding_ext.palettes import ade20k_palette, palette
+from lseg_utils.pictures import save_palette_png, save_picture
 
 
 def test_ade20k_colours_are_the_official_ones():

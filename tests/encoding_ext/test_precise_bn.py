@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from encoding_ext.errors import InputError
 from encoding_ext.precise_bn import precise_batch_norm
+from lseg_utils.errors import InputError
 
 
 class Net(nn.Module):

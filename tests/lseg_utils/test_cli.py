@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from encoding_ext.cli import Parser, normalise_flags
+from lseg_utils.cli import Parser, normalise_flags
 
 
 def test_dashes_inside_flags_become_underscores() -> None:

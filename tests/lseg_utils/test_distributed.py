@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from encoding_ext.distributed import from_first, join_group, sum_over_processes
-from encoding_ext.errors import InputError
+from lseg_utils.distributed import from_first, join_group, sum_over_processes
+from lseg_utils.errors import InputError
 
 
 def test_alone_there_is_no_group(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from encoding_ext import download as module
-from encoding_ext.download import download, part_of
-from encoding_ext.errors import InputError
 from local_server import Site, serve
+from lseg_utils import download as module
+from lseg_utils.download import download, part_of
+from lseg_utils.errors import InputError
 
 CONTENT = bytes(range(256)) * 4000
 SHA1 = hashlib.sha1(CONTENT).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from encoding_ext.errors import InputError, clean_message, message_for_user, raise_all, run_script
+from lseg_utils.errors import InputError, clean_message, message_for_user, raise_all, run_script
 
 
 def failing(text: str) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from encoding_ext.errors import InputError
-from encoding_ext.files import check_free_space, sha1_of, unwritable, write_aside
+from lseg_utils.errors import InputError
+from lseg_utils.files import check_free_space, sha1_of, unwritable, write_aside
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -52,7 +52,7 @@ def test_a_killed_writer_leaves_the_old_file_and_the_next_one_clears_up(tmp_path
     target.write_text("old")
     program = f"""
 import os, signal
-from encoding_ext.files import write_aside
+from lseg_utils.files import write_aside
 with write_aside({str(target)!r}) as aside:
     aside.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

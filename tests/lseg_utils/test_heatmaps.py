@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from encoding_ext.heatmaps import MARK, NO_VALUE, HeatScale, heat_colours, heat_map
-from encoding_ext.named_maps import named_map, thickest_place
+from lseg_utils.heatmaps import MARK, NO_VALUE, HeatScale, heat_colours, heat_map
+from lseg_utils.named_maps import named_map, thickest_place
 
 BLACK_TO_RED = HeatScale(0, 10, ((0, 0, 0), (200, 0, 0)), ticks=(0, 10))
 COLOURS = np.array([[200, 0, 0], [0, 200, 0]], np.uint8)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from encoding_ext.errors import InputError
-from encoding_ext.image_input import decode_rgb, read_rgb, to_pixels
+from lseg_utils.errors import InputError
+from lseg_utils.image_input import decode_rgb, read_rgb, to_pixels
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 

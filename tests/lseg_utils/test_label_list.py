@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from encoding_ext.label_list import split_labels
+from lseg_utils.label_list import split_labels
 
 
 def test_commas_and_lines_separate_and_blanks_do_not_count() -> None:

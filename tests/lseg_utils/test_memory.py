@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from encoding_ext.errors import InputError
-from encoding_ext.memory import free_bytes, memory_advice
+from lseg_utils.errors import InputError
+from lseg_utils.memory import free_bytes, memory_advice
 
 
 def test_free_memory_is_a_plausible_number():

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from encoding_ext.errors import InputError
-from encoding_ext.unpack import missing_members, unpack
+from lseg_utils.errors import InputError
+from lseg_utils.unpack import missing_members, unpack
 
 GOOD = {"world/a.txt": "a", "world/sub/b.txt": "bb"}
 

@@ -15,9 +15,9 @@ from scripts import REPOSITORY, environment
 SCRIPT = """
 import os, sys, time
 import torch, torch.distributed as dist
-from encoding_ext import watch
-from encoding_ext.distributed import join_group, run_distributed, watch_others
-from encoding_ext.errors import InputError
+from lseg_utils import watch
+from lseg_utils.distributed import join_group, run_distributed, watch_others
+from lseg_utils.errors import InputError
 
 watch.BEAT, watch.SILENCE = 0.5, 5.0
 

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 import data
-import prepare_miniature
-from data import miniature_world
-from data.miniature_clip import (
+from lseg_utils.errors import InputError
+from miniature import prepare as prepare_miniature
+from miniature import world as miniature_world
+from miniature.clip import (
     CONTEXT_LENGTH,
     SYNONYM_PROBABILITY,
     Captions,
@@ -27,10 +28,9 @@ from data.miniature_clip import (
     make_clip,
     train_clip,
 )
-from data.miniature_drawing import Placement, coverage, draw_scene
-from data.miniature_names import COLOURS, LABELS, SEEN, SHAPES, SYNONYMS, TEXTURES, UNSEEN, with_synonyms
-from data.miniature_world import make_world
-from encoding_ext.errors import InputError
+from miniature.drawing import Placement, coverage, draw_scene
+from miniature.names import COLOURS, LABELS, SEEN, SHAPES, SYNONYMS, TEXTURES, UNSEEN, with_synonyms
+from miniature.world import make_world
 
 TINY_CLIP = ClipSettings(seed=0, steps=2, renderings=2)
 
@@ -120,7 +120,7 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     precious = tmp_path / "miniature" / "thesis.txt"
     precious.parent.mkdir()
     precious.write_text("all of it")
-    with pytest.raises(InputError, match="was not made by prepare_miniature.py"):
+    with pytest.raises(InputError, match="was not made by miniature.prepare"):
         make_world(tmp_path, seed=0, training=1, validation=1)
     assert precious.read_text() == "all of it"
 
@@ -198,9 +198,9 @@ def test_groups(root: Path) -> None:
 
 
 def test_without_a_world_the_message_tells_the_command(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"no finished world.*python prepare_miniature.py --data_path {tmp_path}"):
+    with pytest.raises(InputError, match=f"no finished world.*python -m miniature.prepare --data_path {tmp_path}"):
         data.get_dataset("miniature", root=tmp_path)
-    assert "prepare_miniature.py" in data.problems("miniature", tmp_path)[0]
+    assert "miniature.prepare" in data.problems("miniature", tmp_path)[0]
 
 
 # -------------------------------------------------------------------------------------------------------- the CLIP

@@ -12,10 +12,10 @@ from PIL import Image
 
 import data
 from data.episodes import FOLDS
-from data.miniature_drawing import COLOUR_RGB
-from data.miniature_names import COLOURS, SHAPES, TEXTURES
-from data.miniature_zs import ZS_LABELS, make_fewshot_world
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
+from miniature.dataset_zs import ZS_LABELS, make_fewshot_world
+from miniature.drawing import COLOUR_RGB
+from miniature.names import COLOURS, SHAPES, TEXTURES
 
 TRAINING, TEST = 4, 2
 
@@ -103,16 +103,16 @@ def test_the_world_is_a_function_of_its_seed_and_made_once(tmp_path: Path) -> No
 
 def test_somebody_else_s_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "miniature_zs").mkdir()
-    with pytest.raises(InputError, match="was not made by prepare_miniature.py"):
+    with pytest.raises(InputError, match="was not made by miniature.prepare"):
         make_fewshot_world(tmp_path, seed=0, training=1, test=1)
-    with pytest.raises(InputError, match="no finished world in .*miniature_zs. To mend it: run `python prepare_min"):
+    with pytest.raises(InputError, match="no finished world in .*miniature_zs. To mend it: run `python -m miniature"):
         data.get_labels("miniature_zs", root=tmp_path)
 
 
 def test_no_world_says_what_makes_it(tmp_path: Path) -> None:
     (problem,) = data.problems("miniature_zs", tmp_path, ("test",))
     assert f"in {tmp_path}, which holds nothing, there is no folder miniature_zs/red_circle" in problem
-    assert f"run `python prepare_miniature.py --data_path {tmp_path}`" in problem
+    assert f"run `python -m miniature.prepare --data_path {tmp_path}`" in problem
     with pytest.raises(InputError) as caught:
         dataset(tmp_path, "test")
     assert str(caught.value) == problem

@@ -1,4 +1,4 @@
-"""report_miniature.py on a tiny world, a random network and results as test_lseg.py writes them."""
+"""miniature.report on a tiny world, a random network and results as test_lseg.py writes them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from data.miniature_names import COLOURS, LABELS, SEEN, SHAPES, UNSEEN, with_synonyms
-from data.miniature_pictures import WELL_VISIBLE, choose_images, choose_rich_image, label_colours, starred
-from data.miniature_results import composition_ious
-from data.miniature_world import make_world
+from miniature.names import COLOURS, LABELS, SEEN, SHAPES, UNSEEN, with_synonyms
+from miniature.pictures import WELL_VISIBLE, choose_images, choose_rich_image, label_colours, starred
+from miniature.report import main
+from miniature.results import composition_ious
+from miniature.world import make_world
 from modules.checkpoints import metadata_of, save_file, to_official
 from modules.models import build_lseg
-from report_miniature import main
 from scripts import run
 
 PICTURES = {"sheet.png", "relabel.png", "iou_map.png", "cosine.png"}
@@ -99,7 +99,7 @@ def test_controls_get_rows_where_they_were_run(made):
 
 
 def test_all_that_is_missing_is_named_with_the_command_that_makes_it(tmp_path):
-    output = run("report_miniature.py", "--folder", tmp_path, "--seed", 3, "--short", cwd=tmp_path, code=2)
+    output = run("miniature.report", "--folder", tmp_path, "--seed", 3, "--short", cwd=tmp_path, code=2)
     for path in ("labels/results.json", "synonyms/results.json", "last.ckpt", "datasets_seed3_short"):
         assert path in output
     assert f"bash quickstart.sh --seed 3 --short --folder {tmp_path}" in output and "Traceback" not in output

@@ -13,7 +13,7 @@ import torch
 import torchvision
 
 from checkpoint_files import CALLBACK_CLASS, official_file, official_weights
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 from modules.checkpoints import (
     CheckpointFile,
     export_plain,

@@ -16,7 +16,7 @@ from modules.checkpoints import to_official
 from modules.lseg_module import LSegModule
 from modules.lseg_module_zs import LSegModuleZS
 from modules.models.upsampling import upsample_x2
-from modules.optimization import OptimizationConfig
+from modules.training.optimization import OptimizationConfig
 from reference import GOLDEN, assert_golden, golden_image
 
 FIVE = ["dog", "grass", "sky", "a red car", "other"]

@@ -9,7 +9,7 @@ import torch
 
 from modules.lseg_module import LSegModule
 from modules.lseg_module_zs import LSegModuleZS, episode_labels
-from modules.optimization import OptimizationConfig
+from modules.training.optimization import OptimizationConfig
 from tiny import LABELS, pictures, tiny_net
 
 pytestmark = pytest.mark.usefixtures("one_thread")

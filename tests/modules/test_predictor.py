@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from checkpoint_files import official_file
 from encoding_ext import MultiScaleEvaluator
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 from modules.inference import scores as streamed
 from modules.predictor import MODES, LSegPredictor, Segmentation
 from predicting import normalised, picture, predictor, undecided

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from checkpoint_files import Attack, attack, official_content, official_file
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 from modules.checkpoints import load_lseg
 from modules.safe_load import HARMLESS, read_torch_file
 from tiny import pictures, tiny_net

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from checkpoint_files import attack, official_file
-from encoding_ext.errors import InputError
-from encoding_ext.files import sha256_of
+from lseg_utils.errors import InputError
+from lseg_utils.files import sha256_of
 from modules import identify, released, zoo
 from modules.checkpoints import metadata_of, save_file, to_official
 from modules.models import BACKBONES

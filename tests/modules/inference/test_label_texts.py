@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 from modules.inference.clip_templates import IMAGENET_TEMPLATES
 from predicting import picture, predictor, undecided
 

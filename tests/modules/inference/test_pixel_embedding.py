@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from encoding_ext.errors import InputError
+from lseg_utils.errors import InputError
 from modules.inference import pixel_embedding
 from modules.predictor import VARIANTS, LSegPredictor
 from predicting import normalised, picture, predictor, undecided

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoding_ext.errors import InputError
 from encoding_ext.palettes import palette
+from lseg_utils.errors import InputError
 from modules.predictor import Segmentation
 
 MASK = np.array([[2, 2, 0], [2, 2, 2]])

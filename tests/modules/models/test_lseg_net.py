@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from modules.models import BACKBONES, build_lseg
 from modules.models.image_encoders import resize_position_embedding
-from modules.optimization import OptimizationConfig, build_optimizer
+from modules.training.optimization import OptimizationConfig, build_optimizer
 from tiny import LABELS, TINY, TOWER, pictures, tiny_net
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from modules.models import build_lseg, pretrained
 from modules.models.pretrained import RANDOM, load_pretrained
-from modules.start import read_weights
+from modules.training.start import read_weights
 from tiny import LABELS, TOWER, pictures, tiny_clip, tiny_net
 
 pytestmark = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from encoding_ext.episode_log import EpisodeLog
+from modules.testing.episode_log import EpisodeLog
 
 AREAS = [[1, 2], [3, 4]]
 

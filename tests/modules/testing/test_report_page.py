@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from encoding_ext.comparison import comparison, extremes_sheets
-from encoding_ext.extremes import Extremes
-from encoding_ext.report_page import worst_confusions, write_report
+from modules.testing.comparison import comparison, extremes_sheets
+from modules.testing.extremes import Extremes
+from modules.testing.report_page import worst_confusions, write_report
 
 COLOURS = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
 

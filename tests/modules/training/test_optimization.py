@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from modules.optimization import OptimizationConfig, build_optimizer
+from modules.training.optimization import OptimizationConfig, build_optimizer
 from tiny import TINY, tiny_net
 
 pytestmark = pytest.mark.usefixtures("one_thread")

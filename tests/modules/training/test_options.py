@@ -10,24 +10,23 @@ import torch
 
 import test_lseg as test_script
 import train_lseg as train_script
-from encoding_ext.errors import InputError
-from modules.options import (
+from lseg_utils.errors import InputError
+from modules.device import reduced_dtype, resolve_device
+from modules.training.options import (
     Parser,
     add_data_options,
-    autocast_dtype,
     block_options,
     compatibility_problems,
     data_problems,
     optimization_config,
-    resolve_device,
-    training_precision,
 )
+from modules.training.trainer import lightning_precision
 
 NO_EFFECT = (
     "--widehead --widehead_hr --no-scaleinv --module lseg --model encnet --no-batchnorm --use_relabeled "
     "--aux-weight 0.2 --se-weight 0.2"
 )
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def parse_train(line: str = ""):
@@ -228,14 +227,14 @@ def test_what_is_no_device_to_compute_on(device):
         resolve_device(device)
 
 
-def test_training_precision(monkeypatch):
-    assert training_precision("auto", on_gpu=False) == "32-true"
-    assert training_precision("32", on_gpu=True) == "32-true"
-    assert training_precision("bf16", on_gpu=True) == training_precision("bf16-mixed", on_gpu=False) == "bf16-mixed"
-    assert training_precision("16", on_gpu=True) == "16-mixed"
+def test_lightning_precision(monkeypatch):
+    assert lightning_precision("auto", on_gpu=False) == "32-true"
+    assert lightning_precision("32", on_gpu=True) == "32-true"
+    assert lightning_precision("bf16", on_gpu=True) == lightning_precision("bf16-mixed", on_gpu=False) == "bf16-mixed"
+    assert lightning_precision("16", on_gpu=True) == "16-mixed"
     for has_bf16, expected in ((True, "bf16-mixed"), (False, "16-mixed")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has_bf16, **_: has)
-        assert training_precision("auto", on_gpu=True) == expected
+        assert lightning_precision("auto", on_gpu=True) == expected
 
 
 @pytest.mark.parametrize(
@@ -243,5 +242,5 @@ def test_training_precision(monkeypatch):
     [("auto", None), ("32", None), ("32-true", None), ("bf16", torch.bfloat16), ("bf16-mixed", torch.bfloat16),
      ("16", torch.float16), ("16-mixed", torch.float16)],
 )  # fmt: skip
-def test_test_precision(precision, dtype):
-    assert autocast_dtype(precision) is dtype
+def test_precision_on_the_cpu(precision, dtype):
+    assert reduced_dtype(precision, torch.device("cpu")) is dtype

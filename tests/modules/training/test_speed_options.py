@@ -13,13 +13,13 @@ import test_lseg as test_script
 import test_lseg_zs as zero_shot_script
 import train_lseg as train_script
 import train_lseg_zs as zero_shot_train_script
-from encoding_ext.errors import InputError
-from modules import options as option_file
-from modules import trainer
+from lseg_utils.errors import InputError
 from modules.lseg_module import LSegModule
-from modules.options import speed_problems
-from modules.protocol import describe_precision, describe_protocol, scales_and_flip
-from modules.testing import predictor, speed_up
+from modules.testing.common import predictor, speed_up
+from modules.testing.protocol import describe_precision, describe_protocol, scales_and_flip
+from modules.training import options as option_file
+from modules.training import trainer
+from modules.training.options import speed_problems
 from tiny import LABELS, pictures, tiny_net
 
 CPU = torch.device("cpu")

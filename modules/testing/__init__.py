@@ -1,0 +1,1 @@
+"""A test: label sets, episodes, the protocol, the results and their report."""

@@ -1,0 +1,1 @@
+"""What the shell scripts share, and the recipes for clusters."""
