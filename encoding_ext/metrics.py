@@ -57,14 +57,14 @@ class SegmentationMetric:
         if logits_or_labels.is_floating_point():
             if logits_or_labels.dim() < 3 or logits_or_labels.shape[-3] != self.num_classes:
                 raise ValueError(
-                    f"logits of shape {tuple(logits_or_labels.shape)} have not {self.num_classes} label maps: "
-                    f"build SegmentationMetric with as many classes as the network has labels"
+                    f"expected {self.num_classes} label maps, got logits of shape {tuple(logits_or_labels.shape)}: "
+                    "build SegmentationMetric with as many classes as the network has labels"
                 )
             labels = logits_or_labels.argmax(dim=-3)
         if labels.shape != target.shape:
             raise ValueError(
                 f"the prediction covers {tuple(labels.shape)}, the target {tuple(target.shape)}: "
-                f"resize the prediction to the target's size before the update"
+                "resize the prediction to the target's size before the update"
             )
         return labels
 
@@ -107,78 +107,77 @@ class SegmentationMetric:
 class EpisodeMetric:
     """mIoU and FB-IoU of zero- or few-shot episodes: one class per image, background 0 and foreground 1.
 
-    Areas are summed per class over the run. mIoU: the IoU of the foreground, averaged over ``class_ids``, where a
-    class without an episode counts 0. FB-IoU: the IoU of all background and of all foreground, averaged. An empty
-    union counts as one pixel (protocol of HSNet).
+    Areas are summed per class over the whole run. mIoU is the IoU of the foreground averaged over ``class_ids``, where
+    a class without an episode counts 0. FB-IoU is the average of two IoUs: that of all background and that of all
+    foreground. An empty union counts as one pixel (HSNet protocol).
     """
 
     def __init__(self, class_ids: Iterable[int]) -> None:
         self.class_ids = tuple(class_ids)
         self._row = {class_id: row for row, class_id in enumerate(self.class_ids)}
-        # (class, background/foreground), in pixels
-        self._intersection = torch.zeros(len(self.class_ids), 2, dtype=torch.int64)
-        self._union = torch.zeros(len(self.class_ids), 2, dtype=torch.int64)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every episode seen."""
+        # (class, [intersection, union], [background, foreground]), in pixels
+        self._areas = torch.zeros(len(self.class_ids), 2, 2, dtype=torch.int64)
 
     def update(
         self,
-        prediction: Tensor,
         target: Tensor,
+        prediction: Tensor,
         class_id: Tensor,
         ignore: Tensor | None = None,
         weight: Tensor | int = 1,
     ) -> None:
         """Count one batch of episodes.
 
-        ``prediction``, ``target``: (B, H, W), 0 or 1 (any dtype). ``class_id``: (B,), from ``class_ids``.
+        ``target``, ``prediction``: (B, H, W), 0 or 1 (any dtype). ``class_id``: (B,), from ``class_ids``.
         ``ignore``: (B, H, W), pixels that are not 0 count neither in truth nor in prediction. ``weight``: how often
         each episode counts, an integer or (B,), for runs that repeat an image. Raises ``InputError`` for a class
-        that is not of this run and for values other than 0 and 1.
+        that does not belong to this run and for values other than 0 and 1.
         """
-        self.add(episode_areas(prediction, target, ignore), class_id, weight)
+        self.add(episode_areas(target, prediction, ignore), class_id, weight)
 
     def add(self, areas: Tensor, class_id: Tensor, weight: Tensor | int = 1) -> None:
-        """Count episodes whose ``episode_areas`` (B, 2, 2) are known already."""
-        rows = self._rows(class_id)
+        """Count episodes whose ``episode_areas`` (B, 2, 2) are already known."""
+        wanted = class_id.tolist()
+        unknown = sorted(set(wanted) - set(self.class_ids))
+        if unknown:
+            raise InputError(f"class {unknown} is not among the classes of this run: {list(self.class_ids)}")
+        rows = torch.tensor([self._row[value] for value in wanted], dtype=torch.int64)
         weights = torch.as_tensor(weight, dtype=torch.int64, device="cpu").expand(len(rows))
-        weighted = areas.cpu() * weights[:, None, None]
-        self._intersection.index_add_(0, rows, weighted[:, 0])
-        self._union.index_add_(0, rows, weighted[:, 1])
+        self._areas.index_add_(0, rows, areas.cpu() * weights[:, None, None])
 
     def all_reduce(self) -> EpisodeMetric:
         """Replace the areas by their sum over all processes (once, at the end, in every process); returns self."""
-        self._intersection, self._union = map(sum_over_processes, (self._intersection, self._union))
+        self._areas = sum_over_processes(self._areas)
         return self
 
-    def _rows(self, class_id: Tensor) -> Tensor:
-        wanted = [int(value) for value in class_id]
-        strangers = sorted({value for value in wanted if value not in self._row})
-        if strangers:
-            raise InputError(f"class {strangers} is not among the classes of this run: {list(self.class_ids)}")
-        return torch.tensor([self._row[value] for value in wanted], dtype=torch.int64)
-
     def get(self) -> tuple[float, float]:
-        """(mIoU, FB-IoU) of everything counted so far, both in percent."""
-        totals = self._intersection.sum(dim=0).double() / self._union.sum(dim=0).clamp(min=1)
-        return float(self.per_class_iou().mean()), float(totals.mean()) * 100
+        """(mIoU, FB-IoU) of everything counted so far, both 0..1."""
+        intersection, union = self._areas.sum(dim=0)
+        return float(self.per_class_iou().mean()), float((intersection.double() / union.clamp(min=1)).mean())
 
     def per_class_iou(self) -> np.ndarray:
-        """The foreground IoU of each class in the order of ``class_ids``, float64, in percent."""
-        return (self._intersection[:, 1].double() / self._union[:, 1].clamp(min=1)).numpy() * 100
+        """The foreground IoU of each class, 0..1, in the order of ``class_ids``, float64."""
+        intersection, union = self._areas[:, :, 1].unbind(dim=1)
+        return (intersection.double() / union.clamp(min=1)).numpy()
 
 
-def episode_areas(prediction: Tensor, target: Tensor, ignore: Tensor | None = None) -> Tensor:
+def episode_areas(target: Tensor, prediction: Tensor, ignore: Tensor | None = None) -> Tensor:
     """Areas of each episode in pixels: int64 (B, 2, 2) as [intersection, union] by [background, foreground].
 
-    Arguments as of :meth:`EpisodeMetric.update`.
+    Takes the arguments of :meth:`EpisodeMetric.update`.
     """
     counted = torch.ones_like(target, dtype=torch.bool) if ignore is None else ignore == 0
-    for name, mask in (("prediction", prediction), ("target", target)):
+    for name, mask in (("target", target), ("prediction", prediction)):
         if not ((mask == 0) | (mask == 1))[counted].all():
-            raise InputError(f"the {name} of an episode holds values other than 0 and 1: ignore or convert them")
+            raise InputError(f"the {name} of an episode contains values other than 0 and 1: ignore or convert them")
     sides = []
     for side in (0, 1):
-        found, there = (prediction == side) & counted, (target == side) & counted
-        sides.append(torch.stack([mask.sum(dim=(1, 2)) for mask in (found & there, found | there)], dim=1))
+        there, found = (target == side) & counted, (prediction == side) & counted
+        sides.append(torch.stack([mask.sum(dim=(1, 2)) for mask in (there & found, there | found)], dim=1))
     return torch.stack(sides, dim=2)  # (B, [intersection, union], [background, foreground])
 
 
@@ -187,6 +186,6 @@ def _check_range(what: str, labels: Tensor, num_classes: int) -> None:
     if wrong.numel():
         values = wrong.unique().tolist()
         raise InputError(
-            f"the {what} holds the label {values[0] if len(values) == 1 else values[:10]}, but there are {num_classes} "
+            f"the {what} contains the label {values[0] if len(values) == 1 else values[:10]}, but there are {num_classes} "
             f"classes (0..{num_classes - 1}): check the label list against the masks"
         )

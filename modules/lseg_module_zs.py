@@ -75,7 +75,7 @@ class LSegModuleZS(LSegModule):
         """Counts a batch of episodes; returns the predicted labels (B, H, W)."""
         logits, mask = self.net.half_logits(batch["image"], self.labels_of(batch)), batch["mask"]
         predicted = upsampled_max(logits)[1]
-        self.metric.update(predicted, mask, batch["class_id"], ignore=mask < 0, weight=batch["weight"])
+        self.metric.update(mask, predicted, batch["class_id"], ignore=mask < 0, weight=batch["weight"])
         self.log("val_loss", self.loss(logits, mask), sync_dist=True, batch_size=len(mask))
         return predicted
 
@@ -85,10 +85,7 @@ class LSegModuleZS(LSegModule):
 
     def on_validation_epoch_end(self) -> None:
         miou, fb_iou = self.metric.all_reduce().get()
-        self.log_dict({"val_miou_epoch": miou / 100, "val_fb_iou_epoch": fb_iou / 100}, prog_bar=True)
-
-    def on_validation_epoch_start(self) -> None:
-        self.metric = EpisodeMetric(self.metric.class_ids)
+        self.log_dict({"val_miou_epoch": miou, "val_fb_iou_epoch": fb_iou}, prog_bar=True)
 
     def extra_metadata(self) -> dict[str, Any]:
         return {"zero_shot": self.selection}

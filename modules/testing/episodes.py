@@ -74,7 +74,7 @@ class EpisodeTest:
             log.add(episodes.items())
             self._count(episodes)
             bar.update(len(episodes))
-            bar.set_postfix_str("mIoU {:.2f} FB-IoU {:.2f}".format(*self.metric.get()))
+            bar.set_postfix_str("mIoU {:.2f} FB-IoU {:.2f}".format(*(100 * value for value in self.metric.get())))
         bar.close()
         self.metric.all_reduce()
         if is_rank_zero():
@@ -88,7 +88,7 @@ class EpisodeTest:
         """This process's share of ``todo``: index -> areas, batch by batch."""
         for batch in self.loader(todo) if todo else ():
             predicted, mask = self._predicted(batch["image"], batch["class_id"]), batch["mask"]
-            areas = episode_areas(predicted, mask, ignore=mask < 0)
+            areas = episode_areas(mask, predicted, ignore=mask < 0)
             yield dict(zip(batch["episode"].tolist(), areas.tolist(), strict=True))
 
     def _predicted(self, images: Tensor, class_ids: Tensor) -> Tensor:
@@ -109,9 +109,9 @@ class EpisodeTest:
 
     def _report(self, extremes: Extremes) -> None:
         """The table on the screen, results.json, per_class_iou.csv, report.html, a log line. Figures in percent."""
-        options, (miou, fb_iou) = self.options, self.metric.get()
+        options, (miou, fb_iou) = self.options, (100 * value for value in self.metric.get())
         ious = zip(self.metric.class_ids, self.metric.per_class_iou().tolist(), strict=True)
-        rows = [(class_id, self.dataset.labels[class_id], iou) for class_id, iou in ious]
+        rows = [(class_id, self.dataset.labels[class_id], 100 * iou) for class_id, iou in ious]
         print(text_table(("class", "label", "IoU %"), rows))
         print(f"mIoU: {miou:.2f} %\nFB-IoU: {fb_iou:.2f} %")
         result = {

@@ -69,9 +69,9 @@ def test_merging_is_counting_all_in_one():
 
 
 def test_labels_outside_the_list_are_named():
-    with pytest.raises(InputError, match=r"target holds the label 7, but there are 3 classes"):
+    with pytest.raises(InputError, match=r"target contains the label 7, but there are 3 classes"):
         SegmentationMetric(3).update(torch.tensor([[0, 7]]), torch.tensor([[0, 0]]))
-    with pytest.raises(InputError, match=r"prediction holds the label \[3, 4\]"):
+    with pytest.raises(InputError, match=r"prediction contains the label \[3, 4\]"):
         SegmentationMetric(3).update(torch.tensor([[0, 1]]), torch.tensor([[3, 4]]))
 
 
@@ -133,16 +133,18 @@ CLASS = torch.tensor([5, 5, 8])
 
 def test_episodes_by_hand():
     metric = EpisodeMetric([5, 8])
-    metric.update(PREDICTION, TARGET, CLASS)
+    metric.update(TARGET, PREDICTION, CLASS)
     # class 5: foreground 1 of 2 and 1 of 2; class 8: 1 of 1. Background: 2 of 3, 2 of 3, 3 of 3.
-    assert metric.per_class_iou() == pytest.approx(np.array([50.0, 100.0]))
-    assert metric.get() == pytest.approx((75.0, (3 / 5 + 7 / 9) / 2 * 100))
+    assert metric.per_class_iou() == pytest.approx(np.array([0.5, 1.0]))
+    assert metric.get() == pytest.approx((0.75, (3 / 5 + 7 / 9) / 2))
 
 
-def test_a_class_without_an_episode_counts_zero():
+def test_a_class_without_an_episode_counts_zero_and_reset_forgets_all():
     metric = EpisodeMetric([5, 6, 8])
-    metric.update(PREDICTION, TARGET, CLASS)
-    assert metric.get()[0] == pytest.approx(50.0)
+    metric.update(TARGET, PREDICTION, CLASS)
+    assert metric.get()[0] == pytest.approx(0.5)
+    metric.reset()
+    assert metric.get() == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
@@ -152,27 +154,27 @@ def test_ignored_pixels_count_on_neither_side(dtype):
     target = TARGET.clone()
     target[0, 0, 1] = 255  # Pascal masks say 255 where a pixel is ignored
     metric = EpisodeMetric([5, 8])
-    metric.update(PREDICTION, target, CLASS, ignore=ignore.to(dtype))
-    assert metric.get() == pytest.approx((100.0, 100.0))
+    metric.update(target, PREDICTION, CLASS, ignore=ignore.to(dtype))
+    assert metric.get() == pytest.approx((1.0, 1.0))
 
 
 def test_an_episode_of_weight_three_is_three_episodes():
     weighted, repeated, single = (EpisodeMetric([5]) for _ in range(3))
     prediction = torch.tensor([[[1, 1, 1, 0]], [[1, 0, 0, 0]]])
     target = torch.tensor([[[1, 0, 0, 0]], [[1, 0, 0, 0]]])
-    weighted.update(prediction, target, CLASS[:2], weight=torch.tensor([3, 1]))
+    weighted.update(target, prediction, CLASS[:2], weight=torch.tensor([3, 1]))
     order = [0, 0, 0, 1]
-    repeated.update(prediction[order], target[order], CLASS[[0] * 4])
-    single.update(prediction, target, CLASS[:2])
-    assert weighted.per_class_iou() == pytest.approx(np.array([4 / 10 * 100]))  # 3 times 1 of 3, once 1 of 1
+    repeated.update(target[order], prediction[order], CLASS[[0] * 4])
+    single.update(target, prediction, CLASS[:2])
+    assert weighted.per_class_iou() == pytest.approx(np.array([4 / 10]))  # 3 times 1 of 3, once 1 of 1
     assert weighted.get() == repeated.get() != single.get()
 
 
 def test_foreign_classes_and_values_are_named():
     with pytest.raises(InputError, match=r"\[8\].*\[5, 6\]"):
-        EpisodeMetric([5, 6]).update(PREDICTION, TARGET, CLASS)
+        EpisodeMetric([5, 6]).update(TARGET, PREDICTION, CLASS)
     with pytest.raises(InputError, match="prediction.*0 and 1"):
-        EpisodeMetric([5, 8]).update(PREDICTION * 2, TARGET, CLASS)
+        EpisodeMetric([5, 8]).update(TARGET, PREDICTION * 2, CLASS)
 
 
 @pytest.mark.parametrize("batch", [1, 6])
@@ -181,6 +183,7 @@ def test_golden_episodes(batch):
     parts = [torch.from_numpy(golden[f"zs_{name}"]).split(batch) for name in ("pred", "target", "class", "ignore")]
     metric = EpisodeMetric(range(5, 10))
     for prediction, target, class_id, ignore in zip(*parts):
-        metric.update(prediction, target, class_id, ignore=ignore)
+        metric.update(target, prediction, class_id, ignore=ignore)
     # the official code divides in float32
-    assert metric.get() == pytest.approx((float(golden["zs_miou"]), float(golden["zs_fb_iou"])), rel=1e-6)
+    percent = [100 * value for value in metric.get()]
+    assert percent == pytest.approx([float(golden["zs_miou"]), float(golden["zs_fb_iou"])], rel=1e-6)
