@@ -185,7 +185,8 @@ def _check_range(what: str, labels: Tensor, num_classes: int) -> None:
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if wrong.numel():
         values = wrong.unique().tolist()
+        shown = values[0] if len(values) == 1 else values[:10]
         raise InputError(
-            f"the {what} contains the label {values[0] if len(values) == 1 else values[:10]}, but there are {num_classes} "
-            f"classes (0..{num_classes - 1}): check the label list against the masks"
+            f"the {what} contains the label {shown}, but there are {num_classes} classes "
+            f"(0..{num_classes - 1}): check the label list against the masks"
         )
