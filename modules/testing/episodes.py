@@ -71,7 +71,7 @@ class EpisodeTest:
         todo = [index for index in range(len(self.dataset)) if index not in finished]
         bar = progress_bar(total=len(todo), desc=f"{self.options.dataset} fold {self.options.fold}", unit="image")
         for episodes in self._segment(todo):
-            log.add(episodes.items())
+            log.add(episodes)
             self._count(episodes)
             bar.update(len(episodes))
             bar.set_postfix_str("mIoU {:.2f} FB-IoU {:.2f}".format(*(100 * value for value in self.metric.get())))
