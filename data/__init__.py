@@ -1,4 +1,7 @@
-"""Datasets by name: how to get one, what its labels are, and what is wrong with it on disk."""
+"""Datasets by name: how to get one, what its labels are, and what is wrong with it on disk.
+
+Importing this package, and asking it for names, labels or problems, imports neither torch nor OpenCV.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,17 @@ import os
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-from torch import Tensor
-
-from data.base import PROBLEMS_SHOWN, FolderSegmentationDataset
 from data.episodes import test_episodes
-from data.fewshot import FewShotDataset
 from lseg_utils.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from data.base import FolderSegmentationDataset
+    from data.fewshot import FewShotDataset
 
 DEFAULT_ROOT = Path(__file__).resolve().parents[2] / "datasets"
 FEWSHOT_ROOT = Path(__file__).resolve().parent / "Dataset_HSN"
@@ -44,6 +49,14 @@ __all__ = [
 ]
 
 
+def __getattr__(name: str) -> Any:
+    """The two base classes, imported at first use."""
+    modules = {"FolderSegmentationDataset": "data.base", "FewShotDataset": "data.fewshot"}
+    if name not in modules:
+        raise AttributeError(f"module 'data' has no attribute {name!r}")
+    return getattr(import_module(modules[name]), name)
+
+
 def get_available_datasets() -> tuple[str, ...]:
     """The names that the functions of this package take."""
     return tuple(_DATASETS)
@@ -65,17 +78,18 @@ def get_dataset(
     nshot: int | None = None,
     held_out: int | Sequence[int] | None = None,
 ) -> FolderSegmentationDataset | FewShotDataset:
-    """Make dataset ``name``. None, where a dataset takes the option at all, is its own default.
+    """Make dataset ``name``. None stands for the dataset's own default.
 
-    root: the folder that holds the datasets; None: ``datasets`` beside the repository, and ``data/Dataset_HSN`` in
-    it for the zero-shot benchmarks ``pascal``, ``coco`` and ``fss``.
-    split: ``train`` or ``val``, for ADE20K (images only) and the benchmarks also ``test``.
+    root: the folder that contains the datasets; None: ``datasets`` next to the repository, and the repository's
+    ``data/Dataset_HSN`` for the zero-shot benchmarks ``pascal``, ``coco`` and ``fss``.
+    split: ``train`` or ``val``; ADE20K (images only) and the benchmarks also have ``test``, the benchmarks also
+    ``finetune``.
     mode: what a sample is, see :class:`data.base.FolderSegmentationDataset`; None: the split's name.
     transform: RGB image -> float tensor (3, h, w); None: values to -1..1, as the ViT backbones expect.
     base_size, crop_size: pixels of the paired transforms; None: the dataset's own (ADE20K: 520 and 480). The
-    benchmarks have no ``mode`` and no ``base_size``: their images are squeezed to ``crop_size`` (480) square.
+    benchmarks have no ``mode`` and no ``base_size``: their images are resized to ``crop_size`` (480) square.
     label_src: which label list; None: the dataset's default.
-    on_bad_image: ``stop``, or outside tests ``skip``, which takes the next readable image instead.
+    on_bad_image: ``stop``, or ``skip`` (not in tests), which takes the next readable image instead.
     seed: an integer makes ``dataset[i]`` the same sample at every access; None: drawn anew each time.
     fold (0..3), nshot (0, 1, 5), held_out: of the benchmarks, see :class:`data.fewshot.FewShotDataset`; None: 0.
 
@@ -103,11 +117,11 @@ def problems(
     nshot: int | None = None,
     held_out: int | Sequence[int] | None = None,
 ) -> list[str]:
-    """Everything wrong with the dataset on disk that can be seen without decoding it; empty if all is well.
+    """Everything wrong with the dataset on disk that shows without decoding it; empty if all is well.
 
-    Each text says what was looked for, what is there and how to mend it. Reads every header (a progress bar runs on
-    the first process), so it takes seconds for ADE20K. ``fold``, ``nshot``, ``held_out`` as in :func:`get_dataset`:
-    of a benchmark only the files that they need are checked. Raises ``InputError`` for a choice that does not exist.
+    Each text says what was looked for, what is there and how to fix it. Reads the header of every file (the first
+    process shows a progress bar), which takes seconds for ADE20K. ``fold``, ``nshot``, ``held_out``: as in
+    :func:`get_dataset`; only the files that they need are checked. Raises ``InputError`` for an impossible choice.
     """
     dataset = _dataset_class(name)
     choices = _accepted(name, dataset.problems, {"fold": fold, "nshot": nshot, "held_out": held_out})
@@ -124,9 +138,11 @@ def check_dataset(
     held_out: int | Sequence[int] | None = None,
 ) -> None:
     """Raise one ``InputError`` with the first ten :func:`problems` and their number, if there are any."""
+    from data.base import PROBLEMS_SHOWN
+
     found = problems(name, root, splits, fold=fold, nshot=nshot, held_out=held_out)
     if found:
-        more = [f"... {len(found)} problems in all"] if len(found) > PROBLEMS_SHOWN else []
+        more = [f"... {len(found)} problems in total"] if len(found) > PROBLEMS_SHOWN else []
         raise InputError("\n".join(found[:PROBLEMS_SHOWN] + more))
 
 
@@ -136,7 +152,7 @@ def _accepted(name: str, function: Callable, choices: dict[str, Any]) -> dict[st
     strange = given.keys() - inspect.signature(function).parameters.keys()
     if strange:
         names = ", ".join(sorted(strange))
-        raise InputError(f"dataset {name} knows no {names}; leave that out or choose another dataset")
+        raise InputError(f"dataset {name} does not take {names}; leave it out or choose another dataset")
     return given
 
 

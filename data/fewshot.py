@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
 
 from data import episodes
 from data.base import MEAN, STD
@@ -20,8 +17,10 @@ from data.pairs import missing_files, size_problems
 from data.reading import check_values, read_image, read_mask
 from data.sampled import SampledDataset
 from data.selection import Selection, held_out_classes, make_selection, of_held_out, spread, without_held_out
-from encoding_ext.transforms import image_to_tensor
 from lseg_utils.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class FewShotDataset(SampledDataset):
@@ -64,7 +63,9 @@ class FewShotDataset(SampledDataset):
         nshot: int = 0,
         held_out: int | Sequence[int] = 0,
     ) -> None:
-        """See :func:`data.get_dataset`, which makes it. Lists the folders; opens no picture."""
+        """See :func:`data.get_dataset`, which makes it. Lists the folders; opens no image."""
+        from encoding_ext.transforms import image_to_tensor
+
         self.root, self.split, self.fold, self.nshot = Path(root), split, fold, nshot
         self.crop_size = type(self).crop_size if crop_size is None else crop_size
         self.on_bad_image, self.seed = on_bad_image, seed
@@ -174,6 +175,8 @@ class FewShotDataset(SampledDataset):
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Item ``index``, its supports drawn from ``rng``; ``InputError`` naming the file if one cannot be used."""
+        import torch
+
         class_id, name = self.pairs[index]
         image, mask = self._read(name, class_id)
         item = {"image": image, "mask": mask, "class_id": class_id, "weight": self.weights[index]}
@@ -186,6 +189,9 @@ class FewShotDataset(SampledDataset):
 
     def _read(self, name: str, class_id: int) -> tuple[Tensor, Tensor]:
         """An image (3, S, S) and its mask (S, S), both squeezed to the square as HSNet does."""
+        import torch
+        import torch.nn.functional as F
+
         image_path, mask_path = self.files_of(self.root, name)
         image = read_image(image_path)
         target = torch.from_numpy(self.read_target(mask_path, class_id))

@@ -1,11 +1,13 @@
-"""Reading pictures and masks so that everything wrong with a file is an ``InputError`` that names it."""
+"""Reading images and masks so that everything wrong with a file is an ``InputError`` that names it.
+
+OpenCV is imported where pixels are decoded, so that missing files are reported without waiting for it.
+"""
 
 from __future__ import annotations
 
 import zlib
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -17,7 +19,7 @@ VALUES_SHOWN = 10
 # reduced picture must be larger than wanted by this factor: photographs then differ by 0.7 to 1.6 of 255 on average.
 REDUCED_MARGIN = 1.25
 END_OF_JPEG = b"\xff\xd9"
-REDUCTIONS = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
+REDUCTIONS = {8: 64, 4: 32, 2: 16}  # OpenCV's IMREAD_REDUCED_GRAYSCALE_8, _4 and _2
 
 # What Pillow's decoders raise for a damaged file, depending on its kind and on where the damage is.
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, zlib.error, Image.DecompressionBombError)
@@ -63,6 +65,8 @@ class EncodedImage:
 
         ``wanted`` (width, height): what it will be resized to; a JPEG far larger than that comes at 1/2, 1/4 or 1/8.
         """
+        import cv2
+
         flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | self._reduction(wanted or self.size)
         # OpenCV of earlier times fills up what is missing; so a file without its end is left to Pillow's judgement.
         pixels = _fast_decoded(self._jpeg, flags) if self._jpeg.endswith(END_OF_JPEG) else None
@@ -76,6 +80,8 @@ class EncodedImage:
 
 def read_mask(path: Path) -> np.ndarray:
     """The values of a mask, whole numbers (h, w); of a palette picture its indices, not its colours."""
+    import cv2
+
     values = _fast_decoded(_header_and_content(path, "PNG", "L")[1], cv2.IMREAD_UNCHANGED)
     if values is not None and values.ndim == 2:
         return values
@@ -103,6 +109,8 @@ def _fast_decoded(content: bytes, flags: int) -> np.ndarray | None:
 
     None if there is nothing or something is wrong: Pillow may judge then, and say what it is.
     """
+    import cv2
+
     try:
         return cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     except cv2.error:

@@ -1,4 +1,4 @@
-"""What all datasets share: ``sample(index, rng)`` made indexable, and damaged pictures passed over where allowed."""
+"""What all datasets share: ``sample(index, rng)`` made indexable, and damaged images skipped where allowed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
 from data.reading import UnreadableInputError
 from lseg_utils.errors import InputError
 
 
-class SampledDataset(Dataset):
-    """A dataset whose subclass gives ``__len__``, ``sample(index, rng)``, ``on_bad_image`` and ``seed``."""
+class SampledDataset:
+    """A map-style dataset whose subclass gives ``__len__``, ``sample(index, rng)``, ``on_bad_image`` and ``seed``."""
 
     on_bad_image: str  # "stop" or "skip"
     seed: int | None
@@ -34,6 +32,8 @@ class SampledDataset(Dataset):
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} samples")  # ends a plain ``for item in dataset``
+        import torch
+
         index %= len(self)
         entropy = (self.seed, index) if self.seed is not None else int(torch.randint(2**62, ()))
         _, item, skipped = sample_or_next(self, index, np.random.default_rng(entropy), self.on_bad_image)

@@ -190,11 +190,11 @@ def test_choices_that_do_not_exist_are_told_all_at_once(own: Path) -> None:
 
 
 def test_options_of_the_other_kind_of_dataset_are_refused(own: Path) -> None:
-    with pytest.raises(InputError, match="dataset ade20k knows no fold, held_out"):
+    with pytest.raises(InputError, match="dataset ade20k does not take fold, held_out"):
         data.get_dataset("ade20k", root=own, fold=0, held_out=3)
-    with pytest.raises(InputError, match="dataset ade20k knows no nshot"):
+    with pytest.raises(InputError, match="dataset ade20k does not take nshot"):
         data.check_dataset("ade20k", root=own, nshot=1)
-    with pytest.raises(InputError, match="dataset pascal knows no base_size, mode"):
+    with pytest.raises(InputError, match="dataset pascal does not take base_size, mode"):
         data.get_dataset("pascal", root=own, split="test", mode="val", base_size=520)
 
 
