@@ -92,6 +92,9 @@ def load_lseg(
     net.load_state_dict(_fitted(file, net), assign=True)
     chosen = labels if labels is not None else file.metadata.get("labels")
     net.labels = None if chosen is None else check_labels(chosen)
+    net.metadata = file.metadata
+    if "sizes" in file.metadata:  # absent in older files, which were trained at the backbone's sizes
+        net.base_size, net.crop_size = (file.metadata["sizes"][key] for key in ("base", "crop"))
     if "normalization" in file.metadata:
         net.mean, net.std = (tuple(file.metadata["normalization"][key]) for key in ("mean", "std"))
     return channels_last(net.to(map_location), net.architecture["features"]).eval()
@@ -208,6 +211,7 @@ def metadata_of(net: LSegNet, **progress: Any) -> dict[str, Any]:
         "architecture": dict(net.architecture),
         "labels": None if net.labels is None else list(net.labels),
         "normalization": {"mean": list(net.mean), "std": list(net.std)},
+        "sizes": {"base": net.base_size, "crop": net.crop_size},
         "git": git_state(),
         **progress,
     }

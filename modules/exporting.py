@@ -21,7 +21,6 @@ from torch.export import Dim, ExportedProgram
 from lseg_utils.errors import InputError
 from lseg_utils.files import write_aside
 
-from .inference.image_tower import trained_sizes
 from .models import LSegNet
 from .models.head import LOGIT_SCALE
 from .models.lseg_net import MULTIPLE
@@ -66,7 +65,7 @@ def facts(net: LSegNet) -> dict[str, Any]:
         f"multiples of {MULTIPLE}, at least {SMALLEST}",
         "output": "embedding: (batch, C, height / 2, width / 2) float32, not normalised. Logits of labels: unit "
         "vectors of both, product, times logit_scale, then bilinear x2 with aligned corners",
-        "long_side": trained_sizes(net)[0],  # at which the tower should look
+        "long_side": net.base_size,  # at which the tower should look
         "mean": list(net.mean),
         "std": list(net.std),
         "logit_scale": LOGIT_SCALE,

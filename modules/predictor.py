@@ -22,7 +22,7 @@ from lseg_utils.memory import memory_advice
 
 from .checkpoints import load_lseg
 from .device import resolve_device
-from .inference.image_tower import LESS_MEMORY, MODES, ImageTower, Levels, check_positive, trained_sizes
+from .inference.image_tower import LESS_MEMORY, MODES, ImageTower, Levels, check_positive
 from .inference.label_texts import LabelInput, encode_with_templates, named_matrix
 from .inference.pixel_embedding import VARIANTS, Look, looks, pixel_embedding, target_size
 from .inference.scores import rank
@@ -43,8 +43,8 @@ class LSegPredictor:
         device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
         precision: of the network: "auto" (bf16 on CUDA GPUs that have it, fp16 on others, float32 elsewhere), "32",
             "bf16", "16". Norms, similarities and softmax are float32 always, and so are all results.
-        base_size, crop_size: the long side that counts as scale 1, and the side of windows; default: as the network's
-            kind is trained (520 and 480; the miniature's networks 64).
+        base_size, crop_size: the long side that counts as scale 1, and the side of windows; default: the network's own,
+            which are those of its training.
         max_pixels: larger images are refused before they are decoded.
 
     Raises:
@@ -64,8 +64,8 @@ class LSegPredictor:
         self.device = resolve_device(str(device))
         self.net = net.to(self.device).eval()
         self.max_pixels = max_pixels
-        base, crop = trained_sizes(net)
-        self._tower = ImageTower(self.net, self.device, precision, base_size or base, crop_size or crop)
+        sizes = net.base_size if base_size is None else base_size, net.crop_size if crop_size is None else crop_size
+        self._tower = ImageTower(self.net, self.device, precision, *sizes)
 
     @property
     def base_size(self) -> int:

@@ -30,7 +30,6 @@ from .views import (
     window_canvas,
 )
 
-BASE_SIZE, CROP_SIZE, TINY_SIZE = 520, 480, 64  # of the official trainings; of the miniature's
 MODES = ("whole", "windows", "multi_scale")
 LESS_MEMORY = "choose a smaller batch_size (images or windows at a time) or a shorter long_side, or another device"
 MOST_KEPT = 3e9  # bytes of the coarse embeddings of one image
@@ -124,12 +123,6 @@ class ImageTower:
         """In the precision asked for; running out of memory becomes an ``InputError``."""
         with memory_advice(LESS_MEMORY), torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             yield
-
-
-def trained_sizes(net: LSegNet) -> tuple[int, int]:
-    """The long side at scale 1 and the side of windows with which networks of this kind are trained."""
-    tiny = str(net.architecture["backbone"]).startswith("tiny")
-    return (TINY_SIZE, TINY_SIZE) if tiny else (BASE_SIZE, CROP_SIZE)
 
 
 def check_positive(**values: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -10,7 +11,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class TextTower:
-    """Sizes of a CLIP text tower; heads are width / 64."""
+    """Sizes of a CLIP text tower; the number of attention heads is width / 64."""
 
     embed_dim: int
     width: int
@@ -29,33 +30,66 @@ TEXT_TOWERS = {
 
 @dataclass(frozen=True)
 class Backbone:
-    """An image encoder and the text tower it is trained against."""
+    """An image encoder, the text tower it is trained against, and how its images are prepared.
 
-    image: str  # name in timm, "resnet101" of torchvision, or one of the miniature's two
-    text: str  # key of TEXT_TOWERS
-    channels: tuple[int, int, int, int]  # of the four maps
-    hooks: tuple[int, int, int, int] | None = None  # ViT blocks that are read; None for a ResNet
+    Attributes:
+        encoder: which function of ``build.ENCODERS`` builds it: "vit", "resnet" or "small_resnet".
+        image: the image network's name in timm or torchvision.
+        text: a key of ``TEXT_TOWERS``.
+        channels: channels of the four feature maps, finest first.
+        weights: where the pretrained weights of ``image`` come from: "timm", "torchvision", or "none".
+        hooks: indices of the ViT blocks whose tokens become the four maps; () for a ResNet.
+        options: further arguments of the image network.
+        base_size: long side in pixels that training and testing count as scale 1.
+        crop_size: side in pixels of training crops and of the sliding windows.
+        mean, std: normalisation of the images (values in 0..1, RGB).
+    """
+
+    encoder: str
+    image: str
+    text: str
+    channels: tuple[int, int, int, int]
+    weights: str
+    hooks: tuple[int, ...] = ()
+    options: Mapping[str, int] = field(default_factory=dict)
+    base_size: int = 520
+    crop_size: int = 480
     mean: tuple[float, float, float] = HALF
     std: tuple[float, float, float] = HALF
 
 
+def vit_large(text: str) -> Backbone:
+    """ViT-L/16 with one of CLIP's text towers."""
+    channels, hooks = (256, 512, 1024, 1024), (5, 11, 17, 23)
+    return Backbone("vit", "vit_large_patch16_384", text, channels, weights="timm", hooks=hooks)
+
+
 BACKBONES = {
-    "clip_vitl16_384": Backbone(
-        image="vit_large_patch16_384", text="ViT-B/32", channels=(256, 512, 1024, 1024), hooks=(5, 11, 17, 23)
-    ),
-    "clipRN50x16_vitl16_384": Backbone(
-        image="vit_large_patch16_384", text="RN50x16", channels=(256, 512, 1024, 1024), hooks=(5, 11, 17, 23)
-    ),
-    "clipRN50x4_vitl16_384": Backbone(
-        image="vit_large_patch16_384", text="RN50x4", channels=(256, 512, 1024, 1024), hooks=(5, 11, 17, 23)
-    ),
+    "clip_vitl16_384": vit_large("ViT-B/32"),
+    "clipRN50x16_vitl16_384": vit_large("RN50x16"),
+    "clipRN50x4_vitl16_384": vit_large("RN50x4"),
     "clip_vitb32_384": Backbone(
-        image="vit_base_patch32_384", text="ViT-B/32", channels=(96, 192, 384, 768), hooks=(2, 5, 8, 11)
+        "vit", "vit_base_patch32_384", "ViT-B/32", (96, 192, 384, 768), weights="timm", hooks=(2, 5, 8, 11)
     ),
     "clip_resnet101": Backbone(
-        image="resnet101", text="ViT-B/32", channels=(256, 512, 1024, 2048), mean=IMAGENET_MEAN, std=IMAGENET_STD
+        *("resnet", "resnet101", "ViT-B/32", (256, 512, 1024, 2048)),
+        weights="torchvision",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
     ),
     # The miniature's backbones: the same classes of modules, small enough for two CPU cores.
-    "tiny_vit": Backbone(image="tiny_vit", text="tiny", channels=(32, 48, 96, 96), hooks=(0, 1, 2, 3)),
-    "tiny_resnet": Backbone(image="tiny_resnet", text="tiny", channels=(32, 64, 96, 128)),
+    "tiny_vit": Backbone(
+        *("vit", "vit_tiny_patch16_224", "tiny", (32, 48, 96, 96)),
+        weights="none",
+        hooks=(0, 1, 2, 3),
+        options={"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3},
+        base_size=64,
+        crop_size=64,
+    ),
+    "tiny_resnet": Backbone(
+        *("small_resnet", "tiny_resnet", "tiny", (32, 64, 96, 128)),
+        weights="none",
+        base_size=64,
+        crop_size=64,
+    ),
 }

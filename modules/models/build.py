@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import timm
-import torchvision
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
-from torchvision.models.resnet import BasicBlock, ResNet
 
 from .backbones import BACKBONES, TEXT_TOWERS, Backbone
 from .decoder import Decoder
@@ -54,9 +50,10 @@ def build_lseg(
         raise ValueError(f"block_depth is {block_depth}; it counts applications and cannot be negative")
     spec = BACKBONES[backbone]
     tower = TEXT_TOWERS[spec.text]
+    image_encoder = ENCODERS[spec.encoder](spec, dropout)
     net = LSegNet(
-        image_encoder=build_image_encoder(spec, dropout),
-        decoder=Decoder(spec.channels, features, tower.embed_dim),
+        image_encoder=image_encoder,
+        decoder=Decoder(image_encoder.out_channels, image_encoder.strides, features, tower.embed_dim),
         text_encoder=TextEncoder(tower.embed_dim, tower.width, tower.layers, tower.context_length),
         head=CorrelationHead(RegularisationBlock(arch_option == 1, block_depth, activation) if arch_option else None),
         labels=labels,
@@ -69,42 +66,47 @@ def build_lseg(
         },
         mean=spec.mean,
         std=spec.std,
+        base_size=spec.base_size,
+        crop_size=spec.crop_size,
     )
     if pretrained:
         load_pretrained(net)
     return channels_last(net, features)
 
 
-def build_image_encoder(spec: Backbone, dropout: float = 0.0) -> ViTEncoder | ResNetEncoder:
-    """The image encoder of a backbone, random weights. ``dropout`` is refused where there is nothing to drop."""
-    if spec.hooks is None:
-        if dropout:
-            raise ValueError(f"dropout {dropout} asked for, but {spec.image} has no dropout layers; use a ViT or 0")
-        return resnet_encoder(spec)
-    if spec.image == "tiny_vit":
-        vit = VisionTransformer(
-            img_size=64, patch_size=8, embed_dim=96, depth=4, num_heads=3, pos_drop_rate=dropout, proj_drop_rate=dropout
-        )
-    else:
-        vit = timm.create_model(spec.image, pretrained=False, pos_drop_rate=dropout, proj_drop_rate=dropout)
+# The encoders' libraries are imported where they are used: timm takes a second to import, torchvision half a second,
+# and a network needs only one of them.
+
+
+def vit_encoder(spec: Backbone, dropout: float) -> ViTEncoder:
+    """A vision transformer of timm."""
+    import timm
+
+    options = {**spec.options, "pos_drop_rate": dropout, "proj_drop_rate": dropout}
+    vit = timm.create_model(spec.image, pretrained=False, **options)
     return ViTEncoder(vit, spec.hooks, spec.channels)
 
 
-def resnet_encoder(spec: Backbone) -> ResNetEncoder:
-    """A ResNet in four stages, the stem (conv, BN, ReLU, max pooling) in front of the first."""
-    if spec.image == "tiny_resnet":
-        return ResNetEncoder(tiny_resnet_stages(spec.channels), spec.channels)
-    net: ResNet = getattr(torchvision.models, spec.image)(weights=None)
+def resnet_encoder(spec: Backbone, dropout: float) -> ResNetEncoder:
+    """A ResNet of torchvision in four stages, the stem (conv, BN, ReLU, max pooling) in front of the first."""
+    import torchvision
+
+    refuse_dropout(spec, dropout)
+    net = getattr(torchvision.models, spec.image)(weights=None)
     first = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1)
     return ResNetEncoder([first, net.layer2, net.layer3, net.layer4], spec.channels)
 
 
-def tiny_resnet_stages(channels: tuple[int, int, int, int]) -> list[nn.Module]:
+def small_resnet_encoder(spec: Backbone, dropout: float) -> ResNetEncoder:
     """Four stages of one basic block each, at strides 4, 8, 16 and 32."""
+    from torchvision.models.resnet import BasicBlock
 
-    def block(inputs: int, outputs: int, stride: int) -> BasicBlock:
-        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        return BasicBlock(inputs, outputs, stride, downsample=shortcut)
+    refuse_dropout(spec, dropout)
+    channels = spec.channels
+
+    def block(inputs: int, outputs: int) -> BasicBlock:
+        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, 2, bias=False), nn.BatchNorm2d(outputs))
+        return BasicBlock(inputs, outputs, 2, downsample=shortcut)
 
     stem = channels[0]
     first = nn.Sequential(
@@ -114,5 +116,14 @@ def tiny_resnet_stages(channels: tuple[int, int, int, int]) -> list[nn.Module]:
         nn.MaxPool2d(3, stride=2, padding=1),
         nn.Sequential(BasicBlock(stem, stem)),
     )
-    deeper = [nn.Sequential(block(channels[i], channels[i + 1], stride=2)) for i in range(3)]
-    return [first, *deeper]
+    deeper = [nn.Sequential(block(channels[i], channels[i + 1])) for i in range(3)]
+    return ResNetEncoder([first, *deeper], channels)
+
+
+def refuse_dropout(spec: Backbone, dropout: float) -> None:
+    """``ValueError`` for a rate that would have no effect."""
+    if dropout:
+        raise ValueError(f"dropout is {dropout}, but {spec.image} has no dropout layers; use a ViT, or 0")
+
+
+ENCODERS = {"vit": vit_encoder, "resnet": resnet_encoder, "small_resnet": small_resnet_encoder}

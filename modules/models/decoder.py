@@ -55,13 +55,18 @@ class Decoder(nn.Module):
     """Four maps in, pixel embedding out.
 
     Args:
-        in_channels: channels of the four maps, finest first, as the image encoder states them.
+        in_channels, strides: of the four maps, finest first, as the image encoder publishes them.
         features: F, the decoder's width.
         embedding_dim: C, the dimension of the text embeddings to be compared with.
+
+    Raises:
+        ValueError: strides other than 4, 8, 16, 32: each fusion doubles the size, and so do the head's two steps.
     """
 
-    def __init__(self, in_channels: Sequence[int], features: int, embedding_dim: int) -> None:
+    def __init__(self, in_channels: Sequence[int], strides: Sequence[int], features: int, embedding_dim: int) -> None:
         super().__init__()
+        if tuple(strides) != (4, 8, 16, 32):
+            raise ValueError(f"the decoder fuses maps at strides 4, 8, 16, 32; this image encoder has {tuple(strides)}")
         self.projections = nn.ModuleList(
             nn.Conv2d(channels, features, 3, padding=1, bias=False) for channels in in_channels
         )

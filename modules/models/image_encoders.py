@@ -1,6 +1,6 @@
 """Image encoders: an image becomes four feature maps, at 1/4, 1/8, 1/16 and 1/32 of its size.
 
-Each encoder states its contract, so that the decoder can be built from it alone:
+Each encoder publishes what the decoder is built from:
 ``out_channels`` (channels of the four maps) and ``strides`` (their reduction of the input).
 
 Shapes: B images, H x W pixels (multiples of 32), D token width, P patch size, h x w = H/P x W/P tokens.
@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 STRIDES = (4, 8, 16, 32)
 
@@ -95,6 +98,26 @@ class Reassemble(nn.Module):
         return self.resample(self.project(read))
 
 
+def check_vit(vit: nn.Module, hooks: Sequence[int]) -> None:
+    """``ValueError`` unless ``ViTEncoder`` computes what ``vit`` computes, and can read its blocks at ``hooks``."""
+    from timm.models.vision_transformer import VisionTransformer  # whoever has a ViT has imported timm already
+
+    name = type(vit).__name__
+    plain = isinstance(vit, VisionTransformer) and vit.num_prefix_tokens == 1 and vit.pos_embed is not None
+    if not plain or vit.no_embed_class or not isinstance(vit.norm_pre, nn.Identity):
+        raise ValueError(
+            f"this {name} is not a plain ViT of timm: one class token, position embeddings for it and for all patches, "
+            "no normalisation before the first block"
+        )
+    height, width = vit.patch_embed.proj.kernel_size
+    if height != width or STRIDES[-1] % height:
+        raise ValueError(f"this {name} has patches of {height}x{width} pixels; they must be square and divide 32")
+    if len(hooks) != 4 or list(hooks) != sorted(set(hooks)) or not 0 <= hooks[0] <= hooks[-1] < len(vit.blocks):
+        raise ValueError(
+            f"hooks {tuple(hooks)} must be four ascending indices of this {name}'s {len(vit.blocks)} blocks"
+        )
+
+
 class ViTEncoder(nn.Module):
     """A timm vision transformer whose blocks at ``hooks`` are reassembled into four maps (paper, section 3.1).
 
@@ -104,6 +127,9 @@ class ViTEncoder(nn.Module):
         hooks: indices of the four blocks whose outputs are read, before the final norm.
         out_channels: channels of the four maps.
 
+    Raises:
+        ValueError: another kind of ViT, a patch size or hooks that do not fit.
+
     Attributes:
         checkpointing: compute blocks again in the backward pass instead of keeping what is inside them.
     """
@@ -112,6 +138,7 @@ class ViTEncoder(nn.Module):
 
     def __init__(self, vit: VisionTransformer, hooks: Sequence[int], out_channels: Sequence[int]) -> None:
         super().__init__()
+        check_vit(vit, hooks)
         self.vit = vit
         self.checkpointing = False
         self.hooks = tuple(hooks)

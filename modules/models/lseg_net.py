@@ -32,6 +32,11 @@ class LSegNet(nn.Module):
         labels: the label set that is used when a call names none; None for a network without one.
         architecture: the arguments of ``build_lseg`` that make this network again, for the checkpoint.
         mean, std: the normalisation that the images must have had (values in 0..1, RGB).
+        base_size: long side in pixels of an image at scale 1, as in training.
+        crop_size: side in pixels of training crops and of the sliding windows.
+
+    Attributes:
+        metadata: what the checkpoint says about itself that this network was loaded from, {} if nothing.
     """
 
     def __init__(
@@ -44,6 +49,8 @@ class LSegNet(nn.Module):
         architecture: dict[str, Any],
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
+        base_size: int,
+        crop_size: int,
     ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
@@ -53,6 +60,8 @@ class LSegNet(nn.Module):
         self.labels = None if labels is None else check_labels(labels)
         self.architecture = architecture
         self.mean, self.std = mean, std
+        self.base_size, self.crop_size = base_size, crop_size
+        self.metadata: dict[str, Any] = {}
 
     def forward(self, images: Tensor, labels: Labels | None = None) -> Tensor:
         """Logits of every pixel for every label.

@@ -6,13 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import clip
-import timm
 import torch
-import torchvision
 from torch import Tensor, nn
 
-from .backbones import BACKBONES
+from .backbones import BACKBONES, Backbone
 from .image_encoders import ResNetEncoder, ViTEncoder
 from .lseg_net import LSegNet
 from .text_encoder import TextEncoder
@@ -28,7 +25,7 @@ def load_pretrained(
     backbone_weights: str | Path | None = None,
     read: Callable[[Path], Mapping[str, Any]] | None = None,
 ) -> None:
-    """Fill the text tower and the image backbone; what is not named is downloaded.
+    """Fill the text tower and the image backbone; what is not given is downloaded.
 
     Args:
         net: a network of ``build_lseg``.
@@ -46,14 +43,14 @@ def load_pretrained(
         load_text_tower(net.text_encoder, read(path), str(path))
     if backbone_weights != RANDOM:
         if backbone_weights is None:
-            weights, source = download_backbone(spec.image), f"the published weights of {spec.image}"
+            weights, source = download_backbone(spec), f"the published weights of {spec.image}"
         else:
             weights, source = read(Path(backbone_weights)), str(backbone_weights)
         load_backbone(net.image_encoder, weights, source)
 
 
 def load_text_tower(text_encoder: TextEncoder, weights: Mapping[str, Tensor], source: str) -> None:
-    """Take CLIP's text half out of a whole CLIP; its visual half is left behind at once."""
+    """Take the text half of a whole CLIP; its visual half is dropped at once."""
     _load(text_encoder, weights, source, "a CLIP file with this text tower")
 
 
@@ -74,7 +71,9 @@ def load_backbone(image_encoder: ViTEncoder | ResNetEncoder, weights: Mapping[st
 
 
 def download_clip(name: str) -> Path:
-    """OpenAI's file of a CLIP model in its usual cache, fetched and verified by the ``clip`` package."""
+    """OpenAI's file of a CLIP model in its usual cache, downloaded and verified by the ``clip`` package."""
+    import clip
+
     url = clip.clip._MODELS.get(name)
     if url is None:
         how = NAMED_FILE.format("clip_weights")
@@ -88,19 +87,23 @@ def download_clip(name: str) -> Path:
         ) from error
 
 
-def download_backbone(name: str) -> dict[str, Tensor]:
-    """ImageNet weights from timm's or torchvision's own source."""
-    source = ""
+def download_backbone(spec: Backbone) -> dict[str, Tensor]:
+    """ImageNet weights of a backbone's image network, from timm's or torchvision's own source."""
+    name, source = spec.image, ""
+    if spec.weights == "none":
+        how = NAMED_FILE.format("backbone_weights")
+        raise ValueError(f"no weights of {name!r} can be downloaded; name a file, or 'random': {how}")
     try:
-        if name in torchvision.models.list_models():
+        if spec.weights == "torchvision":
+            import torchvision
+
             weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
             source = weights.url
             return weights.get_state_dict(progress=True, check_hash=True)
+        import timm
+
         config = timm.get_pretrained_cfg(name)
-        if config is None:
-            how = NAMED_FILE.format("backbone_weights")
-            raise ValueError(f"no weights of {name!r} to download; name a file, or 'random': {how}")
-        # timm also knows Google's .npz of the same weights, but only its own file has the names that we read.
+        # timm can read Google's .npz of the same weights too, but only its own file has the names that we read.
         source = f"{config.hf_hub_filename or 'model.safetensors'} of {config.hf_hub_id} on the Hugging Face Hub"
         return timm.create_model(name, pretrained=True).state_dict()
     except (OSError, RuntimeError) as error:
@@ -113,7 +116,7 @@ def download_backbone(name: str) -> dict[str, Tensor]:
 
 def _load(module: nn.Module, weights: Mapping[str, Tensor], source: str, wanted: str) -> None:
     expected = module.state_dict()
-    # num_batches_tracked: absent in old torchvision files, and of no use
+    # num_batches_tracked is absent in old torchvision files, and not needed
     missing = [name for name in expected if name not in weights and not name.endswith("num_batches_tracked")]
     unlike = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
     if missing or unlike:

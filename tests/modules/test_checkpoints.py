@@ -21,7 +21,6 @@ from modules.checkpoints import (
     git_state,
     load_lseg,
     metadata_of,
-    read_checkpoint,
     recognise_backbone,
     save_file,
     to_official,
@@ -96,6 +95,7 @@ def test_an_official_plain_state_dict_with_prefix(net, tmp_path):
 def test_our_own_file_explains_itself(tmp_path):
     net = tiny_net("tiny_vit", arch_option=2, block_depth=3, activation="tanh", features=24)
     net.mean, net.std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    net.base_size, net.crop_size = 240, 224
     metadata = metadata_of(net, step=77, epoch=4, metric={"val_miou_epoch": 0.25}, dataset="ade20k")
     save_file({"state_dict": to_official(net.state_dict()), "lseg": metadata}, tmp_path / "own.ckpt")
 
@@ -103,10 +103,21 @@ def test_our_own_file_explains_itself(tmp_path):
     assert loaded.architecture == net.architecture
     assert loaded.labels == LABELS
     assert (loaded.mean, loaded.std) == (net.mean, net.std)
+    assert (loaded.base_size, loaded.crop_size) == (240, 224)
     assert_same_function(net, loaded)
-    said = read_checkpoint(tmp_path / "own.ckpt").metadata
+    said = loaded.metadata
     assert (said["step"], said["epoch"], said["metric"]) == (77, 4, {"val_miou_epoch": 0.25})
     assert said["dataset"] == "ade20k" and said["git"] == git_state()
+
+
+def test_files_without_sizes_get_those_of_their_backbone(net, tmp_path):
+    official = load_lseg(official_file(net, tmp_path / "official.ckpt"))
+    metadata = metadata_of(net)
+    del metadata["sizes"]
+    save_file({"state_dict": to_official(net.state_dict()), "lseg": metadata}, tmp_path / "older.ckpt")
+    older = load_lseg(tmp_path / "older.ckpt")
+    assert [(one.base_size, one.crop_size) for one in (official, older)] == [(64, 64)] * 2
+    assert official.metadata == {} and older.metadata == metadata
 
 
 def test_git_state_is_that_of_the_repository():

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.models import resnet18
 
 from modules.models import BACKBONES, build_lseg
-from modules.models.image_encoders import resize_position_embedding
+from modules.models.build import ENCODERS
+from modules.models.decoder import Decoder
+from modules.models.image_encoders import ViTEncoder, resize_position_embedding
 from modules.training.optimization import OptimizationConfig, build_optimizer
 from tiny import LABELS, TINY, TOWER, pictures, tiny_net
 
@@ -183,12 +187,13 @@ def test_dropout_acts_in_training_only():
         assert not torch.allclose(net(images), net(images), atol=1e-3)
 
 
-@pytest.mark.parametrize("backbone", [name for name in BACKBONES if not name.startswith("tiny")])
-def test_the_official_backbones_state_their_normalisation(backbone):
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_backbone_decides_normalisation_and_sizes(backbone):
     with torch.device("meta"):
         net = build_lseg(backbone, None)
-    expected = (0.485, 0.456, 0.406) if backbone == "clip_resnet101" else (0.5, 0.5, 0.5)
-    assert net.mean == expected
+    assert net.mean == ((0.485, 0.456, 0.406) if backbone == "clip_resnet101" else (0.5, 0.5, 0.5))
+    assert (net.base_size, net.crop_size) == ((64, 64) if backbone.startswith("tiny") else (520, 480))
+    assert net.metadata == {}
 
 
 # ---------------------------------------------------------------------------------------------------- bad input
@@ -258,12 +263,44 @@ def test_a_network_without_labels_says_how_to_call_it():
         ({"arch_option": 2, "activation": "gelu"}, "'gelu'.*lrelu"),
         ({"labels": []}, "empty"),
         ({"labels": "dog"}, r"\['dog'\]"),
-        ({"dropout": 0.1}, "dropout 0.1.*tiny_resnet"),
+        ({"dropout": 0.1}, "dropout is 0.1.*tiny_resnet"),
     ],
 )
 def test_impossible_networks(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_lseg(**{"backbone": "tiny_resnet", "labels": LABELS, "features": 16, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"options": {"patch_size": 14, "img_size": 56}}, "14x14.*divide 32"),
+        ({"options": {"patch_size": 64, "img_size": 128}}, "64x64.*divide 32"),
+        ({"options": {"class_token": False, "global_pool": "avg"}}, "one class token"),
+        ({"options": {"reg_tokens": 2}}, "one class token"),
+        ({"options": {"no_embed_class": True}}, "position embeddings"),
+        ({"options": {"pre_norm": True}}, "normalisation before the first block"),
+        ({"image": "vit_tiny_patch16_224", "options": {"pos_embed": "none"}}, "position embeddings"),
+        ({"image": "resnet18", "options": {}}, "ResNet is not a plain ViT"),
+        ({"hooks": (0, 1, 2)}, r"\(0, 1, 2\).*4 blocks"),
+        ({"hooks": (0, 2, 1, 3)}, "ascending"),
+        ({"hooks": (1, 2, 3, 4)}, "4 blocks"),
+    ],
+)
+def test_a_backbone_that_does_not_fit(change, message, monkeypatch):
+    spec = BACKBONES["tiny_vit"]
+    options = spec.options | change.get("options", {})
+    if change.get("image") == "resnet18":
+        options = {}
+        monkeypatch.setitem(ENCODERS, "vit", lambda spec, dropout: ViTEncoder(resnet18(), spec.hooks, spec.channels))
+    monkeypatch.setitem(BACKBONES, "other", replace(spec, **{**change, "options": options}))
+    with pytest.raises(ValueError, match=message):
+        build_lseg("other", LABELS)
+
+
+def test_the_decoder_refuses_strides_that_it_cannot_fuse():
+    with pytest.raises(ValueError, match=r"strides 4, 8, 16, 32.*\(2, 4, 8, 16\)"):
+        Decoder((8, 8, 8, 8), (2, 4, 8, 16), 16, 64)
 
 
 # ------------------------------------------------------------------------------------- position embedding

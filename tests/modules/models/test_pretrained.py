@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import torchvision
 from timm.models.vision_transformer import VisionTransformer
 
-from modules.models import build_lseg, pretrained
+from modules.models import BACKBONES, build_lseg, pretrained
 from modules.models.pretrained import RANDOM, load_pretrained
 from modules.training.start import read_weights
 from tiny import LABELS, TOWER, pictures, tiny_clip, tiny_net
@@ -172,14 +172,15 @@ def test_a_failed_download_of_clip_says_what_to_put_where(offline, tmp_path):
 
 def test_a_failed_download_of_a_resnet_says_what_to_fetch(offline):
     with pytest.raises(ValueError, match=r"resnet101 .*fetch https://\S+/resnet101-63fe2227\.pth.*--backbone_w"):
-        pretrained.download_backbone("resnet101")
+        pretrained.download_backbone(BACKBONES["clip_resnet101"])
 
 
-@pytest.mark.parametrize("name", ["vit_base_patch32_384", "vit_large_patch16_384"])
-def test_a_failed_download_of_a_vit_names_a_file_that_can_be_read(name, offline, monkeypatch):
+@pytest.mark.parametrize("backbone", ["clip_vitb32_384", "clip_vitl16_384"])
+def test_a_failed_download_of_a_vit_names_a_file_that_can_be_read(backbone, offline, monkeypatch):
+    name = BACKBONES[backbone].image
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(ValueError, match=rf"{name} could not.*--backbone_weights") as caught:
-        pretrained.download_backbone(name)
+        pretrained.download_backbone(BACKBONES[backbone])
     assert "model.safetensors" in str(caught.value) and f"timm/{name}." in str(caught.value)
     assert ".npz" not in str(caught.value)  # Google's format, which --backbone_weights cannot read
 
