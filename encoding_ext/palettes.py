@@ -1,4 +1,4 @@
-"""Colours for label maps: ADE20K's official ones, and more where they do not suffice."""
+"""Colours for label maps: ADE20K's official ones, and more where those do not suffice."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 ADE20K_CSV = Path(__file__).with_name("ade20k_palette.csv")
+MAX_COLOURS = 4000  # beyond that, colours can no longer be told apart
 
 
 @lru_cache
@@ -20,13 +21,13 @@ def ade20k_palette() -> np.ndarray:
 
 @lru_cache
 def palette(num_labels: int) -> np.ndarray:
-    """``num_labels`` colours, uint8 (N, 3), RGB: those of ADE20K first, then ever the one farthest from all so far.
+    """``num_labels`` colours, uint8 (N, 3), RGB: those of ADE20K first, then always the one farthest from all so far.
 
-    The same for every call; a shorter palette is the beginning of a longer one. Black stays free for "unlabelled".
-    Raises ``ValueError`` beyond 4,000 labels, where colours could no longer be told apart.
+    The same for every call; a shorter palette is the beginning of a longer one. Black is reserved for "unlabelled".
+    Raises ``ValueError`` beyond ``MAX_COLOURS`` labels.
     """
-    if not 0 <= num_labels <= 4000:
-        raise ValueError(f"cannot make {num_labels} distinct colours: between 0 and 4000 are possible")
+    if not 0 <= num_labels <= MAX_COLOURS:
+        raise ValueError(f"cannot make {num_labels} distinct colours; ask for 0 to {MAX_COLOURS}")
     official = ade20k_palette()
     colours = np.concatenate([official, _farthest_colours(num_labels - len(official))])[:num_labels]
     colours.setflags(write=False)

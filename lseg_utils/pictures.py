@@ -31,20 +31,36 @@ TITLE_SIZE, HEADING_SIZE, GAP = 17, 24, 10
 WIDEST_ROW_TITLE = 190
 
 
-def save_palette_png(path: str | Path, labels: np.ndarray, colours: np.ndarray) -> None:
-    """Write a label map (H, W) as a PNG whose pixel value is label + 1, so that 0 (black) is unlabelled.
+def palette_picture(labels: np.ndarray, colours: np.ndarray) -> Image.Image:
+    """A label map (H, W) as a picture whose pixel value is label + 1, so that 0 (black) means unlabelled.
 
-    ``labels``: integers -1..N-1; ``colours``: uint8 (N, 3). Up to 255 labels the file is an 8-bit palette PNG that
-    viewers show in these colours; with more it is a 16-bit grey PNG of the same values, without colours. The file
-    appears under its name only when it is complete. Raises ``ValueError`` for labels outside -1..N-1.
+    Args:
+        labels: integers -1..N-1.
+        colours: uint8 (N, 3). Up to 255 labels give an 8-bit palette picture that viewers show in these colours; more
+            labels give a 16-bit grey picture with the same values and no colours.
+
+    Raises:
+        ValueError: labels outside -1..N-1.
     """
     check_labels(labels, colours)
-    if len(colours) <= MOST_LABELS_IN_8_BITS:
-        picture = Image.fromarray((labels + 1).astype(np.uint8))
-        picture.putpalette([0, 0, 0, *np.asarray(colours, dtype=np.uint8).ravel().tolist()])
-    else:
-        picture = Image.fromarray((labels + 1).astype(np.uint16))
-    save_picture(path, picture)
+    if len(colours) > MOST_LABELS_IN_8_BITS:
+        return Image.fromarray((labels + 1).astype(np.uint16))
+    picture = Image.fromarray((labels + 1).astype(np.uint8))
+    picture.putpalette([0, 0, 0, *np.asarray(colours, dtype=np.uint8).ravel().tolist()])
+    return picture
+
+
+def label_picture(labels: np.ndarray, num_labels: int) -> Image.Image:
+    """A label map (H, W) as a grey picture whose pixel value is the label's number, counted from 0.
+
+    8 bits per pixel for up to 255 labels, 16 bits for more.
+    """
+    return Image.fromarray(labels.astype(np.uint8 if num_labels <= MOST_LABELS_IN_8_BITS else np.uint16))
+
+
+def save_palette_png(path: str | Path, labels: np.ndarray, colours: np.ndarray) -> None:
+    """Save :func:`palette_picture`."""
+    save_picture(path, palette_picture(labels, colours))
 
 
 def save_picture(path: str | Path, picture: Image.Image) -> None:

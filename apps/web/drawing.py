@@ -9,36 +9,18 @@ import base64
 import html
 import io
 import math
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from apps.web.work import Near
-from encoding_ext.palettes import palette
 from lseg_utils import pictures
 from lseg_utils.heatmaps import DIVERGING, HeatScale, heat_colours
-from lseg_utils.pictures import save_palette_png
 from modules.predictor import Segmentation
 
 SMALLEST_SHOWN = 640  # pixels of the long side; smaller pictures are enlarged by a whole factor
 SMALLEST_SPREAD = 1e-6  # between the highest and lowest cosine
-
-# Lists of a few labels, the usual ones here, deserve livelier colours than the first of ADE20K, of which two are grey.
-LIVELY = np.array(
-    [
-        (230, 57, 70), (42, 157, 143), (244, 162, 40), (69, 105, 225), (178, 75, 200), (140, 198, 62),
-        (240, 100, 160), (60, 190, 230), (150, 90, 50), (255, 220, 60), (110, 120, 140), (20, 100, 60),
-    ],
-    dtype=np.uint8,
-)  # fmt: skip
-
-
-def label_colours(count: int) -> np.ndarray:
-    """(N, 3) uint8, one colour a label, the same on the page and in its files."""
-    return LIVELY[:count] if count <= len(LIVELY) else palette(count)
 
 
 def shown_photo(photo: np.ndarray) -> Image.Image:
@@ -51,7 +33,7 @@ def shown_labels(result: Segmentation, opacity: float) -> Image.Image:
     """The picture under its labels' colours, enlarged if it is small."""
     factor = _factor(result.mask)
     labels = result.mask.repeat(factor, axis=0).repeat(factor, axis=1)
-    return pictures.overlay(shown_photo(result.image), labels, label_colours(len(result.labels)), opacity)
+    return pictures.overlay(shown_photo(result.image), labels, result.colours, opacity)
 
 
 def shown_heat(photo: np.ndarray, cosines: np.ndarray, opacity: float) -> Image.Image:
@@ -86,16 +68,12 @@ def png(picture: Image.Image) -> bytes:
 
 def mask_png(result: Segmentation) -> bytes:
     """A palette PNG of the picture's own size whose pixel value is label + 1."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "mask.png"
-        save_palette_png(path, result.mask, label_colours(len(result.labels)))
-        return path.read_bytes()
+    return png(result.mask_picture())
 
 
 def overlay_png(result: Segmentation, opacity: float) -> bytes:
     """The overlay with a legend beneath it."""
-    colours = label_colours(len(result.labels))
-    return png(pictures.overlay_with_legend(result.image, result.mask, colours, result.labels, opacity))
+    return png(result.picture(opacity))
 
 
 # ------------------------------------------------------------------------------------------------------------- HTML
@@ -103,12 +81,11 @@ def overlay_png(result: Segmentation, opacity: float) -> bytes:
 
 def legend_html(result: Segmentation) -> str:
     """A chip for every label in its colour: first those that occur, with their share, then pale ones for the rest."""
-    colours = label_colours(len(result.labels))
     shares = np.bincount(result.mask.ravel(), minlength=len(result.labels)) / result.mask.size
     chips = [
         f'<span style="display:inline-flex;align-items:center;gap:.4rem;padding:.15rem .6rem;border-radius:1rem;'
         f'border:1px solid rgba(128,128,128,.35);font-size:.85rem;opacity:{1 if shares[number] else 0.5}">'
-        f"{_dot(colours[number])}{html.escape(result.labels[number])}"
+        f"{_dot(result.colours[number])}{html.escape(result.labels[number])}"
         f"{f' <b>{_percent(shares[number])}</b>' if shares[number] else ''}</span>"
         for number in np.argsort(-shares, kind="stable")
     ]

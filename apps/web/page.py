@@ -191,7 +191,7 @@ def _nearest(choice: Choice, result: Segmentation, point: tuple[float, float] | 
     row, column = pixel_at(*point, *result.mask.shape)
     st.markdown(f"**Pixel {column}, {row}**", help="Probability among these labels, and score: cosine / 0.07.")
     near = _work().nearest(choice.predictor, *point)
-    st.html(drawing.nearest_html(near, drawing.label_colours(len(result.labels))))
+    st.html(drawing.nearest_html(near, result.colours))
 
 
 def _downloads(result: Segmentation, opacity: float) -> None:

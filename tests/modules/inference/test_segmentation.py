@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from encoding_ext.palettes import palette
 from lseg_utils.errors import InputError
+from modules.inference.segmentation import area_table
 from modules.predictor import Segmentation
 
 MASK = np.array([[2, 2, 0], [2, 2, 2]])
@@ -24,6 +26,37 @@ def test_areas_are_shares_of_all_labels_largest_first():
     areas = result().areas()
     assert list(areas) == ["thing 2", "thing 0", "thing 1"]
     assert areas == pytest.approx({"thing 2": 5 / 6, "thing 0": 1 / 6, "thing 1": 0})
+
+
+def test_facts_are_plain_data_about_the_labels_that_occur():
+    facts = json.loads(json.dumps(result().facts()))
+    assert (facts["width"], facts["height"]) == (3, 2)
+    assert [(area["number"], area["label"], area["pixels"]) for area in facts["areas"]] == [
+        (2, "thing 2", 5),
+        (0, "thing 0", 1),
+    ]
+    assert [area["share"] for area in facts["areas"]] == pytest.approx([5 / 6, 1 / 6])
+    assert result().pixel_counts() == {2: 5, 0: 1} and area_table({}, []) == []
+
+
+def test_pictures_of_the_mask_contain_the_labels_numbers():
+    assert np.array_equal(np.asarray(result().label_picture()), MASK)
+    assert np.array_equal(np.asarray(result().mask_picture()), MASK + 1)
+    large = np.asarray(result(MASK + 500, labels=503).label_picture())
+    assert np.array_equal(large, MASK + 500)
+
+
+def test_other_colours_reach_every_picture():
+    other = result()
+    other.colours = np.array([(1, 2, 3), (4, 5, 6), (7, 8, 9)], np.uint8)
+    assert np.array_equal(other.overlay(1), other.colours[MASK])
+    assert np.array_equal(np.asarray(other.mask_picture().convert("RGB")), other.colours[MASK])
+    assert (7, 8, 9) in {colour for _, colour in other.legend().getcolors()}
+
+
+def test_a_notebook_shows_the_overlay_with_its_legend():
+    with Image.open(io.BytesIO(result()._repr_png_())) as picture:
+        assert picture.format == "PNG" and picture.height > picture.width / 3 * 2
 
 
 def test_a_result_is_shown_by_its_size_and_labels():
@@ -89,7 +122,7 @@ def test_what_cannot_be_written_is_named(tmp_path):
 def test_scores_need_embeddings_and_a_number():
     with pytest.raises(InputError, match="keep_embeddings"):
         result().scores()
-    with pytest.raises(InputError, match="top_k is 0"):
+    with pytest.raises(InputError, match="top_k.* 0"):
         result().scores(0)
 
 
