@@ -21,10 +21,11 @@ from lseg_utils.image_input import MAX_PIXELS, ImageInput, read_rgb
 from lseg_utils.memory import memory_advice
 
 from .checkpoints import load_lseg
+from .choices import MODES, VARIANTS
 from .device import resolve_device
-from .inference.image_tower import LESS_MEMORY, MODES, ImageTower, Levels, check_positive
+from .inference.image_tower import LESS_MEMORY, ImageTower, Levels, check_positive
 from .inference.label_texts import LabelInput, encode_with_templates, named_matrix
-from .inference.pixel_embedding import VARIANTS, Look, looks, pixel_embedding, target_size
+from .inference.pixel_embedding import Look, looks, pixel_embedding, target_size
 from .inference.scores import rank
 from .inference.segmentation import Segmentation
 from .inference.views import EmbeddedImage

@@ -15,7 +15,7 @@ from lseg_utils.errors import InputError
 from lseg_utils.image_input import to_pixels
 from lseg_utils.memory import memory_advice
 
-from ..choices import PRECISIONS
+from ..choices import MODES, PRECISIONS
 from ..device import reduced_dtype
 from ..models import LSegNet
 from .views import (
@@ -30,7 +30,6 @@ from .views import (
     window_canvas,
 )
 
-MODES = ("whole", "windows", "multi_scale")
 LESS_MEMORY = "choose a smaller batch_size (images or windows at a time) or a shorter long_side, or another device"
 MOST_KEPT = 3e9  # bytes of the coarse embeddings of one image
 

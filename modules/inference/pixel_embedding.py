@@ -23,7 +23,6 @@ from .image_tower import ImageTower, check_positive
 from .scores import resized_rows
 from .views import resized, working_size
 
-VARIANTS = ("unit", "raw", "scaled", "summed")
 LARGEST = 8e9  # bytes of one result: more is a mistake more often than a wish
 STRIP_NUMBERS = 2**24
 
