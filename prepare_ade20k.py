@@ -1,6 +1,6 @@
-"""Fetch ADE20K (scene parsing challenge 2016) into the data folder, or link a copy that is already on this machine.
+"""Download ADE20K (scene parsing challenge 2016) to the data folder, or link a copy that is already on this machine.
 
-Safe to interrupt and to run again: what is finished is recognised, what is half done is continued or redone.
+The script can be interrupted and rerun: it skips what is complete and resumes or redoes the rest.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from lseg_utils.unpack import missing_members, unpack
 
 @dataclass(frozen=True)
 class Part:
-    """A split of an archive: its folders below the archive's own, and how many images (with masks) it has."""
+    """A split of an archive: its folders, relative to the archive's own, and its number of images (with masks)."""
 
     images: str
     masks: str | None
-    count: int | None  # None: known only to be more than nothing
+    count: int | None  # None: unknown, at least 1
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A download and the folder that comes out of it; sizes in bytes, rounded up, for the check of free space."""
+    """A download and the folder it unpacks to; sizes in bytes, rounded up, for the check of free space."""
 
     url: str
     sha1: str
@@ -38,7 +38,7 @@ class Archive:
     archive_bytes: int
     unpacked_bytes: int
     parts: tuple[Part, ...]
-    required: bool = True  # False: nothing is wrong with an existing copy that lacks it
+    required: bool = True  # False: an existing copy may lack it
 
     @property
     def file_name(self) -> str:
@@ -73,21 +73,25 @@ ARCHIVES = (
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
-    parser.add_argument("--data_path", "--target_dir", type=Path, default=DEFAULT_ROOT, help="where to put it")
-    parser.add_argument("--download_dir", type=Path, help="an existing copy, which is checked and linked to instead")
+    parser.add_argument(
+        "--data_path", "--target_dir", type=Path, default=DEFAULT_ROOT, help="put the dataset into this folder"
+    )
+    parser.add_argument("--download_dir", type=Path, help="check and link this existing copy instead")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the options, then link or fetch both archives."""
+    """Read the options, then link or download both archives."""
     args = build_parser().parse(argv)
     target = args.data_path.expanduser().absolute()
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make {target} ({error.strerror}); name another folder with --data_path") from error
+        raise InputError(
+            f"cannot create {target} ({error.strerror}); choose another folder with --data_path"
+        ) from error
     if not os.access(target, os.W_OK):
-        raise InputError(f"no right to write in {target}; name another folder with --data_path")
+        raise InputError(f"no permission to write to {target}; choose another folder with --data_path")
     if args.download_dir:
         link_copy(args.download_dir.expanduser().absolute(), target)
     else:
@@ -96,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def fetch_all(target: Path) -> None:
-    """Download, check and unpack whatever of ``ARCHIVES`` is not finished in ``target``."""
+    """Download, check and unpack those of ``ARCHIVES`` that are not complete in ``target``."""
     unfinished = [archive for archive in ARCHIVES if not is_finished(archive, target)]
     for archive in ARCHIVES:
         if archive not in unfinished:
@@ -106,42 +110,42 @@ def fetch_all(target: Path) -> None:
         file = _archive_file(archive, target)
         try:
             download(archive.url, file, archive.sha1)
-        except InputError as error:  # who has to fetch it elsewhere wants to go there only once
+        except InputError as error:  # offline users should have to go to another machine only once
             others = [a for a in unfinished[number:] if not _archive_file(a, target).exists()]
-            also = "".join(f". To be put beside it: {other.url} (SHA-1 {other.sha1})" for other in others)
+            also = "".join(f". Put this next to it: {other.url} (SHA-1 {other.sha1})" for other in others)
             raise InputError(f"{error}{also}") from error
         for replaced in unpack(file, target):
-            print(f"what was in the way is now {replaced}; remove it if you do not need it")
+            print(f"an incomplete or foreign folder was renamed to {replaced}; remove it if you do not need it")
         wrong = what_is_wrong(archive, target / archive.folder)
         if wrong:
-            raise InputError(f"{file} was unpacked, but is not what was expected: {'; '.join(wrong)}")
+            raise InputError(f"{file} was unpacked but has unexpected content: {'; '.join(wrong)}")
         print(f"{target / archive.folder} is complete; {file} is no longer needed")
 
 
 def link_copy(source: Path, target: Path) -> None:
     """Link the folders of a checked copy into ``target``.
 
-    ``source`` is the folder that holds ``ADEChallengeData2016`` or that folder itself. Nothing is linked unless
-    all that is required is there and complete.
+    ``source`` contains ``ADEChallengeData2016`` or is that folder itself. Nothing is linked unless everything that
+    is required is there and complete.
     """
     if not source.is_dir():
-        raise InputError(f"there is no folder {source}; give --download_dir the folder of an existing copy")
+        raise InputError(f"there is no folder {source}; --download_dir must be the folder of an existing copy")
     links, problems = {}, []
     for archive in ARCHIVES:
         wrong = {folder: what_is_wrong(archive, folder) for folder in (source / archive.folder, source)}
         found = next((folder for folder, texts in wrong.items() if not texts), None)
         place = target / archive.folder
         if found and place.is_dir() and place.resolve() == found.resolve():
-            print(f"{place} is that copy already")
+            print(f"{place} already is that copy")
         elif found and place.exists() and not place.is_symlink():
             problems.append(f"{place} exists and is not a link; remove or rename it first")
         elif found:
             links[place] = found.resolve()
         elif archive.required:
             nearest = source / archive.folder if (source / archive.folder).is_dir() else source
-            problems.append(f"{source} is no complete copy of {archive.folder}: {'; '.join(wrong[nearest])}")
+            problems.append(f"{source} is not a complete copy of {archive.folder}: {'; '.join(wrong[nearest])}")
         else:
-            print(f"{source} has no {archive.folder}; only predictions for the official test images need it")
+            print(f"{source} has no {archive.folder}; it is needed only to segment the official test images")
     if problems:
         raise InputError(". ".join(problems))
     for place, found in links.items():
@@ -153,7 +157,7 @@ def link_copy(source: Path, target: Path) -> None:
 
 
 def is_finished(archive: Archive, target: Path) -> bool:
-    """Whether the folder of ``archive`` is complete: by its counts, and by the archive's list while that is there."""
+    """Whether the folder of ``archive`` is complete, judged by its counts and, if the archive is there, by its list."""
     if what_is_wrong(archive, target / archive.folder):
         return False
     file = _archive_file(archive, target)
@@ -161,7 +165,7 @@ def is_finished(archive: Archive, target: Path) -> bool:
 
 
 def what_is_wrong(archive: Archive, folder: Path) -> list[str]:
-    """A sentence for each split in ``folder`` that is not whole: an image without a mask, or another count."""
+    """A sentence for each incomplete split in ``folder``: an image lacks its mask, or the count differs."""
     texts = []
     for part in archive.parts:
         pairs, problems = find_pairs(folder / part.images, folder / part.masks if part.masks else None)

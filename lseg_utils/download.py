@@ -1,4 +1,4 @@
-"""Downloads that go on where they were interrupted and are kept only if their checksum is right."""
+"""Downloads that resume where they were interrupted and are kept only if their checksum is right."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lseg_utils.errors import InputError
 from lseg_utils.files import sha1_of
 from lseg_utils.progress import progress_bar
 
-ATTEMPTS = 5  # in a row without a single new byte
+ATTEMPTS = 5  # in a row that add no byte
 PAUSE_S = 2.0
 TIMEOUT_S = 30.0
 _CHUNK = 1 << 18
@@ -22,21 +22,23 @@ _WORTH_RETRYING = (408, 429, 500, 502, 503, 504)
 
 
 def part_of(target: Path) -> Path:
-    """Where the unfinished download of ``target`` is kept."""
+    """The file that contains an unfinished download of ``target``."""
     return target.with_name(target.name + ".part")
 
 
 def download(url: str, target: Path, sha1: str) -> None:
-    """Fetch ``url`` to ``target``, which exists afterwards with this SHA-1 (40 hexadecimal digits).
+    """Download ``url`` to ``target``; afterwards that file has this SHA-1 (40 hexadecimal digits).
 
-    A file that is there already is checked instead. What an interrupted download left is continued; if the server
-    cannot do that, it starts again. Raises ``InputError``: a wrong checksum, a full disk, or no connection, with
-    what to fetch elsewhere and where to put it.
+    An existing file is only checked. An interrupted download is resumed if the server supports it, otherwise started
+    again. Raises ``InputError`` for a wrong checksum, a full disk or a missing connection; the message then tells what
+    to download elsewhere and where to put it.
     """
-    elsewhere = f"fetch {url} (SHA-1 {sha1}) on another machine, put it at {target} and run the same command again"
+    elsewhere = f"download {url} (SHA-1 {sha1}) on another machine, put it at {target} and run the same command again"
     if target.exists():
         if (found := sha1_of(target)) != sha1:
-            raise InputError(f"{target} has the SHA-1 {found}, not {sha1}: it is damaged or another file; remove it")
+            raise InputError(
+                f"{target} has the SHA-1 {found}, not {sha1}: it is damaged or a different file; remove it"
+            )
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(target)
@@ -44,7 +46,7 @@ def download(url: str, target: Path, sha1: str) -> None:
     if (found := sha1_of(part)) != sha1:
         part.unlink()
         raise InputError(
-            f"what came from {url} has the SHA-1 {found}, not {sha1}, and was removed; "
+            f"the download from {url} had the SHA-1 {found}, not {sha1}, and was removed; "
             f"run the same command again, or {elsewhere}"
         )
     os.replace(part, target)
@@ -58,16 +60,17 @@ def _fetch_patiently(url: str, part: Path, elsewhere: str) -> None:
             return _fetch(url, part)
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-                raise InputError(f"no room left on the disk for {part}; free some space and run it again") from error
+                text = f"the disk is full: cannot write {part}; free some space and run the same command again"
+                raise InputError(text) from error
             final = isinstance(error, urllib.error.HTTPError) and error.code not in _WORTH_RETRYING
             failures = 1 if _size(part) > before else failures + 1
             if final or failures >= ATTEMPTS:
-                raise InputError(f"cannot fetch {url} ({error}); if this machine is offline, {elsewhere}") from error
+                raise InputError(f"cannot download {url} ({error}); if this machine is offline, {elsewhere}") from error
         time.sleep(PAUSE_S)
 
 
 def _fetch(url: str, part: Path) -> None:
-    """One attempt: append to ``part`` what it lacks, or write it anew if the server sends everything."""
+    """One attempt: append the missing bytes to ``part``, or rewrite it if the server sends the whole file."""
     have = _size(part)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -76,7 +79,7 @@ def _fetch(url: str, part: Path) -> None:
         if error.code != 416 or not have:
             raise
         if error.headers.get("Content-Range") == f"bytes */{have}":
-            return  # nothing lies beyond what is here: it was complete
+            return  # the part is already complete
         part.unlink()
         return _fetch(url, part)
     with response:
@@ -84,12 +87,12 @@ def _fetch(url: str, part: Path) -> None:
         start = have if continued else 0
         if continued and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             part.unlink()
-            raise ConnectionError("the server sent another part than was asked for")
+            raise ConnectionError("the server sent a different range than requested")
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
         with (
             open(part, "ab" if continued else "wb") as file,
-            progress_bar(total=total, initial=start, desc=f"fetching {part.stem}", unit="B", unit_scale=True) as bar,
+            progress_bar(total=total, initial=start, desc=f"downloading {part.stem}", unit="B", unit_scale=True) as bar,
         ):
             while chunk := response.read(_CHUNK):
                 file.write(chunk)

@@ -1,4 +1,4 @@
-"""Files that are never half-written, checksums, and room on the disk."""
+"""Files that are never half-written, checksums, and free space on the disk."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def write_aside(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path to write to; after the block it becomes ``path`` in one step.
+    """Yield a temporary path to write to; after the block it is renamed to ``path`` in one step.
 
-    If the block fails or the process is killed, ``path`` is what it was before. The temporary file lies in the same
-    folder (a rename works only within a disk), is hidden, and keeps the suffix, by which some writers choose a
-    format. Its name is always the same, so that what a killed process left is overwritten and does not pile up;
-    two processes must not write one path at the same time. Missing folders are made. A full disk is an
-    ``InputError``; other errors pass through.
+    If the block fails or the process is killed, ``path`` remains what it was. The temporary file is in the same folder
+    (a rename works only within one disk), is hidden, and keeps the suffix, from which some writers infer the format.
+    Its name is always the same, so that leftovers of killed processes do not pile up; two processes must not write
+    the same path at the same time. Missing folders are created. A full disk raises ``InputError``; other errors pass
+    through.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,32 +37,32 @@ def write_aside(path: str | Path) -> Iterator[Path]:
         yield aside
         os.replace(aside, path)
     except BaseException as error:
-        # Asked before the temporary file goes. torch.save and np.save report a full disk without a number.
+        # Checked before the temporary file is removed. torch.save and np.save report a full disk without an errno.
         full = _is_full_disk(error, path.parent)
         aside.unlink(missing_ok=True)
         if full:
             raise InputError(
-                f"no room left on the disk while writing {path}; what was there before is intact: "
-                f"free some space and run the same command again"
+                f"no room left on the disk to write {path}; an earlier version of it is intact. "
+                "Free some space and run the same command again"
             ) from error
         raise
 
 
 def replace_folder(source: Path, destination: Path) -> None:
-    """Move the folder ``source`` (on the same disk) to ``destination``, instead of whatever is there."""
+    """Move the folder ``source`` (on the same disk) to ``destination``, replacing what is there."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(destination, ignore_errors=True)
     source.rename(destination)
 
 
 def unwritable(folder: Path, flag: str) -> str:
-    """Why nothing can be written to ``folder``, or "". A missing folder is made. ``flag``: the option that names it."""
+    """Why ``folder`` is not writable, or "". A missing folder is created. ``flag``: the option that sets it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return ""
     except OSError as error:
-        return f"{folder} cannot be written to ({error.strerror}); name another {flag}"
+        return f"{folder} is not writable ({error.strerror}); choose another {flag}"
 
 
 def sha1_of(path: str | Path) -> str:
@@ -90,7 +90,7 @@ def _digest(path: str | Path, algorithm: str) -> str:
 
 
 def check_free_space(folder: str | Path, needed: int, purpose: str) -> None:
-    """Raise ``InputError`` if the disk of ``folder`` (which may not exist yet) has less than ``needed`` bytes free."""
+    """Raise ``InputError`` if the disk of ``folder`` (which may not exist yet) has fewer than ``needed`` bytes free."""
     existing = Path(folder).absolute()
     while not existing.exists():
         existing = existing.parent
@@ -98,7 +98,7 @@ def check_free_space(folder: str | Path, needed: int, purpose: str) -> None:
     if free < needed:
         raise InputError(
             f"{purpose} needs {needed / 1e9:.2f} GB in {folder}, but only {free / 1e9:.2f} GB are free; "
-            f"free some space or name another folder"
+            "free some space or choose another folder"
         )
 
 

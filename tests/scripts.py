@@ -38,6 +38,28 @@ def run(script: str, *arguments: object, cwd: Path, code: int = 0) -> str:
     return output
 
 
+HEAVY = ("torch", "torchvision", "timm", "pytorch_lightning", "cv2")
+
+_LIGHT = """
+import atexit, runpy, sys
+atexit.register(lambda: print("imported:", *(name for name in {heavy} if name in sys.modules)))
+sys.argv = sys.argv[1:]
+sys.path.insert(0, {repository!r})
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run_light(script: str, *arguments: object, cwd: Path, code: int = 0) -> str:
+    """Run a script as ``run`` does, and check that it ended without importing any of the ``HEAVY`` packages."""
+    program = _LIGHT.format(heavy=HEAVY, repository=str(REPOSITORY))
+    line = [sys.executable, "-c", program, str(REPOSITORY / script), *map(str, arguments)]
+    result = subprocess.run(line, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
+    output, _, imported = result.stdout.rpartition("imported:")
+    assert result.returncode == code and "Traceback" not in result.stderr, (result.stdout + result.stderr)[-3000:]
+    assert not imported.split(), f"{script} {' '.join(map(str, arguments))} imported {imported}"
+    return output + result.stderr
+
+
 def torchrun(processes: int, script: str, *arguments: object, cwd: Path) -> str:
     """Run a script in several processes joined by torchrun."""
     launcher: Sequence[str] = (

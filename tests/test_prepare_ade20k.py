@@ -17,6 +17,7 @@ from ade_tree import image_path, make_tree, mask_path
 from local_server import Site, serve
 from lseg_utils import download
 from lseg_utils.errors import InputError
+from scripts import run_light
 
 
 def zip_of(folder: Path) -> bytes:
@@ -181,13 +182,13 @@ def test_an_existing_copy_is_linked_and_again(site: Site, target: Path, original
 
 def test_an_incomplete_copy_is_not_linked(site: Site, target: Path, original: Path) -> None:
     mask_path(original, "train", "a1").unlink()
-    with pytest.raises(InputError, match="no complete copy of ADEChallengeData2016: 1 of 3 images have no mask"):
+    with pytest.raises(InputError, match="not a complete copy of ADEChallengeData2016: 1 of 3 images have no mask"):
         prepare(target, "--download-dir", str(original))
     assert list(target.iterdir()) == []
 
 
 def test_a_copy_that_does_not_exist_is_an_instruction(site: Site, target: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no folder .*nowhere; give --download_dir"):
+    with pytest.raises(InputError, match="nowhere.*--download_dir"):
         prepare(target, "--download-dir", str(tmp_path / "nowhere"))
 
 
@@ -206,3 +207,8 @@ def test_the_official_numbers() -> None:
     assert first.sha1 == "219e1696abb36c8ba3a3afe7fb2f4b4606a897c7"
     assert second.sha1 == "e05747892219d10e9243933371a497e905a4860c"
     assert [part.count for part in first.parts] == [20_210, 2_000]
+
+
+def test_help_and_a_missing_copy_are_answered_before_torch_is_imported(tmp_path: Path) -> None:
+    for arguments, code, fact in ((["--help"], 0, "--download_dir"), (["--download-dir", "nowhere"], 2, "nowhere")):
+        assert fact in run_light("prepare_ade20k.py", *arguments, cwd=tmp_path, code=code)
