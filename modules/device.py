@@ -6,6 +6,8 @@ import torch
 
 from lseg_utils.errors import InputError
 
+from .hardware import warn_if_slower
+
 
 def allow_tf32(on_gpu: bool) -> None:
     """Let products of float32 matrices use TF32 on a GPU; similarity and loss do not (``full_precision``).
@@ -19,13 +21,17 @@ def allow_tf32(on_gpu: bool) -> None:
 def reduced_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """The reduced dtype of the forward passes, None for float32.
 
-    auto: bfloat16 on GPUs that have it, float16 on other GPUs, float32 on the CPU and on Apple's GPUs.
+    auto: bfloat16 on GPUs that have it, float16 on other GPUs, float32 on the CPU and on Apple's GPUs. A precision
+    that is slower than float32 on this CPU is used if it was asked for, with a warning that gives the factor.
     """
     if precision == "auto":
         if device.type != "cuda":
             return None
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return {"bf16": torch.bfloat16, "16": torch.float16}.get(precision.removesuffix("-mixed"))
+    dtype = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision.removesuffix("-mixed"))
+    if dtype is not None:
+        warn_if_slower(dtype, device)
+    return dtype
 
 
 def resolve_device(device: str) -> torch.device:

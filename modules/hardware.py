@@ -1,0 +1,99 @@
+"""What this machine computes fast: its features, and the rates of its matrix products by precision.
+
+``python -m modules.hardware`` prints the table. Nothing is looked up by a processor's name: rates are measured.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from functools import lru_cache
+
+import torch
+
+from lseg_utils.errors import run_script
+from lseg_utils.progress import is_rank_zero
+from lseg_utils.results import text_table
+
+SIDE = {"cpu": 768, "cuda": 8192, "mps": 2048}  # of the measured square matrices: milliseconds each
+REPEATS = 5
+SLOWER = 1.1  # a ratio below this one is noise
+
+
+def cpu_features() -> list[str]:
+    """The instruction sets that decide about precision, as PyTorch detects them."""
+    names = {
+        "AVX2": "_is_avx2_supported",
+        "AVX512": "_is_avx512_supported",
+        "AVX512-BF16": "_is_avx512_bf16_supported",
+        "VNNI": "_is_vnni_supported",
+        "AMX": "_is_amx_tile_supported",
+    }
+    # Private names: a PyTorch that lacks one of them says nothing about that feature.
+    return [name for name, check in names.items() if getattr(torch.cpu, check, lambda: False)()]
+
+
+def gpu_features(device: torch.device) -> list[str]:
+    """The model, compute capability and memory of a CUDA GPU."""
+    properties = torch.cuda.get_device_properties(device)
+    return [properties.name, f"sm_{properties.major}{properties.minor}", f"{properties.total_memory / 2**30:.0f} GiB"]
+
+
+def product_rate(device: torch.device, dtype: torch.dtype, side: int | None = None) -> float:
+    """FLOP/s of the product of two square matrices: the best of several, after one that does not count."""
+    side = side or SIDE[device.type]
+    left, right = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for repeat in range(REPEATS + 1):
+        started = time.perf_counter()
+        product = left @ right
+        product[0, 0].item()  # waits for a GPU
+        if repeat:
+            best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best
+
+
+@lru_cache
+def slowdown(dtype: torch.dtype, device: torch.device, threads: int) -> float:
+    """How many times longer a matrix product takes in ``dtype`` than in float32; below 1: it is faster.
+
+    ``threads`` is there for the cache alone: what is fast may depend on it.
+    """
+    return product_rate(device, torch.float32) / product_rate(device, dtype)
+
+
+def warn_if_slower(dtype: torch.dtype, device: torch.device) -> None:
+    """Warn, with the factor, where a reduced precision that was asked for is slower than float32 on this CPU."""
+    if device.type != "cpu" or not is_rank_zero():
+        return
+    factor = slowdown(dtype, device, torch.get_num_threads())
+    if factor > SLOWER:
+        warnings.warn(
+            f"{str(dtype).removeprefix('torch.')} is {factor:.1f} times slower than float32 on this CPU "
+            f"({', '.join(cpu_features()) or 'no vector instructions found'}); choose precision 32 or auto",
+            stacklevel=3,
+        )
+
+
+def main() -> None:
+    """Print what there is, and how fast it multiplies."""
+    devices = [torch.device("cpu")]
+    devices += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    devices += [torch.device("mps")] if torch.backends.mps.is_available() else []
+    rows = []
+    for device in devices:
+        features = {"cpu": cpu_features, "cuda": lambda d=device: gpu_features(d), "mps": lambda: ["Apple GPU"]}
+        rates = {dtype: product_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)}
+        for dtype, rate in rates.items():
+            name = str(dtype).removeprefix("torch.")
+            ratio = rate / rates[torch.float32]
+            rows.append([str(device), name, f"{rate / 1e9:.0f}", f"{ratio:.2f}", ", ".join(features[device.type]())])
+    print(text_table(["device", "precision", "GFLOP/s", "against float32", "features"], rows))
+    print(
+        f"\nMatrix products, PyTorch {torch.__version__}, {torch.get_num_threads()} threads. --precision auto takes "
+        "float32 on a CPU, where results do not depend on the machine; bf16 is worth asking for where its row says so."
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)
