@@ -37,10 +37,10 @@ from modules.choices import PRECISIONS
 from modules.device import resolve_device
 from modules.inference.segmentation import OPACITY, label_colours
 from modules.models.text_encoder import check_labels
+from modules.options import add_network_options, block_options
 from modules.predictor import MODES, VARIANTS, LSegPredictor
 from modules.testing.common import weights_name
 from modules.testing.protocol import describe_precision
-from modules.training.options import add_network_options, block_options
 from modules.training.start import check_backbone
 
 MOST_IN_LEGEND, FIRST_SHOWN = 500, 3

@@ -13,28 +13,28 @@ from typing import Any
 import torch
 
 from data import check_dataset, get_dataset, get_labels
+from data.choice import DataChoice
 from data.loading import make_loader
 from encoding_ext.precise_bn import precise_batch_norm
 from encoding_ext.transforms import image_to_tensor
-from lseg_utils.cli import Parser
+from lseg_utils.cli import Parser, chosen
 from lseg_utils.distributed import join_group, run_distributed
 from lseg_utils.errors import InputError, raise_all
 from lseg_utils.progress import is_rank_zero
 from modules.checkpoints import export_plain, read_checkpoint
+from modules.choices import Speed
 from modules.device import resolve_device
 from modules.models import LSegNet
-from modules.testing.common import add_test_options, load_for_test, output_problems
-from modules.testing.label_sets import LabelSetTest, output_folder
-from modules.testing.protocol import add_protocol_options, build_evaluator, protocol_problems
-from modules.training.options import (
+from modules.options import (
     add_compatibility_options,
     add_data_options,
     add_device_options,
     add_network_options,
     compatibility_problems,
-    data_problems,
-    speed_problems,
 )
+from modules.testing.common import add_test_options, load_for_test, output_problems
+from modules.testing.label_sets import LabelSetTest, output_folder
+from modules.testing.protocol import add_protocol_options, build_evaluator, protocol_problems
 from modules.training.start import check_label_lengths
 
 BN_BATCHES = 200
@@ -108,7 +108,7 @@ def choose_split(options: argparse.Namespace) -> str:
 
 def check_all(options: argparse.Namespace, split: str) -> None:
     """One ``InputError`` with everything that is wrong, before the network is built."""
-    problems = compatibility_problems(options) + data_problems(options) + speed_problems(options)
+    problems = compatibility_problems(options)
     problems += protocol_problems(options) + output_problems(options, output_folder(options))
     if options.eval and split == "test":
         problems.append("--eval needs masks, and the test split has none; use --split val")
@@ -117,6 +117,8 @@ def check_all(options: argparse.Namespace, split: str) -> None:
     splits = [split, "train"] if options.acc_bn and split != "train" else [split]
     raise_all(
         problems,
+        lambda: chosen(Speed, options),
+        lambda: chosen(DataChoice, options),
         lambda: check_dataset(options.dataset, options.data_path, splits),
         lambda: get_labels(options.dataset, options.label_src, options.data_path),
     )

@@ -11,26 +11,26 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from data import check_dataset, get_dataset, get_labels
+from data.choice import DataChoice
 from data.loading import make_loader
 from data.sampled import Remaining
 from encoding_ext.transforms import image_to_tensor
-from lseg_utils.cli import Parser
+from lseg_utils.cli import Parser, chosen
 from lseg_utils.distributed import join_group, run_distributed
 from lseg_utils.errors import raise_all
 from lseg_utils.progress import is_rank_zero
+from modules.choices import Speed
 from modules.device import resolve_device
-from modules.released import file_name_doubts
-from modules.testing.common import add_test_options, load_for_test, output_problems, speed_up
-from modules.testing.episodes import EpisodeTest, fold_output_folder
-from modules.training.options import (
+from modules.options import (
     add_compatibility_options,
     add_data_options,
     add_device_options,
     add_network_options,
     compatibility_problems,
-    data_problems,
-    speed_problems,
 )
+from modules.released import file_name_doubts
+from modules.testing.common import add_test_options, load_for_test, output_problems, speed_up
+from modules.testing.episodes import EpisodeTest, fold_output_folder
 from modules.training.start import check_label_lengths
 
 
@@ -83,13 +83,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def check_all(options: argparse.Namespace) -> None:
     """One ``InputError`` with everything that is wrong, before the network is built."""
-    problems = compatibility_problems(options) + data_problems(options) + speed_problems(options)
+    problems = compatibility_problems(options)
     problems += output_problems(options, fold_output_folder(options))
     if options.bsz < 1:
         problems.append(f"--bsz {options.bsz}; give at least 1 image per forward")
     choice = {"fold": options.fold, "nshot": options.nshot}
     raise_all(
         problems,
+        lambda: chosen(Speed, options),
+        lambda: chosen(DataChoice, options),
         lambda: check_dataset(options.dataset, options.data_path, ("test",), **choice),
         lambda: get_labels(options.dataset, options.label_src, options.data_path),
     )

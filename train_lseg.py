@@ -9,17 +9,23 @@ from typing import Any
 import pytorch_lightning as pl
 
 from data import check_dataset, get_dataset
+from data.choice import DataChoice
 from data.loading import make_loader
 from encoding_ext.transforms import image_to_tensor
-from lseg_utils.cli import Parser
+from lseg_utils.cli import Parser, chosen
 from lseg_utils.distributed import run_distributed
 from lseg_utils.errors import raise_all
+from modules.choices import Speed
 from modules.lseg_module import LSegModule
 from modules.models import BACKBONES
-from modules.training.options import add_data_options, optimization_config
-from modules.training.start import build_network
-from modules.training.trainer import find_version, fit
-from modules.training.training_options import add_training_options, training_problems
+from modules.options import (
+    add_data_options,
+    add_training_options,
+    compatibility_problems,
+    optimization_config,
+)
+from modules.training.start import build_network, start_problems
+from modules.training.trainer import find_version, fit, trainer_problems
 
 
 def build_parser() -> Parser:
@@ -46,8 +52,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def check_all(options: argparse.Namespace) -> None:
     """One ``InputError`` with everything that is wrong, before anything is built."""
     raise_all(
-        training_problems(options),
+        compatibility_problems(options) + trainer_problems(options) + start_problems(options),
         lambda: optimization_config(options),
+        lambda: chosen(Speed, options),
+        lambda: chosen(DataChoice, options),
         lambda: check_dataset(options.dataset, options.data_path, ("train", "val")),
     )
 

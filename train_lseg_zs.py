@@ -9,17 +9,23 @@ from typing import Any
 import pytorch_lightning as pl
 
 from data import check_dataset, get_dataset
+from data.choice import DataChoice
 from data.loading import make_loader
 from encoding_ext.transforms import image_to_tensor
-from lseg_utils.cli import Parser
+from lseg_utils.cli import Parser, chosen
 from lseg_utils.distributed import run_distributed
 from lseg_utils.errors import raise_all
+from modules.choices import Speed
 from modules.lseg_module_zs import LSegModuleZS
 from modules.models import BACKBONES
-from modules.training.options import add_data_options, optimization_config
-from modules.training.start import build_network
-from modules.training.trainer import find_version, fit
-from modules.training.training_options import add_training_options, training_problems
+from modules.options import (
+    add_data_options,
+    add_training_options,
+    compatibility_problems,
+    optimization_config,
+)
+from modules.training.start import build_network, start_problems
+from modules.training.trainer import find_version, fit, trainer_problems
 
 
 def build_parser() -> Parser:
@@ -77,13 +83,15 @@ def held_out(options: argparse.Namespace) -> int:
 
 def check_all(options: argparse.Namespace) -> None:
     """One ``InputError`` with everything that is wrong, before anything is built."""
-    problems = training_problems(options)
+    problems = compatibility_problems(options) + trainer_problems(options) + start_problems(options)
     if options.finetune_mode and not options.nshot:
         problems.append("--finetune_mode learns from support images; give --nshot 1 or 5")
     choice = {"fold": options.fold, "nshot": options.nshot, "held_out": held_out(options)}
     raise_all(
         problems,
         lambda: optimization_config(options),
+        lambda: chosen(Speed, options),
+        lambda: chosen(DataChoice, options),
         lambda: check_dataset(options.dataset, options.data_path, ("train", "val"), **choice),
     )
 

@@ -24,7 +24,7 @@ from lseg_utils.results import text_table, write_json
 from modules.checkpoints import git_state
 from modules.device import resolve_device
 from modules.models import BACKBONES, LSegNet, build_lseg
-from modules.models.lseg_net import MULTIPLE
+from modules.models.backbones import MULTIPLE
 
 RESULTS = Path(__file__).resolve().parent / "results"
 QUICK = {"backbone": "tiny_vit", "size": 64, "batch": 1, "labels": 5, "rounds": 1, "threads": 1}

@@ -9,7 +9,10 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from dataclasses import fields
+from typing import NoReturn, TypeVar
+
+T = TypeVar("T")
 
 _FLAG = re.compile(r"^--[A-Za-z][\w-]*(?==|$)")
 
@@ -69,3 +72,9 @@ def doubts_as_notes() -> Iterator[None]:
         yield
     for doubt in doubts:
         print(f"note: {doubt.message}")
+
+
+def chosen(kind: type[T], options: argparse.Namespace, **more: object) -> T:
+    """A dataclass whose fields are the options of the same names, or ``more``; fields without an option: defaults."""
+    names = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in vars(options).items() if name in names} | more)

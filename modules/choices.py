@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import dataclass
+
+from lseg_utils.errors import InputError
+
 PRECISIONS = ("auto", "32", "bf16", "16", "bf16-mixed", "16-mixed", "32-true")
 MODES = ("whole", "windows", "multi_scale")
 VARIANTS = ("unit", "raw", "scaled", "summed")
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("poly", "cosine")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What changes the time that a training or a test takes: one of ``PRECISIONS``, and ``torch.compile`` or not."""
+
+    precision: str = "auto"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.compile and not any(map(shutil.which, ("g++", "c++", "clang++"))):
+            raise InputError("--compile needs a C++ compiler, none was found (apt-get install g++); or leave it out")

@@ -22,8 +22,8 @@ from lseg_utils.errors import InputError
 from lseg_utils.files import write_aside
 
 from .models import LSegNet
+from .models.backbones import MULTIPLE
 from .models.head import LOGIT_SCALE
-from .models.lseg_net import MULTIPLE
 from .models.upsampling import upsample_x2
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")

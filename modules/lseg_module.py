@@ -18,7 +18,8 @@ from .checkpoints import METADATA_KEY, from_official, load_lseg, metadata_of, to
 from .models import LSegNet
 from .models.lseg_net import Labels
 from .models.streaming import upsampled_cross_entropy, upsampled_max
-from .training.optimization import OptimizationConfig, apply_settings, build_optimizer
+from .training.optimization import OptimizationConfig
+from .training.optimizer import apply_settings, build_optimizer
 
 
 class NonFiniteLossError(InputError):

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from encoding_ext.evaluator import TEST_SCALES, scaled_size, window_starts
 
-from ..models.lseg_net import MULTIPLE
+from ..models.backbones import MULTIPLE
 
 
 @dataclass

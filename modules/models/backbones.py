@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+MULTIPLE = 32  # image sides are multiples of it: the coarsest feature map has 1/32 of the resolution
+RANDOM = "random"  # given in place of a weights file: keep the random initial weights
+
 
 @dataclass(frozen=True)
 class TextTower:

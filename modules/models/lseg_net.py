@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .backbones import MULTIPLE
 from .decoder import Decoder
 from .head import CorrelationHead
 from .image_encoders import ResNetEncoder, ViTEncoder
@@ -18,7 +19,6 @@ from .text_encoder import TextEncoder, check_labels
 from .upsampling import upsample_x2
 
 Labels = Sequence[str] | Sequence[Sequence[str]] | Tensor
-MULTIPLE = 32  # the coarsest map is at 1/32
 
 
 class LSegNet(nn.Module):

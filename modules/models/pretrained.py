@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .backbones import BACKBONES, Backbone
+from .backbones import BACKBONES, RANDOM, Backbone
 from .image_encoders import ResNetEncoder, ViTEncoder
 from .lseg_net import LSegNet
 from .text_encoder import TextEncoder
 
-RANDOM = "random"  # in place of a file: keep the random weights
 NAMED_FILE = "load_pretrained(net, {0}=FILE), on the command line --{0} FILE"
 CLIP_CACHE = Path("~/.cache/clip").expanduser()
 

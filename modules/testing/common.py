@@ -17,7 +17,7 @@ from ..checkpoints import load_lseg
 from ..device import allow_tf32, reduced_dtype
 from ..models import LSegNet
 from ..models.precision import cast_products, compile_parts
-from ..training.options import block_options
+from ..options import block_options
 from ..training.start import check_backbone
 
 

@@ -25,7 +25,7 @@ from ..checkpoints import git_state, read_checkpoint
 from ..lseg_module_zs import BACKGROUND, episode_labels
 from ..models import LSegNet
 from ..models.streaming import upsampled_max
-from ..training.options import block_options
+from ..options import block_options
 from .common import default_folder, derangement, predictor
 from .comparison import COLUMNS, comparison, extremes_sheets
 from .episode_log import Areas, EpisodeLog

@@ -1,17 +1,13 @@
-"""The optimiser and its rates: two groups, and a decay that is a function of the epoch or step and of nothing else."""
+"""Learning rates and their decay: a function of the epoch or step and of nothing else. Imported without torch."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-import torch
-from torch import nn
+from lseg_utils.errors import InputError
 
-from ..models import LSegNet
-
-OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("poly", "cosine")
+from ..choices import OPTIMIZERS, SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -19,9 +15,9 @@ class OptimizationConfig:
     """How LSeg is trained; the defaults are the paper's (official repository, ADE20K recipe)."""
 
     base_lr: float = 0.004
-    """Scaled by the batch: the image encoder learns at base_lr / 16 * batch_size."""
+    """Scaled with the batch: the image encoder learns at base_lr / 16 * batch_size."""
     batch_size: int = 1
-    """Images per process and step; the number of processes and of accumulated batches does not enter the rate."""
+    """Images per process and step; the numbers of processes and of accumulated batches do not change the rate."""
     scratch_factor: float = 10.0
     """The decoder and the head start from nothing and learn at this multiple of the encoder's rate."""
     optimizer: str = "sgd"
@@ -34,7 +30,7 @@ class OptimizationConfig:
     """Optimiser steps over which the rates rise linearly from 0; with cosine only."""
     max_epochs: int = 240
     ignore_index: int = -1
-    """A label number that counts in no loss, beside the unlabelled pixels (negative)."""
+    """A label number left out of the loss, in addition to unlabelled pixels (negative numbers)."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -43,21 +39,21 @@ class OptimizationConfig:
         if self.schedule not in SCHEDULES:
             problems.append(f"schedule {self.schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
         if self.warmup_steps and self.schedule != "cosine":
-            problems.append("warmup_steps goes with --schedule cosine; poly starts at the full rate")
+            problems.append("warmup_steps needs --schedule cosine; poly starts at the full rate")
         problems += [
-            f"{name} is {getattr(self, name)}, but has to be positive and finite"
+            f"{name} is {getattr(self, name)}, but must be positive and finite"
             for name in ("base_lr", "batch_size", "scratch_factor", "max_epochs")
             if not 0 < getattr(self, name) < math.inf
         ]
         problems += [
-            f"{name} is {getattr(self, name)}, but cannot be negative"
+            f"{name} is {getattr(self, name)}, but must not be negative"
             for name in ("weight_decay", "warmup_steps")
             if not getattr(self, name) >= 0
         ]
         if not 0 <= self.momentum < 1:
-            problems.append(f"momentum is {self.momentum}, but has to be at least 0 and below 1")
+            problems.append(f"momentum is {self.momentum}, but must be at least 0 and below 1")
         if problems:
-            raise ValueError("; ".join(problems))
+            raise InputError("\n".join(problems))
 
     @property
     def encoder_lr(self) -> float:
@@ -78,9 +74,9 @@ class OptimizationConfig:
         )
 
     def factor(self, epoch: int, step: int, total_steps: int) -> float:
-        """What the initial rates are multiplied with.
+        """The factor on the initial rates, 1 to 0.
 
-        Computed afresh from where training stands, so that a resumed run cannot be off by one.
+        A function of the current epoch and step alone, so that a resumed run cannot be off by one.
         """
         if self.schedule == "poly":
             return max(1 - epoch / self.max_epochs, 0.0) ** 0.9
@@ -88,30 +84,3 @@ class OptimizationConfig:
             return (step + 1) / self.warmup_steps
         progress = (step - self.warmup_steps) / max(total_steps - self.warmup_steps, 1)
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
-def build_optimizer(net: LSegNet, config: OptimizationConfig) -> torch.optim.Optimizer:
-    """The optimiser over what is trained: the text tower and the weights that no forward uses are not in it."""
-
-    def trained(*modules: nn.Module) -> list[nn.Parameter]:
-        return [p for module in modules for p in module.parameters() if p.requires_grad]
-
-    groups = [
-        {"params": trained(net.image_encoder), "lr": config.encoder_lr, "initial_lr": config.encoder_lr},
-        {"params": trained(net.decoder, net.head), "lr": config.scratch_lr, "initial_lr": config.scratch_lr},
-    ]
-    # One kernel for all parameters in place of several for each: the same update, sooner.
-    common = {"weight_decay": config.weight_decay, "fused": net.decoder.embedding.weight.device.type in ("cpu", "cuda")}
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=config.momentum, **common)
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, betas=(0.9, 0.999), **common)
-
-
-def apply_settings(optimizer: torch.optim.Optimizer, config: OptimizationConfig) -> None:
-    """Let today's rates and decay count, not those that a resumed run's optimiser state has brought along."""
-    for group, rate in zip(optimizer.param_groups, (config.encoder_lr, config.scratch_lr), strict=True):
-        group["initial_lr"] = rate
-        group["weight_decay"] = config.weight_decay
-        if "momentum" in group:
-            group["momentum"] = config.momentum

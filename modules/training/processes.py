@@ -11,17 +11,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy
 
-from lseg_utils.cli import Parser
 from lseg_utils.distributed import end_because_of, from_first, launched, watch_others
 from lseg_utils.errors import InputError
-
-
-def add_process_options(parser: Parser) -> None:
-    """Accelerator, processes, nodes."""
-    group = parser.add_argument_group("processes (torchrun's numbers count, where it is used)")
-    group.add_argument("--accelerator", choices=("auto", "cpu", "gpu", "mps"), default="auto")
-    group.add_argument("--devices", "--gpus", type=int, default=-1, help="processes on this node; -1: one per GPU")
-    group.add_argument("--num_nodes", type=int, help="default: as torchrun says, else 1")
 
 
 def uses_gpu(options: argparse.Namespace) -> bool:

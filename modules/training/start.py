@@ -9,23 +9,14 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError
 
 from ..checkpoints import load_lseg
 from ..models import LSegNet, build_lseg
-from ..models.pretrained import RANDOM, load_pretrained
+from ..models.backbones import RANDOM
+from ..models.pretrained import load_pretrained
+from ..options import block_options
 from ..safe_load import read_torch_file, read_torchscript_weights
-from .options import block_options
-
-
-def add_start_options(parser: Parser) -> None:
-    """Where the first weights come from."""
-    group = parser.add_argument_group("start")
-    group.add_argument("--finetune_weights", type=Path, help="checkpoint to start from instead of ImageNet weights")
-    group.add_argument("--clip_weights", help=f"CLIP file for the text tower, or '{RANDOM}'; default: download")
-    group.add_argument("--backbone_weights", help=f"ImageNet weights as a file, or '{RANDOM}'; default: download")
-    group.add_argument("--trust_checkpoint", action="store_true", help="run code found in --finetune_weights: risky")
 
 
 def start_problems(options: argparse.Namespace) -> list[str]:

@@ -21,9 +21,8 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressB
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError
-from lseg_utils.files import REPOSITORY, unwritable
+from lseg_utils.files import unwritable
 from lseg_utils.memory import memory_advice
 from lseg_utils.progress import is_rank_zero
 
@@ -32,8 +31,7 @@ from ..device import allow_tf32, reduced_dtype
 from ..lseg_module import LSegModule
 from ..models.precision import compile_parts
 from ..safe_load import read_torch_file
-from .options import add_speed_options, speed_problems
-from .processes import Together, add_process_options, process_counts, process_problems, strategy, uses_gpu
+from .processes import Together, process_counts, process_problems, strategy, uses_gpu
 from .validation_pictures import ValidationPictures
 
 BEST = 3
@@ -49,27 +47,6 @@ NO_NEWS = (
     ".*sync_dist=True",
     "This DataLoader will create",
 )
-
-
-def add_trainer_options(parser: Parser, exp_name: str) -> None:
-    """Run name, logging, resuming, processes."""
-    group = parser.add_argument_group("run")
-    group.add_argument("--exp_name", default=exp_name, help="name of the run; a known one is resumed")
-    group.add_argument("--checkpoint_dir", type=Path, default=REPOSITORY / "checkpoints", help="where runs live")
-    group.add_argument("--no_resume", action="store_true", help="start a new version of the run instead of resuming")
-    group.add_argument("--dry_run", action="store_true", help="one training and one validation batch, nothing saved")
-    group.add_argument("--seed", type=int, default=0, help="of weights, order, augmentation")
-    group.add_argument("--accumulate_grad_batches", type=int, default=1, help="batches per optimiser step")
-    add_speed_options(group)
-    group.add_argument(
-        "--grad_checkpointing",
-        action="store_true",
-        help="less memory, more time: what the image encoder would keep is computed again in backward",
-    )
-    group.add_argument("--logger", choices=("tensorboard", "wandb", "none"), default="tensorboard")
-    group.add_argument("--check_val_every_n_epoch", type=int, default=1)
-    group.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop", help="for unreadable images")
-    add_process_options(parser)
 
 
 class LSegData(pl.LightningDataModule):
@@ -98,7 +75,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 def trainer_problems(options: argparse.Namespace) -> list[str]:
     """What would go wrong later: missing GPUs, an unwritable folder, a logger that is not installed."""
-    problems = process_problems(options) + speed_problems(options)
+    problems = process_problems(options)
     for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
         if getattr(options, name) < 1:
             problems.append(f"--{name} is {getattr(options, name)}, but has to be at least 1")

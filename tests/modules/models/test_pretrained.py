@@ -13,7 +13,8 @@ import torchvision
 from timm.models.vision_transformer import VisionTransformer
 
 from modules.models import BACKBONES, build_lseg, pretrained
-from modules.models.pretrained import RANDOM, load_pretrained
+from modules.models.backbones import RANDOM
+from modules.models.pretrained import load_pretrained
 from modules.training.start import read_weights
 from tiny import LABELS, TOWER, pictures, tiny_clip, tiny_net
 

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from modules.training.optimization import OptimizationConfig, build_optimizer
+from modules.training.optimization import OptimizationConfig
+from modules.training.optimizer import build_optimizer
 from tiny import TINY, tiny_net
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -120,5 +121,5 @@ def test_impossible_configurations(values, message):
 
 
 def test_all_problems_are_reported_at_once():
-    with pytest.raises(ValueError, match=r"lion.*base_lr.*batch_size"):
+    with pytest.raises(ValueError, match=r"(?s)lion.*base_lr.*batch_size"):
         OptimizationConfig(optimizer="lion", base_lr=-1, batch_size=0)

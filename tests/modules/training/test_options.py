@@ -10,16 +10,11 @@ import torch
 
 import test_lseg as test_script
 import train_lseg as train_script
+from data.choice import DataChoice
+from lseg_utils.cli import Parser, chosen
 from lseg_utils.errors import InputError
 from modules.device import reduced_dtype, resolve_device
-from modules.training.options import (
-    Parser,
-    add_data_options,
-    block_options,
-    compatibility_problems,
-    data_problems,
-    optimization_config,
-)
+from modules.options import add_data_options, block_options, compatibility_problems, optimization_config
 from modules.training.trainer import lightning_precision
 
 NO_EFFECT = (
@@ -140,8 +135,12 @@ def test_help_explains_every_option(build):
      ("--workers -1 --crop_size 33", ["--workers is -1", "such as 64"])],
 )  # fmt: skip
 def test_sizes_and_workers_with_which_nothing_would_run(line, expected):
-    problems = data_problems(parse_train(line))
-    assert len(problems) == len(expected) and all(part in text for part, text in zip(expected, problems))
+    problems = ""
+    try:
+        chosen(DataChoice, parse_train(line))
+    except InputError as error:
+        problems = str(error)
+    assert len(problems.splitlines()) == len(expected) and all(part in problems for part in expected)
 
 
 # -------------------------------------------------------------------------------------------- translations

@@ -13,13 +13,14 @@ import test_lseg as test_script
 import test_lseg_zs as zero_shot_script
 import train_lseg as train_script
 import train_lseg_zs as zero_shot_train_script
+from lseg_utils.cli import chosen
 from lseg_utils.errors import InputError
+from modules import choices
+from modules.choices import Speed
 from modules.lseg_module import LSegModule
 from modules.testing.common import predictor, speed_up
 from modules.testing.protocol import describe_precision, describe_protocol, scales_and_flip
-from modules.training import options as option_file
 from modules.training import trainer
-from modules.training.options import speed_problems
 from tiny import LABELS, pictures, tiny_net
 
 CPU = torch.device("cpu")
@@ -99,6 +100,7 @@ def test_a_training_that_runs_out_of_memory_says_what_to_do(monkeypatch):
 
 
 def test_compiling_without_a_compiler_is_an_instruction(monkeypatch):
-    monkeypatch.setattr(option_file.shutil, "which", lambda name: None)
-    assert "C++ compiler" in speed_problems(parse("--compile"))[0]
-    assert speed_problems(parse()) == []
+    monkeypatch.setattr(choices.shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match=r"C\+\+ compiler"):
+        chosen(Speed, parse("--compile"))
+    assert chosen(Speed, parse()) == Speed("auto", False)

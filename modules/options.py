@@ -1,0 +1,157 @@
+"""Command-line options that several scripts share. Importing this file imports neither torch nor timm."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lseg_utils.cli import Parser, chosen
+from lseg_utils.files import REPOSITORY
+
+from .choices import OPTIMIZERS, PRECISIONS, SCHEDULES
+from .models.backbones import BACKBONES, MULTIPLE, RANDOM
+from .training.optimization import OptimizationConfig
+
+NO_EFFECT = "accepted for old command lines; changes nothing, as in the official code"
+BLOCK = ("arch_option", "block_depth", "activation")
+
+
+def add_weights_options(parser: Parser) -> None:
+    """The checkpoint that a test, a prediction or an export reads."""
+    parser.add_argument(
+        "--weights", "--checkpoint", type=Path, required=True, help="use this official or own checkpoint"
+    )
+    parser.add_argument("--trust_checkpoint", action="store_true", help="run code contained in the checkpoint: risky")
+
+
+def add_data_options(parser: Parser, default_dataset: str = "ade20k", base_size: bool = True) -> None:
+    """Dataset, labels, image sizes, loading. ``base_size`` False: images are only resized to the crop."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset", default=default_dataset, help="use the dataset of this name")
+    places = "default: ../datasets next to the repository; data/Dataset_HSN for pascal, coco and fss"
+    group.add_argument("--data_path", "--datapath", type=Path, help=f"look for the datasets in this folder; {places}")
+    lists = "default, corrected, another list of the dataset, or a file; default: the dataset's or the checkpoint's own"
+    group.add_argument("--label_src", help=f"read the labels from this list: {lists}")
+    if base_size:
+        group.add_argument("--base_size", type=int, help="scale 1 means this long side; default: the dataset's")
+    crop = f"use crops of this side, a multiple of {MULTIPLE}; default: the dataset's"
+    group.add_argument("--crop_size", type=int, help=crop)
+    group.add_argument("--workers", "--nworker", type=int, default=4, help="load images in this many processes")
+
+
+def add_network_options(parser: Parser, backbone: str | None) -> None:
+    """The architecture. ``backbone`` None: for a test, which reads from the checkpoint whatever the file tells."""
+    group = parser.add_argument_group("network")
+    group.add_argument("--backbone", default=backbone, choices=list(BACKBONES), help="use this image and text encoder")
+    if backbone is not None:
+        group.add_argument("--num_features", type=int, default=256, help="set the width of the decoder")
+    blocks = "choose the regularisation block: 0 none, 1 bottleneck, 2 depthwise"
+    group.add_argument("--arch_option", type=int, choices=(0, 1, 2), help=blocks)
+    group.add_argument("--block_depth", type=int, help="apply the block this many times (0 counts as 1)")
+    between = "use this activation between applications of the block"
+    group.add_argument("--activation", choices=("relu", "lrelu", "tanh"), help=between)
+
+
+def block_options(options: argparse.Namespace) -> dict[str, int | str]:
+    """The given ones of ``--arch_option``, ``--block_depth`` and ``--activation``."""
+    return {name: getattr(options, name) for name in BLOCK if getattr(options, name) is not None}
+
+
+def add_device_options(parser: Parser) -> None:
+    """Device and precision of a test."""
+    group = parser.add_argument_group("device")
+    group.add_argument("--device", default="auto", help="run on auto, cpu, cuda, cuda:1 or mps")
+    add_speed_options(group)
+
+
+def add_speed_options(group: argparse._ArgumentGroup) -> None:
+    """The fields of ``Speed``."""
+    numbers = "compute in this precision; auto: bf16, else fp16, on a GPU, 32 on the CPU"
+    group.add_argument("--precision", choices=PRECISIONS, default="auto", help=numbers)
+    group.add_argument("--compile", action="store_true", help="torch.compile the network: pays off in long runs")
+
+
+def add_optimization_options(parser: Parser) -> None:
+    """Optimiser, rates, schedule: the fields of ``OptimizationConfig``, and dropout."""
+    group = parser.add_argument_group("optimisation")
+    defaults = OptimizationConfig()
+
+    def add(name: str, help: str, **more: object) -> None:
+        default = getattr(defaults, name)
+        group.add_argument(f"--{name}", default=default, help=help, **({"type": type(default)} | more))
+
+    add("batch_size", "use this many images per process and step")
+    add("base_lr", "set the learning rate per 16 images of a batch")
+    add("scratch_factor", "train decoder and head at this multiple of the encoder's rate")
+    add("weight_decay", "set the weight decay")
+    add("momentum", "set the momentum of sgd")
+    group.add_argument("--dropout", type=float, default=0.0, help="drop out in the ViT; the official networks did not")
+    add("optimizer", "choose the optimiser", choices=OPTIMIZERS)
+    group.add_argument("--midasproto", action="store_true", help="the official name for --optimizer adam")
+    add("schedule", "let the rates decay by epoch (poly) or by step (cosine)", choices=SCHEDULES)
+    add("warmup_steps", "raise the rates linearly over this many steps; with --schedule cosine")
+    add("max_epochs", "train for this many epochs")
+    add("ignore_index", "leave this label number out of the loss")
+
+
+def optimization_config(options: argparse.Namespace) -> OptimizationConfig:
+    """The checked configuration; ``InputError`` for an impossible one."""
+    return chosen(OptimizationConfig, options, **({"optimizer": "adam"} if options.midasproto else {}))
+
+
+def add_training_options(parser: Parser, backbone: str, exp_name: str) -> None:
+    """Everything that the two training scripts share except the data; the arguments are defaults."""
+    add_network_options(parser, backbone)
+    group = parser.add_argument_group("start")
+    group.add_argument("--finetune_weights", type=Path, help="start from this checkpoint instead of ImageNet weights")
+    other = f"'{RANDOM}' for random weights; default: download"
+    group.add_argument("--clip_weights", help=f"read the text encoder from this CLIP file; {other}")
+    group.add_argument("--backbone_weights", help=f"read ImageNet weights from this file; {other}")
+    trust = "run code contained in --finetune_weights: risky"
+    group.add_argument("--trust_checkpoint", action="store_true", help=trust)
+    add_optimization_options(parser)
+
+    group = parser.add_argument_group("run")
+    group.add_argument("--exp_name", default=exp_name, help="name the run; a run that exists is resumed")
+    runs = REPOSITORY / "checkpoints"
+    group.add_argument("--checkpoint_dir", type=Path, default=runs, help="keep the runs in this folder")
+    group.add_argument("--no_resume", action="store_true", help="start a new version of the run instead of resuming")
+    group.add_argument("--dry_run", action="store_true", help="do one training and one validation batch, save nothing")
+    group.add_argument("--seed", type=int, default=0, help="seed the weights, the order and the augmentation")
+    accumulate = "make one optimiser step of this many batches"
+    group.add_argument("--accumulate_grad_batches", type=int, default=1, help=accumulate)
+    add_speed_options(group)
+    recompute = "save memory, take more time: compute the image encoder's activations again in the backward pass"
+    group.add_argument("--grad_checkpointing", action="store_true", help=recompute)
+    loggers = ("tensorboard", "wandb", "none")
+    group.add_argument("--logger", choices=loggers, default="tensorboard", help="log to this program")
+    group.add_argument("--check_val_every_n_epoch", type=int, default=1, help="validate after every n-th epoch")
+    bad = "stop at an unreadable image, or skip it and report it"
+    group.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop", help=bad)
+
+    group = parser.add_argument_group("processes (with torchrun, its numbers count)")
+    accelerators = ("auto", "cpu", "gpu", "mps")
+    group.add_argument("--accelerator", choices=accelerators, default="auto", help="train on this kind of device")
+    group.add_argument("--devices", "--gpus", type=int, default=-1, help="start this many processes; -1: one per GPU")
+    group.add_argument("--num_nodes", type=int, help="train on this many nodes; default: torchrun's number, else 1")
+    add_compatibility_options(parser)
+
+
+def add_compatibility_options(parser: Parser) -> None:
+    """Flags of the official README that never had an effect, and two that crashed."""
+    group = parser.add_argument_group("compatibility with official command lines")
+    for flag in ("widehead", "widehead_hr", "no_scaleinv", "no_batchnorm", "use_relabeled", "scale_inv"):
+        group.add_argument(f"--{flag}", action="store_true", help=NO_EFFECT)
+    for flag in ("module", "model", "aux_weight", "se_weight"):
+        group.add_argument(f"--{flag}", help=NO_EFFECT)
+    for flag in ("aux", "se_loss"):
+        group.add_argument(f"--{flag}", action="store_true", help="refused: the network has no such head")
+
+
+def compatibility_problems(options: argparse.Namespace) -> list[str]:
+    """What cannot be done although the official parser accepted it."""
+    return [
+        f"--{flag} asks for a head that LSeg does not have (the official code crashes here); leave it out"
+        for flag in ("aux", "se_loss")
+        if getattr(options, flag)
+    ]
