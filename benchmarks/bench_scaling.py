@@ -25,7 +25,8 @@ from benchmarks.common import build_parser, matrix_rates, network, parse, pictur
 from benchmarks.measuring import Process, Work, row
 from lseg_utils.errors import InputError, run_script
 from modules.lseg_module import LSegModule
-from modules.training.optimization import OptimizationConfig, build_optimizer
+from modules.training.optimization import OptimizationConfig
+from modules.training.optimizer import build_optimizer
 
 DEFAULTS = {
     "cpu": {"backbone": "clip_vitb32_384", "size": 480, "batch": 2, "labels": 150, "rounds": 2},

@@ -32,7 +32,8 @@ from lseg_utils.errors import run_script
 from modules.device import allow_tf32, reduced_dtype
 from modules.lseg_module import LSegModule
 from modules.models import LSegNet
-from modules.training.optimization import OptimizationConfig, build_optimizer
+from modules.training.optimization import OptimizationConfig
+from modules.training.optimizer import build_optimizer
 
 DEFAULTS = {
     "cpu": {"backbone": "clip_vitb32_384", "size": 480, "batch": 2, "labels": 150, "rounds": 1},

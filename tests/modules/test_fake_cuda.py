@@ -23,7 +23,8 @@ from modules.models.precision import cast_products
 from modules.models.streaming import upsampled_cross_entropy, upsampled_max
 from modules.models.upsampling import upsampling_matrix
 from modules.predictor import LSegPredictor
-from modules.training.optimization import OptimizationConfig, build_optimizer
+from modules.training.optimization import OptimizationConfig
+from modules.training.optimizer import build_optimizer
 
 LABELS = ["cat", "grass", "other"]
 PRECISIONS = [None, torch.bfloat16, torch.float16]

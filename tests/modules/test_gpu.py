@@ -14,7 +14,8 @@ from modules.models.precision import cast_products, full_precision
 from modules.models.streaming import upsampled_cross_entropy, upsampled_max
 from modules.models.upsampling import upsample_x2
 from modules.predictor import LSegPredictor
-from modules.training.optimization import OptimizationConfig, build_optimizer
+from modules.training.optimization import OptimizationConfig
+from modules.training.optimizer import build_optimizer
 from predicting import picture
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")]

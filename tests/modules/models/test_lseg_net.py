@@ -14,7 +14,8 @@ from modules.models import BACKBONES, build_lseg
 from modules.models.build import ENCODERS
 from modules.models.decoder import Decoder
 from modules.models.image_encoders import ViTEncoder, resize_position_embedding
-from modules.training.optimization import OptimizationConfig, build_optimizer
+from modules.training.optimization import OptimizationConfig
+from modules.training.optimizer import build_optimizer
 from tiny import LABELS, TINY, TOWER, pictures, tiny_net
 
 pytestmark = pytest.mark.usefixtures("one_thread")
