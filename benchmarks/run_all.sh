@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All benchmarks on this machine, on its GPU if it has one, and the README's table. Wants an idle machine.
+# Run all benchmarks on this machine, on its GPU if it has one, and write the table of docs/speed.md. Needs an idle machine.
 set -euo pipefail
 cd "$(dirname "$0")"
 PYTHON=${PYTHON:-../.venv/bin/python}
@@ -7,4 +7,4 @@ for name in forward train_step evaluate labels scaling data memory; do
     echo "== $name ($(date +%T))"
     "$PYTHON" "bench_$name.py"
 done
-"$PYTHON" table.py --readme ../README.md
+"$PYTHON" table.py --page ../docs/speed.md

@@ -1,4 +1,4 @@
-"""The README's table of speeds, from the JSON of the benchmarks: printed, and put where it belongs with --readme."""
+"""Print the table of speeds from the benchmarks' JSON files; with --page, also write it into docs/speed.md."""
 
 from __future__ import annotations
 
@@ -75,26 +75,26 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def put_into(readme: Path, table: str) -> None:
-    """Replace what stands between the two marks."""
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+def put_into(page: Path, table: str) -> None:
+    """Replace the text between the two marks."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
-        raise InputError(f"{readme} has no line {BEGIN} followed by {END}; put them where the table belongs")
-    with write_aside(readme) as aside:
+        raise InputError(f"{page} has no line {BEGIN} followed by {END}; put them where the table belongs")
+    with write_aside(page) as aside:
         aside.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print, and with --readme put it into that file."""
+    """Print the table, and write it into the file given as --page."""
     parser = Parser(__doc__)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON")
-    parser.add_argument("--readme", type=Path, help="file whose table is replaced")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder with the JSON files")
+    parser.add_argument("--page", type=Path, help="Markdown file whose table is replaced")
     options = parser.parse(argv)
     table = markdown(options.results)
     print(table)
-    if options.readme:
-        put_into(options.readme, table)
+    if options.page:
+        put_into(options.page, table)
 
 
 if __name__ == "__main__":

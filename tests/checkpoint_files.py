@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from modules.checkpoints import METADATA_KEY, metadata_of, to_official
-from modules.models import LSegNet
+from modules.models import LSegNet, build_lseg
 
 CALLBACK_CLASS = b"pytorch_lightning.callbacks.model_checkpoint\nModelCheckpoint"
 
@@ -78,3 +78,11 @@ class Attack:
 def attack(marker: Path) -> Attack:
     """The classic: a shell command; ``marker`` exists if it was run."""
     return Attack(os.system, f"touch '{marker}'")
+
+
+def tiny_checkpoint(path: Path) -> Path:
+    """A checkpoint of ours of a tiny random network, written to ``path``; returns it."""
+    net = build_lseg("tiny_vit", None, features=16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": to_official(net.state_dict()), METADATA_KEY: metadata_of(net)}, path)
+    return path

@@ -97,11 +97,11 @@ def test_a_quick_run_writes_what_it_promises(name, tmp_path):
     profiles = [row["profile"] for row in result["rows"] if row["profile"]]
     assert len(profiles) == (name in ("forward", "train_step", "labels"))
     assert all(0 < sum(profile.values()) <= 1 + 1e-6 for profile in profiles)
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
-    table.main(["--results", str(tmp_path / "out"), "--readme", str(readme)])
-    assert result["rows"][0]["what"] in readme.read_text() and "old" not in readme.read_text()
-    assert readme.read_text().startswith("before\n") and readme.read_text().endswith("\nafter\n")
+    page = tmp_path / "speed.md"
+    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    table.main(["--results", str(tmp_path / "out"), "--page", str(page)])
+    assert result["rows"][0]["what"] in page.read_text() and "old" not in page.read_text()
+    assert page.read_text().startswith("before\n") and page.read_text().endswith("\nafter\n")
 
 
 def test_numbers_that_do_not_fit_are_refused_together(tmp_path):
