@@ -1,19 +1,23 @@
-"""Several processes at work on one thing: how many a launcher started, joining, sums over all, and a common end."""
+"""Several processes that work on one job: how many a launcher started, joining them, sums, and a common end.
+
+Importing this file, and ``run_distributed`` in a single process, imports no torch.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
-
-import torch
-import torch.distributed as dist
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lseg_utils.errors import InputError, run_script
 from lseg_utils.watch import Watch, end_with_the_others
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 # In a test one process may be done with its images long before another. The dead are found otherwise: watch.py.
 PATIENCE = timedelta(days=1)
@@ -31,10 +35,9 @@ class Launched(NamedTuple):
 
 def launched() -> Launched | None:
     """What torchrun says it started; None in a process that it did not start."""
-    names = ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "WORLD_SIZE")
-    if not dist.is_available() or not dist.is_torchelastic_launched():
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
-    return Launched(*(int(os.environ[name]) for name in names))
+    return Launched(*(int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "WORLD_SIZE")))
 
 
 def run_distributed(main: Callable[[], int | None]) -> None:
@@ -62,7 +65,7 @@ def watch_others(children: Sequence[subprocess.Popen] = ()) -> None:
     global _watch
     if _watch is not None:
         return
-    if dist.is_available() and dist.is_initialized():
+    if dist := _group():
         rank, world = dist.get_rank(), dist.get_world_size()
     elif processes := launched():
         rank, world = int(os.environ["RANK"]), processes.world
@@ -84,7 +87,10 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
 
     Every process has to call it, with the same shape and dtype. ``tensor`` itself stays as it is.
     """
-    if not (dist.is_available() and dist.is_initialized()):
+    import torch
+
+    dist = _group()
+    if dist is None:
         return tensor.clone()
     # nccl moves nothing but CUDA tensors.
     device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else tensor.device
@@ -98,6 +104,9 @@ def join_group(device: torch.device) -> torch.device:
 
     Returns the device this process is to use; raises ``InputError`` if there are fewer GPUs than processes.
     """
+    import torch
+    import torch.distributed as dist
+
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return device
     if device.type == "cuda":
@@ -118,13 +127,14 @@ def leave_group() -> None:
         _watch.stop()
         _watch = None
     wait_for_all()
-    if dist.is_available() and dist.is_initialized():
+    if dist := _group():
         dist.destroy_process_group()
 
 
 def from_first(value: Any) -> Any:
     """The first process's ``value`` in all of them (every process has to call it)."""
-    if not (dist.is_available() and dist.is_initialized()):
+    dist = _group()
+    if dist is None:
         return value
     box = [value]
     dist.broadcast_object_list(box, src=0)
@@ -133,5 +143,11 @@ def from_first(value: Any) -> Any:
 
 def wait_for_all() -> None:
     """Return when every process has come here."""
-    if dist.is_available() and dist.is_initialized():
+    if dist := _group():
         dist.barrier()
+
+
+def _group() -> Any:
+    """``torch.distributed`` if this process has joined a group, else None."""
+    dist = sys.modules.get("torch.distributed")
+    return dist if dist is not None and dist.is_available() and dist.is_initialized() else None

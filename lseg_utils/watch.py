@@ -15,11 +15,12 @@ import time
 import traceback
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import NoReturn
-
-import torch.distributed as dist
+from typing import TYPE_CHECKING, NoReturn
 
 from lseg_utils.errors import exit_code, message_for_user
+
+if TYPE_CHECKING:
+    import torch.distributed as dist
 
 BEAT = 1.0  # seconds between two looks into the store
 SILENCE = 45.0  # seconds without a sign of life after which a process counts as gone
@@ -41,6 +42,8 @@ class Watch(threading.Thread):
     def __init__(
         self, rank: int, world: int, launcher: int | None = None, children: Sequence[subprocess.Popen] = ()
     ) -> None:
+        import torch.distributed  # noqa: F401  here, in the main thread: two threads must not import it at once
+
         super().__init__(name="watch", daemon=True)
         self.rank, self.world, self.launcher, self.children = rank, world, launcher, children
         self._store: dist.Store | None = None
@@ -151,6 +154,8 @@ def end_with_the_others(watch: Watch, error: BaseException) -> NoReturn:
 
 
 def _connect() -> dist.Store:
+    import torch.distributed as dist
+
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=CONNECT)
     # torchrun keeps its store when it starts failed processes again (--max_restarts).
@@ -164,4 +169,6 @@ def _parse(record: bytes) -> tuple[int, str]:
 
 def _lost_connection(error: BaseException) -> bool:
     """Whether this is how gloo or NCCL report that another process is gone."""
+    import torch.distributed as dist
+
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
