@@ -1,9 +1,16 @@
 #!/usr/bin/env bash
-# Everything that CI runs. Makes .venv if there is none. Further arguments go to pytest: bash run_tests.sh -k metrics
+# Run the tests; makes .venv first if there is none.
+#
+#   bash run_tests.sh           everything: at most 10 minutes on two idle cores
+#   bash run_tests.sh --quick   without the tests marked slow: at most 2 minutes; every module is covered
+#
+# Further options go to pytest: bash run_tests.sh --quick -k metrics
 set -euo pipefail
 cd "$(dirname "$0")"
 source recipes/setup_env.sh
 setup_env requirements-test.txt
-# Two at a time: most tests start scripts, which wait for the disk as long as they compute. -n 0: one after another.
+selection=()
+[ "${1:-}" = --quick ] && selection=(-m "not slow") && shift
+# Two processes, because many tests start scripts that also wait for the disk; -n 0 runs one test after another.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec "$PYTHON" -m pytest -n 2 --dist worksteal "$@"
+exec "$PYTHON" -m pytest -n 2 --dist loadgroup ${selection[@]+"${selection[@]}"} "$@"

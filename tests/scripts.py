@@ -1,11 +1,19 @@
-"""Running this project's scripts as a user does: in a process of their own, from another folder."""
+"""Run this project's scripts as a user does: in a process of their own, from another folder."""
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -29,12 +37,30 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(script: str, *arguments: object, cwd: Path, code: int = 0) -> str:
-    """Run a script to its end, check its exit code and return what it printed."""
-    found = {} if script.endswith(".py") else {"PYTHONPATH": str(REPOSITORY)}  # python -m looks there
-    line, variables = command(script, *arguments), environment(**found)
-    result = subprocess.run(line, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300)
-    output = result.stdout + result.stderr
-    assert result.returncode == code, output[-3000:]
+    """Run a script to its end, check its exit code and return what it printed.
+
+    Its process is forked from one that has already imported torch (see ``fork_server.py``).
+    """
+    variables = environment(**({} if script.endswith(".py") else {"PYTHONPATH": str(REPOSITORY)}))
+    with (
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as error,
+        socket.socket(socket.AF_UNIX) as ask,
+    ):
+        ask.connect(fork_server())
+        request = {"argv": command(script, *arguments)[1:], "cwd": str(cwd), "env": variables}
+        socket.send_fds(ask, [json.dumps(request).encode()], [out.fileno(), error.fileno()])
+        ask.settimeout(300)
+        with ask.makefile() as answers:
+            group = int(answers.readline())
+            try:
+                found = int(answers.readline())
+            except TimeoutError:
+                os.killpg(group, signal.SIGKILL)
+                raise
+        out.seek(0), error.seek(0)
+        output = out.read() + error.read()
+    assert found == code, output[-3000:]
     return output
 
 
@@ -58,6 +84,20 @@ def run_light(script: str, *arguments: object, cwd: Path, code: int = 0) -> str:
     assert result.returncode == code and "Traceback" not in result.stderr, (result.stdout + result.stderr)[-3000:]
     assert not imported.split(), f"{script} {' '.join(map(str, arguments))} imported {imported}"
     return output + result.stderr
+
+
+@cache
+def fork_server() -> str:
+    """Start ``fork_server.py``, once per test process, and return the path of its socket."""
+    folder = tempfile.mkdtemp()
+    place = f"{folder}/socket"
+    line = [sys.executable, str(REPOSITORY / "tests" / "fork_server.py"), place]
+    server = subprocess.Popen(line, env=environment(), stdin=subprocess.PIPE)  # it ends when its input does
+    atexit.register(shutil.rmtree, folder)
+    while not Path(place).exists():
+        assert server.poll() is None, "tests/fork_server.py could not start"
+        time.sleep(0.05)
+    return place
 
 
 def torchrun(processes: int, script: str, *arguments: object, cwd: Path) -> str:

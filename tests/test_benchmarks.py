@@ -67,6 +67,7 @@ def test_its_multi_scale_scores_are_the_evaluators():
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.slow
 def test_a_quick_run_writes_what_it_promises(name, tmp_path):
     rows, arguments = SCRIPTS[name]
     output = run(

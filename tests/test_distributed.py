@@ -20,6 +20,8 @@ from ade_tree import image_path, make_tree, mask_path
 from modules.safe_load import read_torch_file
 from scripts import REPOSITORY, TINY, environment
 
+pytestmark = pytest.mark.slow
+
 ALTERED = "tests/altered_training.py"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import nbclient
 import nbformat
+import pytest
 from PIL import Image
 
 from checkpoint_files import own_file
@@ -14,6 +15,7 @@ from tiny import tiny_net
 NOTEBOOK = REPOSITORY / "lseg_demo.ipynb"
 
 
+@pytest.mark.slow
 def test_runs_from_top_to_bottom(tmp_path, monkeypatch):
     checkpoint = own_file(tiny_net(labels=None), tmp_path / "tiny.ckpt")
     Image.fromarray(picture(48, 64)).save(tmp_path / "picture.png")

@@ -42,6 +42,7 @@ def test_licence_and_citation_are_there():
     assert all(f"{author['given-names']} {author['family-names']}" in bibtex for author in paper["authors"])
 
 
+@pytest.mark.slow
 def test_train_sh_and_test_sh_run_from_anywhere(tmp_path):
     root = make_tree(tmp_path / "datasets")
     tiny = ["--backbone", "tiny_vit", "--crop_size", "64", "--base_size", "64", "--workers", "0"]

@@ -76,6 +76,7 @@ def test_eval_writes_table_json_csv_and_log(root, official, tmp_path):
     assert f"{found['miou']:.2f} %" in page and page.count("data:image/jpeg") == 2 and "The 5 worst images" in page
 
 
+@pytest.mark.slow
 def test_two_processes_count_the_same_pixels_and_picture_the_same_images(root, official, tmp_path):
     options = arguments(root, official, "--eval", "--scales", 1)
     run("test_lseg.py", *options, cwd=tmp_path)
@@ -107,6 +108,7 @@ def test_export_is_a_plain_state_dict_that_loads_again(root, official, tmp_path)
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_acc_bn_changes_the_statistics_and_so_the_result(root, official, tmp_path):
     options = arguments(root, official, "--eval", "--scales", 1)
     run("test_lseg.py", *options, cwd=tmp_path)
@@ -115,6 +117,7 @@ def test_acc_bn_changes_the_statistics_and_so_the_result(root, official, tmp_pat
     assert results(root)["confusion"] != before
 
 
+@pytest.mark.slow
 def test_shuffled_labels_permute_the_prediction(root, official, tmp_path):
     options = arguments(root, official, "--eval", "--scales", 1)
     run("test_lseg.py", *options, cwd=tmp_path)
@@ -137,6 +140,7 @@ def test_label_file_is_used_and_its_length_checked(root, official, tmp_path):
     assert "very very" in output and "16 tokens" in output and "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_dataset_is_tested_under_this_ones_labels(root, tmp_path):
     net = build_lseg("tiny_vit", [f"foreign {i}" for i in range(150)], features=16)
     for dataset, own in (("elsewhere", False), ("ade20k", True)):

@@ -78,6 +78,7 @@ def test_trains_saves_a_file_that_explains_itself_and_resumes(root, tmp_path):
     assert "started differently" in output and "--no_resume" in output
 
 
+@pytest.mark.slow
 def test_wandb_has_numbers_and_pictures_and_goes_on_as_the_same_run(root, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     for epochs in (1, 2):
@@ -95,6 +96,7 @@ def test_wandb_has_numbers_and_pictures_and_goes_on_as_the_same_run(root, tmp_pa
 @pytest.mark.parametrize(
     "recipe", ["--optimizer sgd --dropout 0.1", "--optimizer adamw --schedule cosine --warmup_steps 3"]
 )
+@pytest.mark.slow
 def test_killed_three_times_ends_with_the_same_weights(recipe, root, tmp_path):
     options = [*arguments(root, "--max_epochs", 5, "--batch_size", 2, *recipe.split()), "--exp_name"]
     run("train_lseg.py", *options, "undisturbed", cwd=tmp_path)
@@ -118,6 +120,7 @@ def test_killed_three_times_ends_with_the_same_weights(recipe, root, tmp_path):
     assert_same_weights(last, last_checkpoint(root, "undisturbed"))
 
 
+@pytest.mark.slow
 def test_number_of_workers_does_not_change_the_weights(root, tmp_path):
     for workers in (0, 2):
         options = arguments(root, "--max_epochs", 1, "--batch_size", 2, "--exp_name", f"workers{workers}")
@@ -126,6 +129,7 @@ def test_number_of_workers_does_not_change_the_weights(root, tmp_path):
     assert_same_weights(last_checkpoint(root, "workers0"), last_checkpoint(root, "workers2"))
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_resume(root, tmp_path):
     for epochs in (1, 2):
         options = arguments(root, "--exp_name", "two", "--devices", 2, "--max_epochs", epochs, "--batch_size", 2)
@@ -134,6 +138,7 @@ def test_two_processes_train_and_resume(root, tmp_path):
     assert read_torch_file(last_checkpoint(root, "two"))["lseg"]["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_finetune_starts_from_a_checkpoint(root, tmp_path):
     run("train_lseg.py", *arguments(root, "--exp_name", "first", "--max_epochs", 1), cwd=tmp_path)
     first = last_checkpoint(root, "first")
@@ -163,6 +168,7 @@ def test_a_bad_image_stops_by_name_or_is_skipped_and_counted(root, tmp_path):
     assert "1 unreadable images were skipped" in output and str(bad) in output
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_names_step_and_files_and_keeps_the_last_checkpoint(root, tmp_path):
     options = arguments(root, "--exp_name", "wild", "--max_epochs", 1, "--batch_size", 3)
     run("train_lseg.py", *options, cwd=tmp_path)

@@ -56,6 +56,7 @@ def test_readme_commands_run_on_every_benchmark(dataset, official, tmp_path):
     assert (tmp_path / "out" / "sheet.png").is_file() and not list((tmp_path / "out").glob(".unfinished*"))
 
 
+@pytest.mark.slow
 def test_batches_workers_and_processes_do_not_change_the_result(official, tmp_path):
     root = make_pascal(tmp_path / "data", fold=0)
     options = options_of_a_test(root, official, "pascal", "--fold", 0)
@@ -72,6 +73,7 @@ def test_batches_workers_and_processes_do_not_change_the_result(official, tmp_pa
         assert other["fb_iou"] == pytest.approx(first["fb_iou"], abs=1e-4), name
 
 
+@pytest.mark.slow
 def test_a_corrupt_image_ends_the_test_and_what_is_done_is_taken_up_again(official, tmp_path):
     root = make_pascal(tmp_path / "data", fold=0)
     options = options_of_a_test(root, official, "pascal", "--fold", 0, "--bsz", 8)
@@ -91,6 +93,7 @@ def test_a_corrupt_image_ends_the_test_and_what_is_done_is_taken_up_again(offici
     assert results(root) == undisturbed and pages.read_text() == page
 
 
+@pytest.mark.slow
 def test_shuffled_names_are_another_result(official, tmp_path):
     root = make_pascal(tmp_path / "data", fold=0)
     options = options_of_a_test(root, official, "pascal", "--fold", 0, "--bsz", 50)
@@ -140,6 +143,7 @@ def test_trains_on_support_images_too_and_says_what_chose_the_epoch(options, tmp
     assert "train_loss" in output and "val_miou_epoch" in output
 
 
+@pytest.mark.slow
 def test_a_run_of_one_fold_is_not_taken_up_for_another(tmp_path):
     """Both folds have the same labels and network; going on would train on the classes that the other fold tests."""
     run("miniature.prepare", "--data_path", tmp_path / "world", *WORLD, cwd=tmp_path)
@@ -150,6 +154,7 @@ def test_a_run_of_one_fold_is_not_taken_up_for_another(tmp_path):
     assert "started differently" in output and "fold" in output and "--exp_name" in output
 
 
+@pytest.mark.slow
 def test_miniature_recipe_survives_kills_and_prints_the_same_table(tmp_path):
     """train_zs.sh over two folds of a small world: undisturbed, and killed twice on the way."""
     run("miniature.prepare", "--data_path", tmp_path / "world", *WORLD, cwd=tmp_path)

@@ -80,6 +80,7 @@ def test_what_all_find_wrong_is_said_once():
     assert "".join(texts).count("no such folder") == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_gives_no_sign_of_life_ends_the_others():
     processes = start("wait")
     for process in processes:

@@ -19,8 +19,13 @@ from modules.models.upsampling import upsample_x2
 from modules.training.optimization import OptimizationConfig
 from reference import GOLDEN, assert_golden, golden_image
 
+pytestmark = pytest.mark.xdist_group("golden")  # in the order below, each network is built once
+
 FIVE = ["dog", "grass", "sky", "a red car", "other"]
-FIXED = [("vitl16_arch0", "clip_vitl16_384"), ("vitb32_arch0", "clip_vitb32_384")]
+FIXED = [
+    pytest.param("vitl16_arch0", "clip_vitl16_384", marks=pytest.mark.slow),
+    ("vitb32_arch0", "clip_vitb32_384"),
+]
 BLOCKS = [
     ("vitb32_arch1_depth2_lrelu", {"arch_option": 1, "block_depth": 2, "activation": "lrelu"}),
     ("vitb32_arch2_depth4_tanh", {"arch_option": 2, "block_depth": 4, "activation": "tanh"}),
@@ -55,6 +60,7 @@ def test_last_path_of_the_decoder(network, backbone, golden_net):
     assert_golden(upsample_x2(seen[0]), golden, "path1")
 
 
+@pytest.mark.slow
 def test_multiscale_protocol(golden_net):
     net = golden_net("vitb32_arch0", "clip_vitb32_384")
     golden = np.load(GOLDEN / "multiscale_vitb32_300x400.npz")
@@ -66,23 +72,7 @@ def test_multiscale_protocol(golden_net):
     assert agreement > 0.9999
 
 
-@pytest.mark.parametrize(("network", "options"), BLOCKS)
-def test_spatial_regularisation_blocks(network, options, golden_net):
-    net, golden = golden_net(network, "clip_vitb32_384", **options), np.load(GOLDEN / f"{network}.npz")
-    image = golden_image(480, 480, seed=7, batch=1)
-    with torch.inference_mode():
-        assert_golden(net(image), golden, "1x480x480")
-        assert_golden(net(image, FIVE), golden, "labelset5.1x480x480")
-
-
-def test_zero_shot_resnet(golden_net):
-    net, golden = golden_net("zs_resnet101_pascal", "clip_resnet101"), np.load(GOLDEN / "zs_resnet101_pascal.npz")
-    names = (LABEL_FILES / "fewshot_pascal.txt").read_text().split()
-    labels = [["others", names[i]] for i in golden["class_id"]]
-    with torch.inference_mode():
-        assert_golden(net(golden_image(480, 480, seed=11, batch=3), labels), golden)
-
-
+@pytest.mark.slow
 def test_three_training_steps(golden_net):
     """Losses and parameters after three SGD steps: gradients, rates of the two groups, frozen text, BN statistics."""
     golden = json.loads((GOLDEN / "train3_vitb32.json").read_text())
@@ -105,6 +95,25 @@ def test_three_training_steps(golden_net):
         assert after[f"net.{name}"].float().norm().item() == pytest.approx(norm, rel=1e-4), name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "options"), BLOCKS)
+def test_spatial_regularisation_blocks(network, options, golden_net):
+    net, golden = golden_net(network, "clip_vitb32_384", **options), np.load(GOLDEN / f"{network}.npz")
+    image = golden_image(480, 480, seed=7, batch=1)
+    with torch.inference_mode():
+        assert_golden(net(image), golden, "1x480x480")
+        assert_golden(net(image, FIVE), golden, "labelset5.1x480x480")
+
+
+def test_zero_shot_resnet(golden_net):
+    net, golden = golden_net("zs_resnet101_pascal", "clip_resnet101"), np.load(GOLDEN / "zs_resnet101_pascal.npz")
+    names = (LABEL_FILES / "fewshot_pascal.txt").read_text().split()
+    labels = [["others", names[i]] for i in golden["class_id"]]
+    with torch.inference_mode():
+        assert_golden(net(golden_image(480, 480, seed=11, batch=3), labels), golden)
+
+
+@pytest.mark.slow
 def test_three_zero_shot_training_steps(golden_net):
     """The first loss to 1e-4. After an update this network amplifies noise: changing its weights by 1e-6 moves the
     second and third loss by up to 5e-3 and 1e-2, in float64 as well, so they are only held to that."""
