@@ -42,23 +42,20 @@ def run(script: str, *arguments: object, cwd: Path, code: int = 0) -> str:
     Its process is forked from one that has already imported torch (see ``fork_server.py``).
     """
     variables = environment(**({} if script.endswith(".py") else {"PYTHONPATH": str(REPOSITORY)}))
-    with (
-        tempfile.TemporaryFile("w+") as out,
-        tempfile.TemporaryFile("w+") as error,
-        socket.socket(socket.AF_UNIX) as ask,
-    ):
-        ask.connect(fork_server())
-        request = {"argv": command(script, *arguments)[1:], "cwd": str(cwd), "env": variables}
-        socket.send_fds(ask, [json.dumps(request).encode()], [out.fileno(), error.fileno()])
-        ask.settimeout(300)
-        with ask.makefile() as answers:
+    request = {"argv": command(script, *arguments)[1:], "cwd": str(cwd), "env": variables}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
+        with socket.socket(socket.AF_UNIX) as server, server.makefile() as answers:
+            server.connect(fork_server())
+            socket.send_fds(server, [json.dumps(request).encode()], [out.fileno(), error.fileno()])
+            server.settimeout(300)
             group = int(answers.readline())
             try:
                 found = int(answers.readline())
             except TimeoutError:
                 os.killpg(group, signal.SIGKILL)
                 raise
-        out.seek(0), error.seek(0)
+        for file in (out, error):
+            file.seek(0)
         output = out.read() + error.read()
     assert found == code, output[-3000:]
     return output
