@@ -1,7 +1,7 @@
 """Time and memory of one image's segmentation against the number of labels, 2 to 10,000.
 
-The project's ``net.segment`` compares labels in chunks; its labels are encoded once, outside the timing (here: random
-vectors). The plain procedure sends all labels through the text tower every time and makes all logits at full size: it
+The project's ``LSegPredictor`` compares labels in chunks; its labels are encoded once, outside the timing (here: random
+vectors). The plain procedure sends all labels through the text tower every time and makes all logits at full size; it
 is measured only up to --plain_up_to labels.
 """
 
@@ -17,11 +17,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from benchmarks import plain
 from benchmarks.common import SEED, build_parser, matrix_rates, network, parse, pictures, report
 from benchmarks.measuring import Maker, Work, alternate, row
 from lseg_utils.errors import InputError, run_script
+from modules.predictor import LSegPredictor
 
 COUNTS = [2, 150, 1000, 10_000]
 DEFAULTS = {
@@ -40,16 +42,29 @@ DEFAULTS = {
 def plain_segment(labels: int, options: argparse.Namespace) -> Work:
     """All at once, float32."""
     here = argparse.Namespace(**vars(options) | {"labels": labels})
-    net, images = plain.prepare(network(here)), pictures(options)
+    net = plain.prepare(network(here))
+    mean, std = (torch.tensor(values, device=options.device).view(3, 1, 1) for values in (net.mean, net.std))
+    images = (rgb(options) - mean) / std
     return Work(torch.no_grad()(lambda: [plain.logits(net, images, net.labels).argmax(1)]), options.batch)
 
 
 def project_segment(labels: int, options: argparse.Namespace) -> Work:
     """In chunks, float32."""
-    net, images = network(argparse.Namespace(**vars(options) | {"labels": 1})), pictures(options)
+    net = network(argparse.Namespace(**vars(options) | {"labels": 1}))
+    predictor, images = LSegPredictor(net, options.device, "32", base_size=options.size), list(rgb(options))
     shape = (labels, net.text_encoder.embed_dim)
     text = F.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(SEED)), dim=-1).to(options.device)
-    return Work(lambda: [net.segment(images, text)[1]], options.batch)
+
+    def segment() -> list[Tensor]:
+        results = predictor.segment_many(images, text, batch_size=options.batch)
+        return [torch.stack([torch.from_numpy(result.mask) for result in results])]
+
+    return Work(segment, options.batch)
+
+
+def rgb(options: argparse.Namespace) -> Tensor:
+    """(batch, 3, size, size) of noise in 0..1."""
+    return pictures(options).div(2).add(0.5).clamp(0, 1)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -5,19 +5,16 @@ Shapes: B images, N labels, C embedding dimensions; h x w = H/4 x W/4, the decod
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import reduce
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .precision import full_precision
-from .streaming import upsampled_max
 from .upsampling import upsample_x2, upsampling_matrix
 
 LOGIT_SCALE = 1 / 0.07  # CLIP's temperature, a constant here: neither learned nor in the weights
-CHUNK = 2**26  # numbers in the half-size logits of one image that are made at a time: 256 MB
 TINY_NORM_SQ = 1e-12  # an embedding shorter than 1e-6 counts as zero and gets zero logits, not NaN
 
 
@@ -27,7 +24,7 @@ def squared_upsampling(size: int, device: torch.device) -> tuple[Tensor, Tensor]
     Output i is a*x[k] + b*x[k+1], hence out^2 = a^2 x[k]^2 + b^2 x[k+1]^2 + 2ab x[k]x[k+1].
 
     Returns:
-        squares (size, 2*size) that holds a^2 and b^2, products (size, 2*size) that holds 2ab in row k.
+        squares (size, 2*size) with a^2 and b^2, products (size, 2*size) with 2ab in row k.
     """
     weights = upsampling_matrix(size, device).T
     products = torch.zeros_like(weights)
@@ -38,8 +35,8 @@ def squared_upsampling(size: int, device: torch.device) -> tuple[Tensor, Tensor]
 def upsampled_norm_sq(coarse: Tensor) -> Tensor:
     """Squared length of every vector of ``upsample_x2(coarse)``, without making it: exact, for C times less memory.
 
-    The square of a bilinear mixture of four neighbours is a mixture of their six inner products, which five maps at
-    the coarse size hold: own squares, products with the right, the lower and the two diagonal neighbours.
+    The square of a bilinear mixture of four neighbours is a mixture of their six inner products, which four maps at
+    the coarse size contain: own squares, products with the right and the lower neighbour, the sum of both diagonals.
 
     Args:
         coarse: (B, C, h, w) float32
@@ -89,8 +86,8 @@ class RegularisationBlock(nn.Module):
     def forward(self, logits: Tensor, maxima: Sequence[Tensor] | None = None) -> Tensor:
         """(B, N, h, w) -> (B, N, h, w).
 
-        Where ``logits`` are only some of the labels, ``maxima`` holds the (B, 1, h, w) maximum over all of them at each
-        application of a bottleneck block; applications beyond the last of them are left out.
+        If ``logits`` cover only some of the labels, ``maxima`` contains the (B, 1, h, w) maximum over all labels before
+        each application of a bottleneck block; applications without one are skipped.
         """
         partial = self.bottleneck and maxima is not None
         for repeat in range(len(maxima) if partial else self.repeats):
@@ -102,15 +99,15 @@ class RegularisationBlock(nn.Module):
 
 
 def scale_of(coarse: Tensor) -> Tensor:
-    """(B, C, h, w) float32 -> (B, 1, 2h, 2w): what turns a product with a unit vector into a scaled cosine."""
+    """(B, C, h, w) float32 -> (B, 1, 2h, 2w), which turns products with unit vectors into scaled cosines."""
     return LOGIT_SCALE * upsampled_norm_sq(coarse).clamp_min(TINY_NORM_SQ).rsqrt().unsqueeze(1)
 
 
 def correlate(coarse: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """Scaled cosines at twice the coarse grid, exact: the product with the text is linear and commutes with the x2.
 
-    coarse (B, C, h, w), text (N, C) or (B, N, C), all float32, and ``scale_of(coarse)`` -> (B, N, 2h, 2w), a pixel's
-    labels side by side in memory.
+    coarse (B, C, h, w), text (N, C) or (B, N, C), all float32, and ``scale_of(coarse)`` -> (B, N, 2h, 2w), the labels
+    of a pixel contiguous in memory.
     """
     pixels = coarse.permute(0, 2, 3, 1)  # (B, h, w, C)
     products = F.linear(pixels, text) if text.ndim == 2 else torch.einsum("bhwc,bnc->bhwn", pixels, text)
@@ -121,8 +118,8 @@ def correlate(coarse: Tensor, text: Tensor, scale: Tensor) -> Tensor:
 class CorrelationHead(nn.Module):
     """Scaled cosine similarity of pixels and labels, the regularisation block if there is one, and the last x2.
 
-    Always in float32, under autocast too: half precision turned the official training into NaN. The forward uses no
-    TF32 either.
+    Always in float32, under autocast too, and in the forward pass without TF32: half precision turned the official
+    training into NaN.
     """
 
     def __init__(self, block: RegularisationBlock | None = None) -> None:
@@ -138,7 +135,7 @@ class CorrelationHead(nn.Module):
 
         Args:
             coarse: (B, C, h, w) pixel embeddings before their upsampling.
-            text: (N, C) for the whole batch or (B, N, C), one label set an image; unit vectors.
+            text: (N, C) for the whole batch or (B, N, C), one label set per image; unit vectors.
 
         Returns:
             (B, N, 2h, 2w) float32.
@@ -147,45 +144,3 @@ class CorrelationHead(nn.Module):
             coarse = coarse.float()
             logits = correlate(coarse, text.float(), scale_of(coarse))
             return logits if self.block is None else self.block(logits)
-
-    @torch.no_grad()
-    def segment(self, coarse: Tensor, text: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
-        """``forward(coarse, text).max(1)`` in bounded memory: images one by one, labels in chunks, pixels in strips.
-
-        Args:
-            coarse, text: as ``half_logits``.
-            chunk: labels at a time; default: as many as make half-size logits of 256 MB.
-
-        Returns:
-            scores (B, 4h, 4w) float32 and label numbers (B, 4h, 4w) int64.
-        """
-        with full_precision(coarse.device):
-            texts = text.float().expand(len(coarse), -1, -1)
-            results = [self._segment_one(coarse[i : i + 1].float(), texts[i], chunk) for i in range(len(coarse))]
-        scores, labels = zip(*results, strict=True)
-        return torch.cat(scores), torch.cat(labels)
-
-    def _segment_one(self, coarse: Tensor, text: Tensor, chunk: int | None) -> tuple[Tensor, Tensor]:
-        """coarse (1, C, h, w), text (N, C)."""
-        scale = scale_of(coarse)
-        chunks = text.split(chunk or max(CHUNK // scale.numel(), 1))
-        maxima: list[Tensor] = []  # over all labels, before each application of a bottleneck block
-
-        def parts() -> Iterator[Tensor]:
-            for vectors in chunks:
-                logits = correlate(coarse, vectors, scale)
-                yield logits if self.block is None else self.block(logits, maxima)
-
-        if self.block is not None and self.block.bottleneck:
-            for _ in range(self.block.repeats):
-                maxima.append(reduce(torch.maximum, (part.amax(dim=1, keepdim=True) for part in parts())))
-        best_score, best_label, first = None, None, 0
-        for part in parts():
-            score, label = upsampled_max(part)
-            if best_score is None:
-                best_score, best_label = score, label
-            else:
-                better = score > best_score  # of equal labels the first
-                best_score[better], best_label[better] = score[better], label[better] + first
-            first += part.shape[1]
-        return best_score, best_label

@@ -75,30 +75,15 @@ class LSegNet(nn.Module):
             (B, N, H, W) float32.
 
         Raises:
-            ValueError: sides that are no multiples of 32, no labels, a label that does not fit, lists of unlike length.
+            ValueError: sides that are not multiples of 32, no labels, one that is too long, lists of different lengths.
         """
         return upsample_x2(self.half_logits(images, labels))
 
     def half_logits(self, images: Tensor, labels: Labels | None = None) -> Tensor:
-        """(B, N, H/2, W/2) float32: the logits before their last x2, which the loss and the test do more cheaply."""
+        """(B, N, H/2, W/2) float32: the logits before their last x2, which loss and evaluation do strip by strip."""
         check_images(images)
         text = self._text_matrix(labels, len(images))
         return self.head.half_logits(self.coarse_embedding(images), text)
-
-    def segment(self, images: Tensor, labels: Labels | None = None, chunk: int | None = None) -> tuple[Tensor, Tensor]:
-        """The strongest label of every pixel, ``net(images, labels).max(1)``, in memory that does not grow with N.
-
-        Args:
-            images, labels: as for a call.
-            chunk: labels that are compared at a time; default: as many as fit in 256 MB.
-
-        Returns:
-            its logit (B, H, W) float32, and its number in ``labels`` (B, H, W) int64. No gradient.
-        """
-        check_images(images)
-        text = self._text_matrix(labels, len(images))
-        with torch.no_grad():
-            return self.head.segment(self.coarse_embedding(images), text, chunk)
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, H/2, W/2) pixel embeddings, not normalised."""
@@ -106,7 +91,7 @@ class LSegNet(nn.Module):
         return upsample_x2(self.coarse_embedding(images))
 
     def encode_labels(self, labels: Sequence[str]) -> Tensor:
-        """N strings -> (N, C) float32 unit vectors; computed once and kept; the result is the caller's own copy."""
+        """N strings -> (N, C) float32 unit vectors; computed once and cached; the result is the caller's own copy."""
         return self.text_encoder(labels).clone()
 
     def coarse_embedding(self, images: Tensor) -> Tensor:

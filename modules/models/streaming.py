@@ -1,7 +1,7 @@
 """Loss and strongest label of logits at half size, without ever making them at full size.
 
-150 labels at 480x480 are 138 MB an image in float32, and a plain cross-entropy holds them three times. Here the last x2
-and what follows are done strip by strip, each small enough for a processor's cache.
+150 labels at 480x480 take 138 MB per image in float32, and a plain cross-entropy keeps them three times. Here the last
+x2 and what follows are computed strip by strip, each small enough for a processor's cache.
 
 Shapes: B images, N labels, h x w the logits' grid, half the image's.
 """
@@ -21,12 +21,12 @@ from .upsampling import source_rows, upsampled_rows
 
 STRIP = {"cpu": 2**20}  # numbers in a strip: 4 MB, of the size of a processor's cache
 STRIP_ELSEWHERE = 2**25  # few launches count there, not the cache
-GROUP = 32  # neighbours among the labels whose maximum is taken at once
-MANY = 256  # labels from which on that is worth it; measured on CPUs
+GROUP = 32  # neighbouring labels whose maximum is taken at once
+MANY = 256  # with at least so many labels that is faster; measured on CPUs
 
 
 def strips(logits: Tensor) -> Iterator[tuple[int, int]]:
-    """(start, stop) of the rows of the upsampled (B, N, 2h, 2w) that are worked on together, for one image."""
+    """(start, stop) of the rows of one image's upsampled (N, 2h, 2w) that are computed together."""
     labels, height, width = logits.shape[1:]
     step = max(STRIP.get(logits.device.type, STRIP_ELSEWHERE) // (labels * 2 * width), 2)
     for start in range(0, 2 * height, step):
@@ -36,12 +36,12 @@ def strips(logits: Tensor) -> Iterator[tuple[int, int]]:
 def upsampled_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     """``F.cross_entropy(upsample_x2(logits), target, reduction="sum")``, in float32 under autocast too.
 
-    The gradient is worked out strip by strip together with the value, and waits for the backward pass at the size of
-    ``logits``; it cannot be differentiated again.
+    The gradient is computed strip by strip together with the value, and kept at the size of ``logits`` for the backward
+    pass; it cannot be differentiated again.
 
     Args:
         logits: (B, N, h, w).
-        target: (B, 2h, 2w) int64; pixels of ``ignore_index`` do not count.
+        target: (B, 2h, 2w) int64; pixels with ``ignore_index`` do not count.
     """
     return _UpsampledCrossEntropy.apply(logits, target, ignore_index)
 
@@ -97,8 +97,8 @@ def upsampled_max(logits: Tensor) -> tuple[Tensor, Tensor]:
 def strongest(scores: Tensor) -> tuple[Tensor, Tensor]:
     """``scores.max(dim=-1)`` over (..., N), the first of equal ones; several times faster for many labels on a CPU.
 
-    PyTorch's maximum with an index goes through the numbers one by one, that without one takes many at a time. So:
-    the maxima of groups of neighbours, the first best group, and the index within that alone.
+    PyTorch's maximum with an index compares the numbers one by one, the one without an index many at a time. Hence:
+    the maxima of groups of neighbours, the first best group, and the index within that group alone.
     """
     count = scores.shape[-1]
     if scores.device.type != "cpu" or count < MANY:
@@ -109,6 +109,6 @@ def strongest(scores: Tensor) -> tuple[Tensor, Tensor]:
     if whole < count:
         groups.append(scores[:, whole:].amax(dim=-1, keepdim=True))
     best, group = torch.cat(groups, dim=-1).max(dim=-1)
-    start = (group * GROUP).clamp_(max=count - GROUP)  # the last group is filled up with what precedes it
+    start = (group * GROUP).clamp_(max=count - GROUP)  # the last group is completed with its predecessors
     members = scores.unfold(-1, GROUP, 1)[torch.arange(len(scores)), start]  # (pixels, GROUP)
     return best.view(shape), (start + members.argmax(dim=-1)).view(shape)

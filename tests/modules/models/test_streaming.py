@@ -11,17 +11,10 @@ import torch.nn.functional as F
 from modules.models import streaming
 from modules.models.streaming import strips, strongest, upsampled_cross_entropy, upsampled_max
 from modules.models.upsampling import source_rows, upsample_x2, upsampled_rows, upsampling_matrix
-from tiny import TOWER, pictures, tiny_net
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZES = [(1, 1), (1, 7), (7, 1), (2, 3), (5, 8), (15, 11)]
-BLOCKS = [
-    {},
-    {"arch_option": 1},
-    {"arch_option": 1, "block_depth": 3, "activation": "lrelu"},
-    {"arch_option": 2, "block_depth": 2, "activation": "tanh"},
-]
 
 
 @pytest.fixture(params=[1, 300, 2**20], ids=["two-rows", "a-few-rows", "whole"])
@@ -104,49 +97,6 @@ def test_maximum(strip, size, labels):
     expected = upsample_x2(logits)
     torch.testing.assert_close(scores, expected.amax(1), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(expected.gather(1, found[:, None])[:, 0], scores, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("chunk", [None, 1, 7, 1000])
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: "-".join(map(str, block.values())) or "none")
-@pytest.mark.parametrize("per_image", [False, True], ids=["one-list", "a-list-per-image"])
-def test_segment_is_the_maximum_of_the_logits(block, chunk, per_image):
-    net, images = tiny_net("tiny_resnet", **block), pictures(3, 32, 96)
-    text = F.normalize(torch.randn(*((3, 23) if per_image else (23,)), TOWER.embed_dim), dim=-1)
-    scores, labels = net.segment(images, text, chunk)
-    logits = net(images, text)
-    assert labels.dtype == torch.int64 and not scores.requires_grad
-    torch.testing.assert_close(scores, logits.amax(1), atol=1e-4, rtol=1e-5)
-    assert (labels == logits.argmax(1)).float().mean() > 0.9999
-
-
-def test_segment_takes_label_lists_and_gives_ties_to_the_first():
-    net, images = tiny_net(), pictures(1, 64, 32)
-    _, labels = net.segment(images, [["dog", "grass", "a red car"]], chunk=1)
-    assert torch.equal(labels, net(images).argmax(1))
-    twins = net.encode_labels(["dog"]).expand(5, -1)
-    assert (net.segment(images, twins, chunk=2)[1] == 0).all()
-
-
-def test_ten_thousand_labels_are_never_all_there_at_once(monkeypatch):
-    """4 bytes x 10,000 labels x 64 x 64 pixels would be 164 MB; what is allocated at a time is counted."""
-    net, coarse = tiny_net(), torch.randn(1, TOWER.embed_dim, 16, 16)
-    text = F.normalize(torch.randn(10_000, TOWER.embed_dim), dim=-1)
-    largest = 0
-
-    class Watch(torch.overrides.TorchFunctionMode):
-        def __torch_function__(self, function, types, args=(), kwargs=None):
-            nonlocal largest
-            result = function(*args, **(kwargs or {}))
-            if isinstance(result, torch.Tensor):
-                largest = max(largest, result.untyped_storage().nbytes())
-            return result
-
-    with Watch():
-        scores, labels = net.head.segment(coarse, text, chunk=500)
-    assert largest <= max(text.nbytes, 4 * 500 * 64 * 64)
-    logits = net.head(coarse, text)
-    torch.testing.assert_close(scores, logits.amax(1), atol=1e-4, rtol=1e-5)
-    assert (labels == logits.argmax(1)).float().mean() > 0.999
 
 
 @pytest.mark.parametrize("count", [1, 31, 255, 256, 257, 287, 288, 1000])
