@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .backbones import BACKBONES, RANDOM, Backbone
 from .image_encoders import ResNetEncoder, ViTEncoder
 from .lseg_net import LSegNet
-from .text_encoder import TextEncoder
+from .text_encoder import TextEncoder, clip_package
 
 NAMED_FILE = "load_pretrained(net, {0}=FILE), on the command line --{0} FILE"
 CLIP_CACHE = Path("~/.cache/clip").expanduser()
@@ -71,14 +71,13 @@ def load_backbone(image_encoder: ViTEncoder | ResNetEncoder, weights: Mapping[st
 
 def download_clip(name: str) -> Path:
     """OpenAI's file of a CLIP model in its usual cache, downloaded and verified by the ``clip`` package."""
-    import clip
-
-    url = clip.clip._MODELS.get(name)
+    clip = clip_package().clip
+    url = clip._MODELS.get(name)
     if url is None:
         how = NAMED_FILE.format("clip_weights")
         raise ValueError(f"no CLIP model {name!r} can be downloaded; name a file, or 'random': {how}")
     try:
-        return Path(clip.clip._download(url, str(CLIP_CACHE)))
+        return Path(clip._download(url, str(CLIP_CACHE)))
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"CLIP {name} could not be downloaded ({error}). On a machine with internet fetch {url}, then put it at "

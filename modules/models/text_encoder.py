@@ -6,25 +6,31 @@ Shapes: N labels, L tokens, E tower width, C embedding dimensions.
 from __future__ import annotations
 
 import warnings
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # clip's business, not our user's
-    import clip
-    from clip.model import LayerNorm, Transformer
-
 CHUNK = 256  # sentences that go through the tower together: bounds memory for label lists of any length
 AS_IT_IS = ("{}",)
 
 
+@cache
+def clip_package() -> ModuleType:
+    """OpenAI's package, imported when labels are tokenised or weights downloaded: it imports all of torchvision."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # clip's business, not our user's
+        import clip
+    return clip
+
+
 def check_labels(labels: Sequence[str]) -> list[str]:
-    """The labels as a list, or a ``ValueError``: none at all, not text, blank."""
+    """The labels as a list; ``ValueError`` if there are none, or one is not text or blank."""
     if isinstance(labels, str):
         parts = [part.strip() for part in labels.split(",")]
         raise ValueError(f"labels must be a list of strings, not one string; write {parts}")
@@ -33,8 +39,45 @@ def check_labels(labels: Sequence[str]) -> list[str]:
         raise ValueError("the label list is empty; give at least one label")
     for position, label in enumerate(labels):
         if not isinstance(label, str) or not label.strip():
-            raise ValueError(f"label {position} is {label!r}; every label must be a text that is not blank")
+            raise ValueError(f"label {position} is {label!r}; every label must be text that is not blank")
     return labels
+
+
+class QuickGELU(nn.Module):
+    """CLIP's approximation of the GELU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class AttentionBlock(nn.Module):
+    """CLIP's residual attention block under CLIP's parameter names."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(width, num_heads=width // 64)  # OpenAI's models have 64 channels per head
+        self.ln_1 = nn.LayerNorm(width)
+        layers = {"c_fc": nn.Linear(width, 4 * width), "gelu": QuickGELU(), "c_proj": nn.Linear(4 * width, width)}
+        self.mlp = nn.Sequential(OrderedDict(layers))
+        self.ln_2 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(L, N, E) -> (L, N, E); a token attends to itself and to those before it."""
+        causal_mask = torch.full((len(x), len(x)), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
+        y = self.ln_1(x)
+        x = x + self.attn(y, y, y, need_weights=False, attn_mask=causal_mask)[0]
+        return x + self.mlp(self.ln_2(x))
+
+
+class Transformer(nn.Module):
+    """CLIP's stack of blocks."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.resblocks = nn.Sequential(*[AttentionBlock(width) for _ in range(layers)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resblocks(x)
 
 
 class TextEncoder(nn.Module):
@@ -44,15 +87,12 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.context_length = context_length
         self.embed_dim = embed_dim
-        # The mask is no parameter: on the CPU even where the network is built without memory (device "meta").
-        causal_mask = torch.full((context_length, context_length), float("-inf"), device="cpu").triu(1)
-        # OpenAI's models have 64 channels per head.
-        self.transformer = Transformer(width, layers, heads=width // 64, attn_mask=causal_mask)
+        self.transformer = Transformer(width, layers)
         self.token_embedding = nn.Embedding(vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.randn(context_length, width) * 0.01)
-        self.ln_final = LayerNorm(width)
+        self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
-        # CLIP's own temperature. LSeg never uses it, but every official file holds it.
+        # CLIP's own temperature. LSeg never uses it, but every official file contains it.
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         self.requires_grad_(False)
@@ -61,34 +101,34 @@ class TextEncoder(nn.Module):
         self._matrices: dict[tuple[tuple[str, ...], ...], Tensor] = {}  # (labels, templates) -> matrix
 
     def train(self, mode: bool = True) -> TextEncoder:
-        """Frozen means frozen: ``mode`` is accepted, as ``nn.Module.train`` asks, and eval mode kept."""
+        """Stay in eval mode whatever ``mode`` is: the tower is frozen."""
         return super().train(False)
 
     def forward(self, labels: Sequence[str], templates: Sequence[str] = AS_IT_IS) -> Tensor:
-        """N strings -> (N, C) float32 unit vectors, one row a label; each goes through the tower once.
+        """N strings -> (N, C) float32 unit vectors, one row per label; each label goes through the tower once.
 
         Args:
-            templates: sentences with {} where the label goes. Of several, a label's vector is the mean of its
-                sentences' unit vectors, made a unit vector again, as CLIP's authors do.
+            templates: sentences with {} where the label goes. With several, a label's vector is the mean of its
+                sentences' unit vectors, normalised again, as CLIP's authors do.
 
         Raises:
             ValueError: an empty list, a blank label, or one that is longer than the tower's context.
         """
         if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
-            check_labels(labels)  # raises, and says which
+            check_labels(labels)  # raises, and names the label
         key = (tuple(labels), tuple(templates))
         if key not in self._matrices:
             labels = check_labels(labels)
             twice = [label for label, count in Counter(labels).items() if count > 1]
             if twice:
-                warnings.warn(f"labels given more than once can never all win: {', '.join(twice)}", stacklevel=2)
+                warnings.warn(f"duplicate labels (only the first can be predicted): {', '.join(twice)}", stacklevel=2)
             vectors = self._vectors.setdefault(key[1], {})
             new = [label for label in dict.fromkeys(labels) if label not in vectors]
             step = max(CHUNK // len(templates), 1)
             for start in range(0, len(new), step):
                 chunk = new[start : start + step]
                 vectors.update(zip(chunk, self._encode_in(chunk, templates), strict=True))
-            if len(self._matrices) >= 64:  # per-image lists can be many; the vectors they are made of stay
+            if len(self._matrices) >= 64:  # there can be many per-image lists; their vectors stay cached
                 self._matrices.clear()
             # Outside inference mode, so that a matrix first made in validation can serve in training.
             with torch.inference_mode(False):
@@ -96,7 +136,7 @@ class TextEncoder(nn.Module):
         return self._matrices[key]
 
     def fits(self, label: str) -> bool:
-        """Whether the label is within the tower's context."""
+        """Whether the label fits into the tower's context."""
         try:
             self.tokenize([label])
         except ValueError:
@@ -104,9 +144,9 @@ class TextEncoder(nn.Module):
         return True
 
     def tokenize(self, labels: Sequence[str]) -> Tensor:
-        """N strings -> (N, L) token ids on the tower's device; ``ValueError`` names a label that does not fit."""
-        # One token more than fits, so that a label that is too long shows in the last column.
-        tokens = clip.tokenize(list(labels), context_length=self.context_length + 1, truncate=True)
+        """N strings -> (N, L) token ids on the tower's device; ``ValueError`` names a label that is too long."""
+        # One token more than fits: it is used only by labels that are too long.
+        tokens = clip_package().tokenize(list(labels), context_length=self.context_length + 1, truncate=True)
         for label, over in zip(labels, tokens[:, -1], strict=True):
             if over:
                 raise ValueError(
@@ -127,16 +167,15 @@ class TextEncoder(nn.Module):
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
             tokens = self.tokenize(labels)
             end = tokens.argmax(dim=-1)  # the end-of-text token has the highest id
-            # Attention is causal: what follows the longest label's end cannot reach any label's feature.
+            # Attention is causal: tokens after the end of the longest label cannot influence any label's feature.
             length = int(end.max()) + 1
             x = self.token_embedding(tokens[:, :length]) + self.positional_embedding[:length]  # (N, L, E)
-            x = x.transpose(0, 1)  # clip's Transformer wants (L, N, E)
-            x = self.transformer(x).transpose(0, 1)
+            x = self.transformer(x.transpose(0, 1)).transpose(0, 1)  # attention wants (L, N, E)
             x = self.ln_final(x)[torch.arange(len(x)), end]  # (N, E)
             return F.normalize(x.float() @ self.text_projection.float(), dim=-1)
 
     def clear_cache(self) -> None:
-        """Forget every computed vector; called whenever weights are loaded or moved."""
+        """Forget all computed vectors; called whenever weights are loaded or moved."""
         self._vectors.clear()
         self._matrices.clear()
 
@@ -144,7 +183,7 @@ class TextEncoder(nn.Module):
         self.clear_cache()
 
         def keep_float32(tensor: Tensor) -> Tensor:
-            """Follow the network to another device, not to another precision."""
+            """Follow the network to another device, but not to another precision."""
             moved = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
