@@ -1,14 +1,15 @@
-"""The one door through which LSeg's weights enter and leave: official files, plain state dicts and our own.
+"""Reads and writes LSeg's weights: official files, plain state dicts and our own checkpoints.
 
-On disk the names are the official ones, so that files go both ways; a file of ours also holds, under the key
-``lseg``, all that is needed to use it: architecture, labels, normalisation, git state, step and metric.
+On disk the names are the official ones, so that files can be exchanged in both directions. Our own files also contain,
+under the key ``lseg``, what is needed to use them: architecture, labels, normalisation, sizes, git state, step, metric.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lseg_utils.files import write_aside
 from .models import BACKBONES, LSegNet, build_lseg
 from .models.backbones import TEXT_TOWERS
 from .models.precision import channels_last
+from .models.pretrained import not_finite
 from .models.text_encoder import check_labels
 from .safe_load import read_torch_file
 from .weight_names import OFFICIAL_PREFIX, from_official, to_official
@@ -30,7 +32,8 @@ __all__ = ["export_plain", "from_official", "load_lseg", "metadata_of", "read_ch
 
 METADATA_KEY = "lseg"
 BLOCK_OPTIONS = ("arch_option", "block_depth", "activation")  # what shapes cannot tell
-# In every official file, in no forward: where a re-saved copy lacks them, zeros do.
+MAX_FEATURES = 8192  # a decoder of this width has 10 billion weights
+# In every official file, but unused in the forward pass: if a re-saved copy lacks them, zeros replace them.
 DEAD = (
     *("image_encoder.vit.norm.", "image_encoder.vit.head."),
     *("decoder.fusions.3.skip_unit.", "text_encoder.logit_scale"),
@@ -39,7 +42,7 @@ DEAD = (
 
 @dataclass
 class CheckpointFile:
-    """A checkpoint as read: weights under our names, and what it says of itself (empty for official files)."""
+    """A checkpoint as read: weights under our names, and its description of itself ({} for official files)."""
 
     path: Path
     weights: dict[str, Tensor]
@@ -47,19 +50,111 @@ class CheckpointFile:
 
     @property
     def has_block(self) -> bool:
-        """Whether there are weights of a spatial regularisation block."""
+        """Whether it contains weights of a spatial regularisation block."""
         return any(name.startswith("head.block.") for name in self.weights)
 
 
 def read_checkpoint(path: str | Path, trust_checkpoint: bool = False, map_location: str = "cpu") -> CheckpointFile:
-    """Read the weights of an official file, a plain state dict or one of ours, running no code from it."""
+    """Read the weights of an official file, a plain state dict or one of ours, running no code from it.
+
+    Raises:
+        InputError: a missing, damaged or hostile file, one without weights, or one with a wrong description.
+    """
     content = read_torch_file(path, trust=trust_checkpoint, map_location=map_location)
     state_dict = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state_dict, dict) or not any(isinstance(value, Tensor) for value in state_dict.values()):
-        raise InputError(f"{path} holds no weights: neither a Lightning checkpoint nor a state dict")
+        raise InputError(f"{path} contains no weights: it is neither a Lightning checkpoint nor a state dict")
     tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
-    metadata = content.get(METADATA_KEY)
-    return CheckpointFile(Path(path), from_official(tensors), metadata if isinstance(metadata, dict) else {})
+    odd = [name for name, value in tensors.items() if not isinstance(name, str) or not _is_plain(value)]
+    if odd:
+        raise InputError(
+            f"{path} is not an LSeg checkpoint: {len(odd)} of its {len(tensors)} tensors have no text as their name or "
+            f"are not plain arrays of real numbers; the first is {str(odd[0])[:60]!r}"
+        )
+    return CheckpointFile(Path(path), from_official(tensors), checked_metadata(path, content.get(METADATA_KEY, {})))
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it can be a weight: dense, real, in memory."""
+    return not (tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized or tensor.is_meta)
+
+
+def _is_whole(value: Any, low: int = 0, high: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _are_numbers(values: Any, above: float = -math.inf) -> bool:
+    return isinstance(values, list | tuple) and all(
+        isinstance(value, int | float) and above < value < math.inf for value in values
+    )
+
+
+def _is_architecture(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("backbone"), str)
+        and isinstance(value.get("activation", ""), str)
+        and all(_is_whole(value.get(name, 0)) for name in ("arch_option", "block_depth"))
+        and _is_whole(value.get("features", 256), 1, MAX_FEATURES)
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+# What a file of ours says about itself: key -> (what it must be, whether it is). No key has to be there.
+DESCRIPTION: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "architecture": (
+        f"a dict with a backbone, a number of features up to {MAX_FEATURES} and the options of a block",
+        _is_architecture,
+    ),
+    "labels": (
+        "a list of texts or None",
+        lambda value: (
+            value is None
+            or (isinstance(value, list) and value != [] and all(isinstance(one, str) and one.strip() for one in value))
+        ),
+    ),
+    "normalization": (
+        "a dict of mean and std, three numbers each",
+        lambda value: (
+            isinstance(value, dict)
+            and all(_are_numbers(value.get(key)) and len(value[key]) == 3 for key in ("mean", "std"))
+            and _are_numbers(value["std"], above=0)
+        ),
+    ),
+    "sizes": (
+        "a dict of base and crop, pixels",
+        lambda value: isinstance(value, dict) and all(_is_whole(value.get(key), 1) for key in ("base", "crop")),
+    ),
+    "dataset": ("a text or None", _is_text),
+    "data_path": ("a text or None", _is_text),
+    "metric": (
+        "a dict of numbers",
+        lambda value: isinstance(value, dict) and all(isinstance(one, int | float) for one in value.values()),
+    ),
+    "zero_shot": ("a dict with a fold", lambda value: isinstance(value, dict) and _is_whole(value.get("fold", 0))),
+    "epoch": ("a whole number", _is_whole),
+    "step": ("a whole number", _is_whole),
+}
+
+
+def checked_metadata(path: str | Path, metadata: Any) -> dict[str, Any]:
+    """A file's metadata, or one ``InputError`` with everything in it that is not as ``DESCRIPTION`` has it."""
+    if not isinstance(metadata, dict):
+        raise InputError(f"the metadata of {path} (key {METADATA_KEY!r}) must be a dict, not {repr(metadata)[:60]}")
+    wrong = [
+        f"{key} must be {what}, not {repr(metadata[key])[:60]}"
+        for key, (what, fits) in DESCRIPTION.items()
+        if key in metadata and not fits(metadata[key])
+    ]
+    if wrong:
+        raise InputError(
+            f"the metadata of {path} (key {METADATA_KEY!r}) cannot be used: {'; '.join(wrong)}. The file is damaged or "
+            "was changed by another program"
+        )
+    return metadata
 
 
 def load_lseg(
@@ -75,17 +170,21 @@ def load_lseg(
     Args:
         path: Lightning checkpoint (official 1.3/1.4 files too) or plain state dict.
         map_location: device of the result.
-        labels: the network's label set; default: the file's own, none for official files, which carry none.
+        labels: the network's label set; default: the file's own. Official files have none.
         trust_checkpoint: read with full pickle, which runs any code that the file contains.
         what_shapes_cannot_tell: ``arch_option`` (1 or 2), ``block_depth`` and ``activation`` for an official file
-            with a spatial regularisation block. Files of ours carry them.
+            with a spatial regularisation block. Our own files contain them.
+
+    Returns:
+        the network; its ``metadata`` is what the file says about itself, {} for official files.
 
     Raises:
-        InputError: missing, damaged, hostile or foreign file, or an option that is needed and was not given.
+        InputError: a missing, damaged, hostile or foreign file, weights that are NaN or infinite, or an option that is
+            needed and was not given.
     """
     unknown = set(what_shapes_cannot_tell) - set(BLOCK_OPTIONS)
     if unknown:
-        raise InputError(f"load_lseg does not know {', '.join(sorted(unknown))}; it takes {', '.join(BLOCK_OPTIONS)}")
+        raise InputError(f"load_lseg has no option {', '.join(sorted(unknown))}; there are {', '.join(BLOCK_OPTIONS)}")
     file = read_checkpoint(path, trust_checkpoint)
     architecture = architecture_of(file, what_shapes_cannot_tell)
     net = skeleton(path, architecture)
@@ -101,7 +200,7 @@ def load_lseg(
 
 
 def skeleton(path: str | Path, architecture: dict[str, Any]) -> LSegNet:
-    """The network that the file at ``path`` is for, without memory or random numbers: weights come from the file."""
+    """The network that the file at ``path`` belongs to, on the device "meta": its weights come from the file."""
     try:
         with torch.device("meta"):
             return build_lseg(labels=None, **architecture)
@@ -110,7 +209,7 @@ def skeleton(path: str | Path, architecture: dict[str, Any]) -> LSegNet:
 
 
 def architecture_of(file: CheckpointFile, given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of ``build_lseg``: from the file's own words, else from its shapes and ``given``."""
+    """The arguments of ``build_lseg``: from the file's metadata, else from its shapes and ``given``."""
     if "architecture" in file.metadata:
         return {**file.metadata["architecture"], **given}
     architecture = {"backbone": recognise_backbone(file), "features": file.weights["decoder.embedding.weight"].shape[1]}
@@ -133,15 +232,20 @@ def architecture_of(file: CheckpointFile, given: dict[str, Any]) -> dict[str, An
 
 
 def recognise_backbone(file: CheckpointFile) -> str:
-    """The backbone whose image encoder and text tower have the names and shapes of the file's weights."""
+    """The first backbone whose image encoder and text tower have the names and shapes of the file's weights."""
     needed = ("text_encoder.text_projection", "decoder.embedding.weight", "decoder.projections.0.weight")
     absent = [name for name in needed if name not in file.weights]
     if absent:
         raise InputError(
-            f"{file.path} is no LSeg checkpoint: it lacks {', '.join(absent)}. Its first names are "
+            f"{file.path} is not an LSeg checkpoint: it lacks {', '.join(absent)}. Its first names are "
             f"{', '.join(list(file.weights)[:4])}"
         )
     shapes = {name: tuple(tensor.shape) for name, tensor in file.weights.items()}
+    if len(shapes[needed[1]]) != 4 or not 1 <= shapes[needed[1]][1] <= MAX_FEATURES:
+        raise InputError(
+            f"{file.path} is not an LSeg checkpoint: {needed[1]} has the shape {shapes[needed[1]]} instead of "
+            "(C, features, 1, 1)"
+        )
     for name, spec in BACKBONES.items():
         tower = TEXT_TOWERS[spec.text]
         if shapes[needed[0]] != (tower.width, tower.embed_dim):
@@ -158,21 +262,30 @@ def recognise_backbone(file: CheckpointFile) -> str:
 
 def _describe_shapes(shapes: dict[str, tuple[int, ...]]) -> str:
     patch = shapes.get("image_encoder.vit.patch_embed.proj.weight")
-    image = f"a ViT of width {patch[0]} with patches of {patch[2]}" if patch else "no ViT (a ResNet or something else)"
-    return f"it seems to hold {image}, and a text tower of shape {shapes['text_encoder.text_projection']}"
+    image = "no ViT (a ResNet or something else)"
+    if patch and len(patch) == 4:
+        image = f"a ViT of width {patch[0]} with patches of {patch[2]}"
+    return f"it seems to contain {image}, and a text tower of shape {shapes['text_encoder.text_projection']}"
 
 
 def _fitted(file: CheckpointFile, net: LSegNet) -> dict[str, Tensor]:
-    """The file's weights as float32, complete; one ``InputError`` lists every kind of misfit."""
+    """The file's weights as float32, complete; one ``InputError`` lists every kind of misfit, or what is not finite."""
     found = misfits(file, net)
     if found:
         first_line = f"{file.path} does not fit the architecture {net.architecture['backbone']}:"
         raise InputError("\n".join([first_line, *describe_misfits(found)]))
+    broken = not_finite(file.weights)
+    if broken:
+        raise InputError(
+            f"{file.path} cannot be used: {len(broken)} of its tensors contain NaN or infinite numbers, the first is "
+            f"{next(iter(broken))} ({next(iter(broken.values()))} numbers). Its training diverged, or the file is "
+            "damaged; use an earlier checkpoint"
+        )
     expected = net.state_dict()
     absent = {
         name: torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
         for name, tensor in expected.items()
-        if name not in file.weights  # only what is in no forward
+        if name not in file.weights  # only what the forward pass does not use
     }
     weights = {**file.weights, **absent}
     return {name: weights[name].to(tensor.dtype, copy=True) for name, tensor in expected.items()}
@@ -194,7 +307,7 @@ def misfits(file: CheckpointFile, net: LSegNet) -> dict[str, list[str]]:
 
 
 def describe_misfits(found: dict[str, list[str]]) -> list[str]:
-    """A line for each kind of misfit: how many, and the first three."""
+    """One line per kind of misfit: how many, and the first three."""
     return [
         f"  {kind}: {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         for kind, names in found.items()
@@ -205,7 +318,7 @@ def describe_misfits(found: dict[str, list[str]]) -> list[str]:
 
 
 def metadata_of(net: LSegNet, **progress: Any) -> dict[str, Any]:
-    """What a checkpoint says of itself, in plain types. ``progress``: step, epoch, metric, dataset ..."""
+    """What a checkpoint says about itself, in plain types. ``progress``: step, epoch, metric, dataset ..."""
     return {
         "format": 1,
         "architecture": dict(net.architecture),
@@ -226,7 +339,7 @@ def export_plain(net: LSegNet, path: str | Path) -> Path:
 
 
 def save_file(content: Any, path: str | Path) -> None:
-    """``torch.save`` aside, flush to the disk, rename: a kill or a full disk leaves the file that was there before.
+    """``torch.save`` to a temporary file, flush it to the disk, rename it: a kill or a full disk keeps the old file.
 
     Raises:
         InputError: the folder cannot be written, or the disk is full.
@@ -241,7 +354,7 @@ def save_file(content: Any, path: str | Path) -> None:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit and whether the tree was changed, {} where there is no git."""
+    """The commit and whether the tree was changed; {} without git."""
     here = Path(__file__).parent
 
     def git(*args: str) -> str:

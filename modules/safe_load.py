@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import pickle
 import re
-import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -18,7 +16,7 @@ from lseg_utils.errors import InputError
 
 
 class InertStandIn:
-    """Takes the place of a class named in an old file: can be made, filled and used as a key, and does nothing."""
+    """Replaces a class that an old file names: it can be created, filled and used as a key, and does nothing."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> InertStandIn:
         return super().__new__(cls)
@@ -29,9 +27,9 @@ class InertStandIn:
 
 
 TEXT = frozenset(range(32, 127)) | {9, 10, 13}  # printable bytes: no PyTorch file begins with 64 of them
-ZIP = b"PK"  # the beginning of the beginning of one
+ZIP = b"PK"  # what zip archives begin with
 
-# What checkpoints of Lightning 1.x hold beside tensors and plain types. None of it is needed, and none of it is
+# What checkpoints of Lightning 1.x contain besides tensors and plain types. None of it is needed, and none of it is
 # imported: the names are mapped to stand-ins.
 HARMLESS = (
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
@@ -49,7 +47,7 @@ HARMLESS = (
     "numpy.dtype",
 )
 STAND_INS = [(type(name.rsplit(".", 1)[-1], (InertStandIn,), {}), name) for name in HARMLESS]
-# Filled item by item, which torch allows for plain dictionaries only.
+# It is filled item by item, which torch allows for plain dictionaries only.
 STAND_INS.append((OrderedDict, "pytorch_lightning.utilities.parsing.AttributeDict"))
 
 
@@ -57,64 +55,149 @@ def read_torch_file(path: str | Path, trust: bool = False, map_location: str = "
     """What ``torch.save`` wrote, read with ``weights_only``: tensors and plain types, old Lightning's classes inert.
 
     Args:
-        trust: read with full pickle instead, which runs whatever code the file asks for.
+        trust: read with full pickle instead, which runs whatever code the file contains.
 
     Raises:
-        InputError: no such file, truncated or no PyTorch file, or one that names other classes or functions.
+        InputError: no such file, one that is damaged or not a PyTorch file, or one that names other classes or
+            functions.
     """
     path = Path(path).expanduser()
     _check_there(path)
     _refuse_text(path)
-    mapped = zipfile.is_zipfile(path) and not trust  # memory-mapped: parts that are dropped are never read
+    is_archive = zipfile.is_zipfile(path)
+    if is_archive:
+        check_archive(path)
     try:
         if trust:
             return torch.load(path, map_location=map_location, weights_only=False)
         with torch.serialization.safe_globals(STAND_INS):
-            return torch.load(path, map_location=map_location, weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        forbidden = re.findall(r"GLOBAL ([\w.]+)", str(error))
-        if forbidden and not trust:
-            raise InputError(
-                f"{path} is refused: it asks to use {', '.join(dict.fromkeys(forbidden))}, which a checkpoint has no "
-                "need of and which could run code on this machine. If you know where the file comes from and want "
-                "that risk, add trust_checkpoint=True, on the command line --trust_checkpoint"
-            ) from None
-        raise InputError(_damaged(path)) from error
+            # Memory-mapped: parts that are dropped later are never copied.
+            return torch.load(path, map_location=map_location, weights_only=True, mmap=is_archive)
     except ImportError as error:  # only with trust
         raise InputError(f"{path} needs Python code that is not installed here: {error}") from error
     except Exception as error:  # a broken pickle can make the reader stumble anywhere
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise InputError(f"{_damaged(path)} ({reason})") from error
+        raise _refusal(path, error) from None
+
+
+def check_archive(path: Path) -> None:
+    """``InputError`` for a zip archive of which a byte has changed since it was written; PyTorch does not check."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except Exception as error:  # a broken header can make the reader stumble anywhere
+        raise InputError(f"{_damaged(path)} ({type(error).__name__}: {error})") from error
+    if broken is not None:
+        raise InputError(f"{_damaged(path)} (the checksum of {broken} is wrong)")
+
+
+# ------------------------------------------------------------------------------------------------- TorchScript
+
+
+class ScriptObject:
+    """An object of a TorchScript archive: the name and value of its attributes, none of its code."""
+
+    attributes: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.attributes = state
+
+
+STORAGES = {
+    **{"FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16},
+    **{"DoubleStorage": torch.float64, "LongStorage": torch.int64, "IntStorage": torch.int32},
+    **{"ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool},
+}
+
+
+class ScriptReader(pickle.Unpickler):
+    """Reads the objects of a TorchScript archive. ``torch.jit.load`` would run code that the file contains.
+
+    Only the names in ``find_class`` are allowed, and each stands for something made for this one file.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
+        super().__init__(io.BytesIO(archive.read(f"{folder}data.pkl")))
+        self.archive, self.folder = archive, folder
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "__torch__":
+            return type("ScriptObject", (ScriptObject,), {})
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda storage, offset, size, stride, *others: storage.as_strided(size, stride, offset)
+        if module == "torch.jit._pickle":  # typed lists and the like
+            return lambda value=None, *others: value
+        if (module, name) == ("collections", "OrderedDict"):
+            return lambda *pairs: dict(*pairs)
+        raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
+
+    def persistent_load(self, identity: Any) -> torch.Tensor:
+        """The numbers of a storage as a flat tensor."""
+        _, dtype, name, *_ = identity
+        content = bytearray(self.archive.read(f"{self.folder}data/{name}"))
+        return torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
 
 
 def read_torchscript_weights(path: Path) -> dict[str, torch.Tensor] | None:
-    """The state dict of a TorchScript archive such as OpenAI's CLIP files, or None if ``path`` is not one."""
+    """The parameters and buffers in a TorchScript archive such as OpenAI's CLIP files; None if ``path`` is not one.
+
+    Raises:
+        InputError: a damaged archive, or one that asks for anything but tensors.
+    """
     if not zipfile.is_zipfile(path):
         return None
-    with zipfile.ZipFile(path) as archive:
-        if not any(name.endswith("/constants.pkl") for name in archive.namelist()):
-            return None
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")  # torch.jit is deprecated, but OpenAI's files are what they are
-        return torch.jit.load(str(path), map_location="cpu").state_dict()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            marks = [name for name in archive.namelist() if name.endswith("/constants.pkl")]
+            if not marks:
+                return None
+            top = ScriptReader(archive, marks[0].removesuffix("constants.pkl")).load()
+    except Exception as error:  # a broken pickle can make the reader stumble anywhere
+        raise _refusal(path, error) from error
+    weights, waiting, seen = {}, [("", top)], set()
+    while waiting:
+        prefix, thing = waiting.pop()
+        if isinstance(thing, torch.Tensor):
+            weights[prefix.removesuffix(".")] = thing
+        elif isinstance(thing, ScriptObject) and isinstance(thing.attributes, dict) and id(thing) not in seen:
+            seen.add(id(thing))
+            waiting.extend((f"{prefix}{name}.", value) for name, value in thing.attributes.items())
+    return weights
+
+
+# ---------------------------------------------------------------------------------------------- what is refused
+
+
+def _refusal(path: Path, error: Exception) -> InputError:
+    """Why the file cannot be read: it names classes or functions that are not allowed, or it is damaged."""
+    forbidden = re.findall(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else []
+    if forbidden:
+        return InputError(
+            f"{path} is refused: it asks to use {', '.join(dict.fromkeys(forbidden))}, which a checkpoint does not "
+            "need and which could run code on this machine. If you trust the source of the file and accept that "
+            "risk, add trust_checkpoint=True, on the command line --trust_checkpoint"
+        )
+    reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return InputError(f"{_damaged(path)} ({reason})")
 
 
 def _check_there(path: Path) -> None:
     if path.is_dir():
-        raise InputError(f"{path} is a folder; name the checkpoint file in it{_listing(path)}")
+        raise InputError(f"{path} is a folder; give the checkpoint file in it{_listing(path)}")
     if not path.exists():
         raise InputError(f"there is no file {path}{_listing(path.parent)}")
 
 
 def _refuse_text(path: Path) -> None:
-    """A web page or a Git LFS pointer that was saved under the checkpoint's name."""
+    """``InputError`` for a web page or a Git LFS pointer that was saved under the checkpoint's name."""
     with path.open("rb") as file:
         start = file.read(64)
     if start and not ZIP.startswith(start[: len(ZIP)]) and all(byte in TEXT for byte in start):
         first = start.decode().strip().split("\n")[0]
         raise InputError(
-            f"{path} ({path.stat().st_size:,} bytes) is a text file that begins with {first!r}, no checkpoint: a web "
-            "page or a Git LFS pointer saved in its place? Fetch the file itself"
+            f"{path} ({path.stat().st_size:,} bytes) is a text file that begins with {first!r}, not a checkpoint: a "
+            "web page or a Git LFS pointer saved in its place? Download the file itself"
         )
 
 
@@ -125,6 +208,6 @@ def _listing(folder: Path) -> str:
 
 def _damaged(path: Path) -> str:
     return (
-        f"{path} ({path.stat().st_size:,} bytes) is not a complete PyTorch file: truncated while it was downloaded or "
-        "copied, or of another kind; fetch it again"
+        f"{path} ({path.stat().st_size:,} bytes) is not a complete PyTorch file: truncated or damaged while it was "
+        "downloaded or copied, or of another kind; download it again"
     )

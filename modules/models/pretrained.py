@@ -112,6 +112,14 @@ def download_backbone(spec: Backbone) -> dict[str, Tensor]:
         ) from error
 
 
+def not_finite(weights: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many numbers are NaN or infinite, by the name of the tensor; {} if all are finite."""
+    # A sum is ten times as fast as looking at each number, and finite only if all numbers are.
+    doubtful = (name for name, tensor in weights.items() if not tensor.sum().isfinite())
+    counts = {name: int((~weights[name].isfinite()).sum()) for name in doubtful}
+    return {name: count for name, count in counts.items() if count}
+
+
 def _load(module: nn.Module, weights: Mapping[str, Tensor], source: str, wanted: str) -> None:
     expected = module.state_dict()
     # num_batches_tracked is absent in old torchvision files, and not needed
@@ -122,4 +130,9 @@ def _load(module: nn.Module, weights: Mapping[str, Tensor], source: str, wanted:
             f"{source} is not {wanted}: {len(missing)} names missing ({', '.join(missing[:3])}), {len(unlike)} of "
             f"another shape ({', '.join(unlike[:3])})"
         )
-    module.load_state_dict({name: weights.get(name, expected[name]) for name in expected})
+    fitting = {name: weights.get(name, tensor) for name, tensor in expected.items()}
+    if broken := not_finite(fitting):
+        raise ValueError(
+            f"{source} cannot be used: {len(broken)} tensors contain NaN or infinite numbers ({next(iter(broken))})"
+        )
+    module.load_state_dict(fitting)

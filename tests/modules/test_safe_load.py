@@ -6,6 +6,7 @@ import argparse
 import builtins
 import importlib
 import json
+import pickle
 import subprocess
 import sys
 import types
@@ -19,7 +20,7 @@ import torch
 from checkpoint_files import Attack, attack, official_content, official_file
 from lseg_utils.errors import InputError
 from modules.checkpoints import load_lseg
-from modules.safe_load import HARMLESS, read_torch_file
+from modules.safe_load import HARMLESS, read_torch_file, read_torchscript_weights
 from tiny import pictures, tiny_net
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -93,6 +94,72 @@ def test_trust_does_not_help_where_a_class_is_not_installed(tmp_path):
         read_torch_file(tmp_path / "old.ckpt")
 
 
+class WritesAFile(torch.nn.Module):
+    """A TorchScript module that writes a file while ``torch.jit.load`` reads it."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3))
+        self.target = target
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[torch.Tensor, str, bool]:
+        return self.weight, self.target, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, str, bool]) -> None:
+        written = torch.from_file(state[1], True, 3, dtype=torch.uint8)
+        written.copy_(torch.full((3,), 65, dtype=torch.uint8))
+        self.weight, self.target, self.training = state[0] * written.sum(), state[1], state[2]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_torchscript_file_writes_nothing_while_it_is_read(tmp_path):
+    marker, path = tmp_path / "written", tmp_path / "clip.pt"
+    torch.jit.script(torch.nn.Sequential(torch.nn.Linear(2, 3), WritesAFile(str(marker)))).save(str(path))
+    torch.jit.load(str(path))
+    assert marker.read_bytes() == b"AAA"  # the attack works
+    marker.unlink()
+    assert set(read_torchscript_weights(path)) == {"0.weight", "0.bias"}
+    assert not marker.exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")
+def test_the_weights_of_a_torchscript_file(tmp_path):
+    class Tower(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)).half()
+            self.tied = self.blocks[0].weight
+            self.register_buffer("size", torch.tensor(32))
+            self.register_buffer("nothing", torch.empty(0))
+            self.plain, self.names = 3, ["a", "b"]
+            self.part = torch.nn.Parameter(torch.arange(12.0).view(3, 4).T[1:])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.blocks(x)
+
+    tower, path = Tower(), tmp_path / "clip.pt"
+    torch.jit.script(tower).save(str(path))
+    weights, expected = read_torchscript_weights(path), tower.state_dict()
+    assert set(weights) == set(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=0)
+
+
+def test_a_torchscript_file_that_asks_for_a_function_is_refused(tmp_path):
+    marker, path = tmp_path / "executed", tmp_path / "clip.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("clip/data.pkl", pickle.dumps(attack(marker), protocol=2))
+        archive.writestr("clip/constants.pkl", pickle.dumps(()))
+    with pytest.raises(InputError, match=r"clip\.pt is refused.*\.system"):
+        read_torchscript_weights(path)
+    assert not marker.exists()
+
+
 # ----------------------------------------------------------------------------------------- old, but harmless
 
 
@@ -146,8 +213,26 @@ def test_a_truncated_file(new_format, tmp_path):
     for length in lengths:
         cut = tmp_path / "cut.ckpt"
         cut.write_bytes(content[:length])
-        with pytest.raises(InputError, match=r"cut\.ckpt.*truncated.*fetch it again"):
+        with pytest.raises(InputError, match=r"cut\.ckpt.*truncated.*again"):
             load_lseg(cut)
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_every_damaged_byte_of_an_archive_is_noticed(trust, tmp_path):
+    whole, damaged = tmp_path / "whole.ckpt", tmp_path / "damaged.ckpt"
+    torch.save({"state_dict": {"a": torch.ones(1000), "b": torch.ones(1000)}}, whole)
+    content = whole.read_bytes()
+    with zipfile.ZipFile(whole) as archive:
+        records = {
+            record.filename: record.header_offset for record in archive.infolist() if "/data/" in record.filename
+        }
+    assert len(records) == 2
+    for name, offset in records.items():
+        start = content.index(torch.ones(1000).numpy().tobytes(), offset)
+        for length in (1, 2000):
+            damaged.write_bytes(content[: start + 400] + bytes([7] * length) + content[start + 400 + length :])
+            with pytest.raises(InputError, match=rf"damaged\.ckpt.*checksum of {name}.*"):
+                read_torch_file(damaged, trust=trust)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -213,7 +298,7 @@ def test_a_file_of_another_kind(write, trust, tmp_path):
 def test_a_text_in_place_of_a_checkpoint_is_quoted(text, shown, trust, tmp_path):
     path = tmp_path / "odd.ckpt"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"odd\.ckpt.*no checkpoint") as caught:
+    with pytest.raises(InputError, match=r"odd\.ckpt.*not a checkpoint") as caught:
         load_lseg(path, trust_checkpoint=trust)
     assert shown in str(caught.value)
 

@@ -95,6 +95,15 @@ def test_a_clip_of_another_size_is_named(tmp_path):
     torch.testing.assert_close(net.encode_labels(LABELS), before)
 
 
+def test_a_clip_with_a_weight_that_is_not_finite_is_refused(tmp_path):
+    model = tiny_clip()
+    with torch.no_grad():
+        model.ln_final.bias[3] = float("inf")
+    write_state_dict(model, tmp_path / "broken.pt")
+    with pytest.raises(ValueError, match=r"broken\.pt.*infinite.*ln_final\.bias"):
+        load_pretrained(tiny_net(), tmp_path / "broken.pt", RANDOM)
+
+
 def test_a_file_that_is_no_clip_is_named(tmp_path):
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
     with pytest.raises(ValueError, match=r"resnet18\.pth is not a CLIP file.*missing .*(text_proj|resblocks)"):
