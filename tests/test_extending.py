@@ -123,6 +123,7 @@ def test_a_dataset_of_another_layout(tmp_path, monkeypatch):
     assert cls.files_of(tmp_path / "nowhere", "train")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["clip_vits16_384", "clip_convnext_atto"])
 def test_a_backbone_trains_and_its_checkpoint_loads(backbone, tmp_path, monkeypatch):
     if backbone == "clip_convnext_atto":

@@ -96,7 +96,7 @@ def test_a_name_that_says_nothing_gives_every_command(tmp_path, capsys):
 def test_swapped_fss_names_are_noticed(tmp_path, capsys):
     report = checked(official_skeleton("zs_vitl16", tmp_path / "fss_rn101.ckpt"), capsys)
     assert "fss_rn101" not in report["can_be"]
-    assert any("swap the names" in note for note in report["notes"])
+    assert any("names of the two FSS-1000 files" in note for note in report["notes"])
 
 
 def test_a_known_sha256_settles_it(tmp_path, capsys, monkeypatch):
@@ -208,7 +208,11 @@ def test_the_file_of_a_fold(capsys):
         ("pascal_fold1.ckpt", ("miniature_zs", 0, None), None),
         ("pascal_fold1.ckpt", ("pascal", 2, None), "the file meant is pascal_fold2.ckpt"),
         ("pascal_fold1.ckpt", ("coco", 1, "clip_resnet101"), "COCO commands.*by mistake; the file meant is coco_fold1"),
-        ("fss_l16.ckpt", ("fss", 0, "clip_resnet101"), "swap the names.*the file meant is fss_rn101.ckpt"),
+        (
+            "fss_l16.ckpt",
+            ("fss", 0, "clip_resnet101"),
+            "names of the two FSS-1000 files.*the file meant is fss_rn101.ckpt",
+        ),
         ("demo_e200.ckpt", ("pascal", 0, None), "seven datasets"),
     ],
 )
