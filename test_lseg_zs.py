@@ -28,10 +28,10 @@ from modules.options import (
     add_network_options,
     compatibility_problems,
 )
-from modules.released import file_name_doubts
 from modules.testing.common import add_test_options, load_for_test, output_problems, speed_up
 from modules.testing.episodes import EpisodeTest, fold_output_folder
 from modules.training.start import check_label_lengths
+from modules.zoo import file_name_doubts
 
 
 def build_parser() -> Parser:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -41,8 +41,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Takes ``--some-flag`` and ``--some_flag`` alike, never abbreviations, and shows defaults in its help."""
 
-    def __init__(self, description: str) -> None:
-        super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
+    def __init__(self, description: str, **more: Any) -> None:
+        super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=False, **more)
 
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """The parsed ``argv`` (default: the process's own arguments)."""

@@ -232,7 +232,10 @@ def architecture_of(file: CheckpointFile, given: dict[str, Any]) -> dict[str, An
 
 
 def recognise_backbone(file: CheckpointFile) -> str:
-    """The first backbone whose image encoder and text tower have the names and shapes of the file's weights."""
+    """The backbone whose image encoder and text tower have the names and shapes of the file's weights.
+
+    If several fit, the first; if none fits, the one that most of the image encoder's weights fit.
+    """
     needed = ("text_encoder.text_projection", "decoder.embedding.weight", "decoder.projections.0.weight")
     absent = [name for name in needed if name not in file.weights]
     if absent:
@@ -246,15 +249,20 @@ def recognise_backbone(file: CheckpointFile) -> str:
             f"{file.path} is not an LSeg checkpoint: {needed[1]} has the shape {shapes[needed[1]]} instead of "
             "(C, features, 1, 1)"
         )
+    closest, share = "", 0.5  # what fits less than this is something else, not a damaged LSeg
     for name, spec in BACKBONES.items():
         tower = TEXT_TOWERS[spec.text]
         if shapes[needed[0]] != (tower.width, tower.embed_dim):
             continue
         with torch.device("meta"):
             expected = build_lseg(name, None).image_encoder.state_dict(prefix="image_encoder.")
-        alive = {key: value for key, value in expected.items() if not key.startswith(DEAD)}
-        if all(shapes.get(key) == tuple(value.shape) for key, value in alive.items()):
+        alive = [shapes.get(key) == tuple(value.shape) for key, value in expected.items() if not key.startswith(DEAD)]
+        if all(alive):
             return name
+        if sum(alive) / len(alive) > share:
+            closest, share = name, sum(alive) / len(alive)
+    if closest:
+        return closest
     raise InputError(
         f"{file.path} fits none of the known backbones ({', '.join(BACKBONES)}); {_describe_shapes(shapes)}"
     )

@@ -14,6 +14,8 @@ import torch
 
 from lseg_utils.errors import InputError
 
+from .weights_file import check_weights_file
+
 
 class InertStandIn:
     """Replaces a class that an old file names: it can be created, filled and used as a key, and does nothing."""
@@ -25,9 +27,6 @@ class InertStandIn:
 
     def __setstate__(self, state: Any) -> None: ...
 
-
-TEXT = frozenset(range(32, 127)) | {9, 10, 13}  # printable bytes: no PyTorch file begins with 64 of them
-ZIP = b"PK"  # what zip archives begin with
 
 # What checkpoints of Lightning 1.x contain besides tensors and plain types. None of it is needed, and none of it is
 # imported: the names are mapped to stand-ins.
@@ -61,9 +60,7 @@ def read_torch_file(path: str | Path, trust: bool = False, map_location: str = "
         InputError: no such file, one that is damaged or not a PyTorch file, or one that names other classes or
             functions.
     """
-    path = Path(path).expanduser()
-    _check_there(path)
-    _refuse_text(path)
+    path = check_weights_file(path)
     is_archive = zipfile.is_zipfile(path)
     if is_archive:
         check_archive(path)
@@ -180,30 +177,6 @@ def _refusal(path: Path, error: Exception) -> InputError:
         )
     reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     return InputError(f"{_damaged(path)} ({reason})")
-
-
-def _check_there(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the checkpoint file in it{_listing(path)}")
-    if not path.exists():
-        raise InputError(f"there is no file {path}{_listing(path.parent)}")
-
-
-def _refuse_text(path: Path) -> None:
-    """``InputError`` for a web page or a Git LFS pointer that was saved under the checkpoint's name."""
-    with path.open("rb") as file:
-        start = file.read(64)
-    if start and not ZIP.startswith(start[: len(ZIP)]) and all(byte in TEXT for byte in start):
-        first = start.decode().strip().split("\n")[0]
-        raise InputError(
-            f"{path} ({path.stat().st_size:,} bytes) is a text file that begins with {first!r}, not a checkpoint: a "
-            "web page or a Git LFS pointer saved in its place? Download the file itself"
-        )
-
-
-def _listing(folder: Path) -> str:
-    names = sorted(p.name for p in folder.glob("*") if p.suffix in (".ckpt", ".pth", ".pt")) if folder.is_dir() else []
-    return f"; that folder has {', '.join(names[:8])}" if names else ""
 
 
 def _damaged(path: Path) -> str:

@@ -1,139 +1,310 @@
-"""The checkpoints that the authors of LSeg released: list them, check a downloaded file (python -m modules.zoo)."""
+"""List the checkpoints that the authors of LSeg released, and check downloaded files (python -m modules.zoo)."""
 
 from __future__ import annotations
 
-import argparse
-import difflib
+import hashlib
 import json
+import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError, raise_all, run_script
+from lseg_utils.files import sha256_of
 from lseg_utils.results import text_table
 
-from .checkpoints import describe_misfits
-from .identify import Report, identify
-from .released import DATA, RELEASED, released_file
+from .weights_file import check_weights_file
 
-WHERE_FROM = f"To download the official ones: the model zoo in the README of {DATA['repository']}"
-USAGE = {"list": "", "check": "FILE ...", "file": "DATASET BACKBONE"}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DATA: dict[str, Any] = json.loads(Path(__file__).with_name("released.json").read_text(encoding="utf-8"))
+UNKNOWN_FOLDER = "DATA_FOLDER"  # in a command, where the folder of the dataset is unknown
+# Shapes do not tell which regularisation block a file has, and both kinds have the same.
+ANY_BLOCK = {"arch_option": 1, "block_depth": 0, "activation": "lrelu"}
+
+
+@dataclass(frozen=True)
+class Released:
+    """One released checkpoint; None or "" where nothing reliable is known."""
+
+    file: str
+    backbone: str
+    dataset: str | None  # None: the mixture of the demo model
+    fold: int | None  # None: the benchmark has no folds
+    miou: float | None  # as published, in percent
+    note: str
+
+    @property
+    def name(self) -> str:
+        return self.file.rsplit(".", 1)[0]
+
+    @property
+    def place(self) -> str:
+        """What it was trained for, in words."""
+        return "seven datasets" if self.dataset is None else place(self.dataset, self.fold)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published figures of a zero-shot benchmark in percent; None where only a mean is known."""
+
+    miou_by_fold: list[float | None]
+    miou: float
+    fb_iou: float | None
+
+
+@dataclass
+class Report:
+    """What was found out about a file."""
+
+    file: str
+    bytes: int
+    sha256: str  # of the file
+    tensors_sha256: str  # of the weights; it survives saving the same weights again
+    architecture: dict[str, Any]  # backbone and features; of our own files everything they contain
+    trained: dict[str, Any]  # dataset, epoch, metric ... of a file of this project; official files: {}
+    misfits: dict[str, list[str]]  # names that are missing, unexpected, of another shape, or not finite; {} if all fit
+    can_be: list[str]  # released checkpoints
+    notes: list[str]
+    commands: list[str]  # that test it
+
+
+RELEASED = [Released(**entry) for entry in DATA["checkpoints"]]
+
+
+def place(dataset: str, fold: int | None) -> str:
+    """'pascal fold 0', or 'fss', which has no folds."""
+    return dataset if fold is None else f"{dataset} fold {fold}"
+
+
+def released_for(dataset: str, backbone: str, fold: int) -> Released | None:
+    """The checkpoint released for a benchmark's fold, if there is one; ``fold`` is ignored for FSS-1000."""
+    for entry in RELEASED:
+        if (entry.dataset, entry.backbone) == (dataset, backbone) and entry.fold in (None, fold):
+            return entry
+    return None
+
+
+def released_file(dataset: str, backbone: str, fold: int) -> str:
+    """Its file name; ``InputError`` if there is none."""
+    entry = released_for(dataset, backbone, fold)
+    if entry is None:
+        known = sorted({f"{entry.dataset} with {entry.backbone}" for entry in RELEASED if entry.dataset})
+        raise InputError(
+            f"no checkpoint was released for {place(dataset, fold)} with {backbone}; give yours with --weights, or "
+            f"choose one of {', '.join(known)} (folds 0 to 3; FSS-1000 has none)"
+        )
+    return entry.file
+
+
+def published(dataset: str, backbone: str) -> Published | None:
+    """The published figures of a zero-shot benchmark; None if there are none for it or for the backbone."""
+    for figures in DATA["benchmarks"]:
+        if (figures["dataset"], figures["backbone"]) == (dataset, backbone):
+            folds = sorted({entry.fold or 0 for entry in RELEASED if entry.dataset == dataset})
+            entries = [released_for(dataset, backbone, fold) for fold in folds]
+            by_fold = [entry.miou if entry else None for entry in entries]
+            return Published(by_fold, figures["miou"], figures["fb_iou"])
+    return None
+
+
+def table() -> str:
+    """The released checkpoints, their published figures, and what to know about them."""
+    rows = [(e.file, e.backbone, e.place, "" if e.miou is None else f"{e.miou:.1f}") for e in RELEASED]
+    notes = {entry.file: entry.note for entry in RELEASED if entry.note} | DATA["not_released"]
+    return "\n".join(
+        [
+            text_table(("file", "backbone", "trained for", "published mIoU"), rows),
+            "",
+            *(f"{file}: {note}" for file, note in notes.items()),
+            f"beware: {DATA['readme_slip']}",
+            f"The official checkpoints are linked in the model zoo of {DATA['repository']}",
+        ]
+    )
+
+
+def named_after(path: Path) -> Released | None:
+    """The released checkpoint whose name is part of the file's ('pascal_fold0 (1).ckpt'), if there is one."""
+    return next((entry for entry in RELEASED if entry.name in path.stem.lower()), None)
+
+
+def file_name_doubts(path: Path, dataset: str, fold: int, backbone: str | None) -> list[str]:
+    """A sentence if a checkpoint's file name belongs to another test than the one that is about to run.
+
+    Args:
+        path: the checkpoint.
+        dataset, fold: what it is tested on.
+        backbone: the architecture that was asked for, None for any.
+    """
+    entry = named_after(path)
+    if entry is None or dataset not in {known.dataset for known in RELEASED if known.dataset}:
+        return []
+    if entry.dataset == dataset and entry.fold in (None, fold) and backbone in (None, entry.backbone):
+        return []
+    wanted = released_for(dataset, backbone or entry.backbone, fold)
+    doubt = f"{path.name} has the name of the released {entry.backbone} for {entry.place}, but this test is of "
+    doubt += f"{backbone or 'any network'} on {place(dataset, wanted.fold if wanted else fold)}"
+    slip = [DATA["readme_slip"]] if (dataset, entry.dataset) == ("coco", "pascal") else []
+    return ["; ".join([doubt, *slip, *([f"the right file is {wanted.file}"] if wanted else [])])]
+
+
+def identify(path: Path, trust_checkpoint: bool = False) -> Report:
+    """Look at a file, running no code from it unless it is trusted.
+
+    Raises:
+        InputError: a missing, damaged or hostile file, or one that is not an LSeg network.
+    """
+    # The table and the answer to a missing file need no torch.
+    from .checkpoints import architecture_of, misfits, read_checkpoint, skeleton
+    from .models.pretrained import not_finite
+
+    file = read_checkpoint(path, trust_checkpoint)
+    own, has_unknown_block = file.metadata, file.has_block and not file.metadata
+    architecture = architecture_of(file, ANY_BLOCK if has_unknown_block else {})
+    found = misfits(file, skeleton(path, architecture))
+    if broken := not_finite(file.weights):
+        found["not finite"] = list(broken)
+    candidates, named, notes = [], named_after(path), []
+    if not (found or own or file.has_block) and architecture["features"] == DATA["features"]:
+        candidates = [entry for entry in RELEASED if entry.backbone == architecture["backbone"]]
+        notes.append("the SHA-256 of the released files are unknown here: compare yours with those of another user")
+    if named in candidates:
+        notes += [f"{named.name}: {named.note}"] if named.note else []
+    elif named and candidates:
+        notes.append(f"it is called {named.name}, but that one is a {named.backbone} for {named.place}")
+    if has_unknown_block:
+        notes.append(
+            "it has a spatial regularisation block, which no released checkpoint has; its shapes do not tell which: "
+            "add --arch_option 1|2 --block_depth D --activation A to the commands"
+        )
+    commands = own_command(path, own, notes) if own else []
+    if not own:
+        commands = [test_command(entry, path) for entry in ([named] if named in candidates else candidates)]
+    return Report(
+        file=str(path),
+        bytes=path.stat().st_size,
+        sha256=sha256_of(path),
+        tensors_sha256=fingerprint(file.weights),
+        architecture=own.get("architecture") or {key: architecture[key] for key in ("backbone", "features")},
+        trained={key: own[key] for key in ("dataset", "epoch", "step", "metric") if key in own},
+        misfits=found,
+        can_be=[entry.name for entry in candidates],
+        notes=notes,
+        commands=[] if found else commands,
+    )
+
+
+def fingerprint(weights: dict[str, Tensor]) -> str:
+    """SHA-256 of the weights that LSeg uses, as float32 in the order of their names, whatever file they are in."""
+    from .checkpoints import DEAD
+
+    digest = hashlib.sha256()
+    for name in sorted(name for name in weights if not name.startswith(DEAD)):
+        tensor = weights[name]
+        values = (tensor.float() if tensor.is_floating_point() else tensor).contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(values.numpy())
+    return digest.hexdigest()
+
+
+def own_command(path: Path, metadata: dict[str, Any], notes: list[str]) -> list[str]:
+    """How a file of this project is tested, if it contains what it was trained on; adds to ``notes``."""
+    dataset, folder = metadata.get("dataset"), metadata.get("data_path")
+    if not dataset:
+        return []
+    data = ["--data_path", folder] if folder else []
+    # A miniature has no usual place: it lies where it was made.
+    if (folder and not Path(folder).is_dir()) or (not folder and dataset.startswith("miniature")):
+        data = ["--data_path", UNKNOWN_FOLDER]
+        notes.append(
+            f"{UNKNOWN_FOLDER} in the command: the folder of the dataset {dataset}"
+            + (f"; in training that was {folder}, which does not exist here" if folder else "")
+            + ("; quickstart.sh makes quickstart/datasets_seed0" if dataset.startswith("miniature") else "")
+        )
+    zero_shot = metadata.get("zero_shot")
+    script = ["test_lseg_zs.py", "--fold", str(zero_shot["fold"])] if zero_shot else ["test_lseg.py", "--eval"]
+    return [shlex.join(["python", *script, "--dataset", dataset, *data, "--weights", str(path)])]
+
+
+def test_command(entry: Released, path: Path) -> str:
+    """The command that gives the published figure of a released checkpoint, where there is one."""
+    weights = shlex.quote(str(path))
+    if entry.dataset is None:
+        return f"python test_lseg.py --eval --dataset ade20k --data_path ../datasets --weights {weights}"
+    fold = "" if entry.fold is None else f" --fold {entry.fold}"
+    return f"python test_lseg_zs.py --dataset {entry.dataset}{fold} --nshot 0 --weights {weights}"
+
+
+def describe(report: Report) -> str:
+    """The report for people."""
+    from .checkpoints import describe_misfits
+
+    backbone, features = report.architecture["backbone"], report.architecture["features"]
+    lines = [
+        f"{report.file} ({report.bytes:,} bytes)",
+        f"network: {backbone}, decoder with {features} features; "
+        + ("does not fit" if report.misfits else "all names and shapes fit"),
+        *describe_misfits(report.misfits),
+    ]
+    if report.trained:
+        facts = {key: value for key, value in report.trained.items() if key != "metric"}
+        facts |= {name: f"{number:.4g}" for name, number in report.trained.get("metric", {}).items()}
+        lines.append("written by this project: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
+    elif not report.misfits:
+        lines.append(f"can be: {', '.join(report.can_be) or 'none of the released checkpoints'}")
+    lines += [f"note: {note}" for note in report.notes]
+    lines += [f"SHA-256 of the file: {report.sha256}", f"SHA-256 of its weights: {report.tensors_sha256}"]
+    return "\n".join([*lines, *(["to test it:"] if report.commands else []), *(f"  {one}" for one in report.commands)])
 
 
 def build_parser() -> Parser:
     """The command and its options."""
     parser = Parser(__doc__)
     parser.prog = "python -m modules.zoo"
-    parser.add_argument(
-        "command",
-        nargs="?",
-        default="list",
-        metavar="{list,check,file}",
-        help="list: the table. check FILE ...: what the files are, whether they are whole, how they are tested. "
-        "file DATASET BACKBONE: the name of the file for --fold",
-    )
-    parser.add_argument("arguments", nargs="*", help="of the command")
-    parser.add_argument("--fold", type=int, default=0, help="of the command file")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--trust_checkpoint", action="store_true", help="run code found in a checked file: risky")
+    commands = parser.add_subparsers(dest="command", metavar="{list,check,file}", parser_class=Parser)
+    listing = commands.add_parser("list", help="print the table (the default)", description=table.__doc__)
+    listing.add_argument("--json", action="store_true", help="print the data for programs")
+    checking = commands.add_parser("check", help="identify files, check them, show their test commands", description="")
+    checking.add_argument("files", nargs="+", metavar="FILE", help="checkpoint to identify")
+    checking.add_argument("--json", action="store_true", help="print the reports for programs")
+    checking.add_argument("--trust_checkpoint", action="store_true", help="run code found in the files: risky")
+    naming = commands.add_parser("file", help="print the name of the file released for a benchmark", description="")
+    naming.add_argument("dataset", help="the benchmark: pascal, coco or fss")
+    naming.add_argument("backbone", help="its image encoder")
+    naming.add_argument("--fold", type=int, default=0, help="fold of the benchmark")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 if a checked file does not fit its network."""
     options = build_parser().parse(argv)
-    if options.command not in USAGE:
-        similar = difflib.get_close_matches(options.command, USAGE, n=1)
-        hint = f"did you mean {similar[0]}?" if similar else f"there are {', '.join(USAGE)}"
-        raise InputError(f"there is no command {options.command}; {hint}")
-    count = len(options.arguments)
-    if not {"list": count == 0, "check": count > 0, "file": count == 2}[options.command]:
-        raise InputError(f"write it as: python -m modules.zoo {options.command} {USAGE[options.command]}".rstrip())
     if options.command == "check":
-        return check(options)
+        return check(options.files, options.json, options.trust_checkpoint)
     if options.command == "file":
-        print(released_file(*options.arguments, options.fold))
+        print(released_file(options.dataset, options.backbone, options.fold))
     else:
-        print(json.dumps(DATA, indent=1, ensure_ascii=False) if options.json else table())
+        as_json = options.command == "list" and options.json
+        print(json.dumps(DATA, indent=1, ensure_ascii=False) if as_json else table())
     return 0
 
 
-def check(options: argparse.Namespace) -> int:
-    """Report on each file; what cannot be reported on is named at the end."""
+def check(files: Sequence[str], as_json: bool = False, trust_checkpoint: bool = False) -> int:
+    """Report on each file; raise one ``InputError`` for those that cannot be reported on."""
     reports, problems = [], []
-    for file in options.arguments:
+    for file in files:
         try:
-            refuse_pattern(file)
-            reports.append(identify(Path(file).expanduser(), options.trust_checkpoint))
+            reports.append(identify(check_weights_file(file), trust_checkpoint))
         except InputError as error:
             problems.append(str(error))
-    if options.json:
+    if as_json:
         print(json.dumps([asdict(report) for report in reports], indent=1, ensure_ascii=False))
     elif reports:
         print("\n\n".join(describe(report) for report in reports))
     raise_all(problems)
     return int(any(report.misfits for report in reports))
-
-
-def refuse_pattern(file: str) -> None:
-    """``InputError`` for ``*.ckpt``, which a shell hands over as it is where nothing matches."""
-    if any(sign in file for sign in "*?[") and not Path(file).expanduser().exists():
-        raise InputError(f"no file matches {file}; put files there, or name those of another folder. {WHERE_FROM}")
-
-
-def table() -> str:
-    """The released checkpoints, their published figures, and what to know about them."""
-    rows = [
-        (
-            entry.file,
-            entry.backbone,
-            entry.place,
-            "" if entry.miou is None else f"{entry.miou:.1f}",
-            entry.sha256 or "not known yet",
-            entry.link or "",
-        )
-        for entry in RELEASED
-    ]
-    header = ("file", "backbone", "trained for", "published mIoU", "SHA-256", "link")
-    notes = {entry.file: entry.note for entry in RELEASED if entry.note} | DATA["not_released"]
-    return "\n".join(
-        [
-            text_table(header, rows),
-            "",
-            *(f"{file}: {note}" for file, note in notes.items()),
-            *(f"beware: {slip['text']}" for slip in DATA["readme_slips"]),
-            WHERE_FROM,
-        ]
-    )
-
-
-def describe(report: Report) -> str:
-    """The report for people."""
-    backbone, features = report.architecture["backbone"], report.architecture["features"]
-    state = "does not fit" if report.misfits else "all names and shapes fit"
-    lines = [
-        f"{report.file} ({report.bytes:,} bytes)",
-        f"SHA-256: {report.sha256}",
-        f"network: {backbone}, decoder of {features} features; {state}",
-        *describe_misfits(report.misfits),
-    ]
-    if report.trained:
-        lines.append("written by this project: " + ", ".join(_said(*item) for item in report.trained.items()))
-    elif not report.misfits:
-        lines.append(f"can be: {', '.join(report.can_be) or 'none of the released checkpoints'}")
-    lines += [f"note: {note}" for note in report.notes]
-    if report.commands:
-        lines += ["to test it:", *(f"  {command}" for command in report.commands)]
-    return "\n".join(lines)
-
-
-def _said(key: str, value: Any) -> str:
-    """A fact of a checkpoint; its metric is a dict of all that was measured when it was written."""
-    if key == "metric":
-        return ", ".join(f"{name} {number:.4g}" for name, number in value.items())
-    return f"{key} {value}"
 
 
 if __name__ == "__main__":

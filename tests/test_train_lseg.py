@@ -17,8 +17,8 @@ from tensorboardX.proto.event_pb2 import Event
 from ade_tree import image_path, make_tree, truncate
 from data import get_labels
 from modules.checkpoints import load_lseg
-from modules.identify import identify
 from modules.safe_load import read_torch_file
+from modules.zoo import identify
 from scripts import TINY, command, environment, run
 
 

@@ -1,0 +1,36 @@
+"""What can be wrong with a checkpoint's path, found without importing torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lseg_utils.errors import InputError
+
+SUFFIXES = (".ckpt", ".pth", ".pt")
+TEXT = frozenset(range(32, 127)) | {9, 10, 13}  # printable bytes: no PyTorch file begins with 64 of them
+ZIP = b"PK"  # what zip archives begin with
+
+
+def check_weights_file(path: str | Path) -> Path:
+    """The path, expanded; ``InputError`` for a folder, a missing file, a pattern that matches nothing, or a text."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the checkpoint file in it{_listing(path)}")
+    if not path.exists():
+        if any(sign in path.name for sign in "*?["):  # a shell passes it on unchanged if nothing matches
+            raise InputError(f"no file matches {path}{_listing(path.parent)}")
+        raise InputError(f"there is no file {path}{_listing(path.parent)}")
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start and not ZIP.startswith(start[: len(ZIP)]) and all(byte in TEXT for byte in start):
+        first = start.decode().strip().split("\n")[0]
+        raise InputError(
+            f"{path} ({path.stat().st_size:,} bytes) is a text file that begins with {first!r}, not a checkpoint: a "
+            "web page or a Git LFS pointer saved in its place? Download the file itself"
+        )
+    return path
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(path.name for path in folder.glob("*") if path.suffix in SUFFIXES) if folder.is_dir() else []
+    return f"; that folder has {', '.join(names[:8])}" if names else ""
