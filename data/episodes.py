@@ -27,8 +27,9 @@ def test_episodes(name: str, fold: int, shot: int = 0) -> list[Pair]:
     """The official test sequence of ``pascal``, ``coco`` or ``fss``: ``(class index, image name)`` for each episode.
 
     Pascal: 1000, the fold's list over and over. COCO: 1000 drawn after ``np.random.seed(0)``; with shots, the
-    support images are drawn in between, so that each number of shots has a sequence of its own. FSS: each image of
-    the test categories once, whatever the fold, without images 1..shot, which are the supports.
+    support images are drawn in between, so that each number of shots has its own sequence. FSS: each image of the
+    test categories once, whatever the fold; with one shot without image 1, the support (so did the official code; with
+    five shots it draws supports among the other nine).
 
     Image names: ``2007_000033`` (Pascal), ``val2014/COCO_val2014_000000507081.jpg`` (COCO), ``bus/1.jpg`` (FSS).
     Raises ``InputError`` for an unknown name, a fold outside 0..3 and shots other than 0, 1, 5.
@@ -42,12 +43,12 @@ test_episodes.__test__ = False  # its name is the protocol's; pytest would take 
 def evaluation_sequence(name: str, fold: int, role: str, shot: int = 0) -> list[Pair]:
     """:func:`test_episodes`, or with role ``val`` the official validation.
 
-    That one is the test itself on Pascal and COCO (the official way looks at the test classes), and FSS's own 240
+    On Pascal and COCO that is the test itself (the official code looks at the test classes), on FSS its own 240
     validation categories.
     """
     check_choices(name, fold, shot)
     if name == "fss":
-        return [(c, image) for c, image in official_pairs(name, fold, role) if fss_number(image) > shot]
+        return [(c, image) for c, image in official_pairs(name, fold, role) if shot != 1 or fss_number(image) > 1]
     if name == "coco":
         return _draw_coco(fold, shot)
     listed = official_pairs(name, fold, role)
@@ -84,7 +85,7 @@ def fss_number(image: str) -> int:
 
 
 def check_choices(name: str, fold: int, shot: int = 0) -> None:
-    """Raise one ``InputError`` with everything that is not a benchmark, a fold or a number of shots."""
+    """Raise one ``InputError`` listing an unknown benchmark, fold and number of shots."""
     problems = [] if name in BENCHMARKS else [f"no split files for {name!r}; choose one of {', '.join(BENCHMARKS)}"]
     problems += fold_and_shot_problems(fold, shot)
     if problems:

@@ -1,4 +1,7 @@
-"""A zero-shot benchmark in folds: one image and one of its classes per item, told from everything else ('others')."""
+"""A zero-shot benchmark in folds: an item is an image and one of its classes; all other pixels are 'others'.
+
+torch is imported where samples are made: labels and missing files are checked without it.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +25,35 @@ from lseg_utils.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+SPLITS = (*ROLES, "finetune")
+IGNORED = -1  # a pixel that counts neither in the prediction nor in the truth
+VOID = -2  # a pixel that the benchmark does not define; it counts as 'others', and is reported
+
 
 class FewShotDataset(SampledDataset):
-    """One split of one fold; a benchmark states its name, labels, files and masks in a subclass.
+    """One split of one fold; a subclass states the benchmark's name, labels, files and masks.
 
     ``dataset[i]`` is a dict:
 
     - ``image``: float32 (3, S, S), S = ``crop_size``, by default ``(rgb / 255 - 0.5) / 0.5``;
-    - ``mask``: int64 (S, S), 1 the class, 0 anything else, -1 not counted;
-    - ``class_id``: int, the class's place in ``labels``; ``weight``: int, how often the pair counts in a test;
+    - ``mask``: int64 (S, S), 1 the class, 0 anything else, -1 not counted in the metrics;
+    - ``class_id``: int, the class's index in ``labels``; ``weight``: int, how often the pair counts in a test;
+    - ``note``: str, what is unusual about the masks ("REASON: FILE", one per line), or "";
     - with ``nshot`` > 0: ``support_images`` (nshot, 3, S, S) and ``support_masks`` (nshot, S, S), other images of
-      the same class, drawn from the generator that :meth:`sample` gets.
+      the same class, drawn from the generator that :meth:`sample` gets;
+    - where the item is drawn from that generator, ``index``: its place in ``pairs``.
 
-    ``split`` is ``train``, ``val`` or ``test``. ``held_out``: training classes (their indices, or how many, chosen
-    evenly spread) that are kept from ``train`` and make up ``val``, at most 1000 pairs of images that training does
-    not show at all; so nothing is chosen by looking at a test class. 0: ``val`` is the official validation, which on
-    Pascal and COCO is the test itself. A pair that a test's official sequence repeats is one item with that weight.
+    ``split``:
+
+    - ``train``: every (class, image) pair of the training classes once; with ``class_balanced``, as many items as
+      there are distinct images, each a class drawn uniformly and then one of its images;
+    - ``val`` and ``test``: the official sequence. A pair that it repeats is one item with that weight;
+    - ``finetune``: the support images of the *test* classes, without ``image`` and ``mask``: ``nshot`` images of the
+      class of each test episode. As published, on Pascal and COCO they come from the list that is tested on.
+
+    ``held_out``: training classes (their indices, or how many, chosen evenly spread) that are kept from ``train`` and
+    make up ``val``, at most 1000 pairs of images that training does not show at all, so that no test class chooses
+    anything. 0: ``val`` is the official validation, which on Pascal and COCO is the test itself.
 
     Attributes: ``fold``, ``nshot``, ``held_out`` (the classes), ``class_ids`` (those of this split), ``labels`` (all),
     ``pairs``, ``episodes`` (the pairs with repetitions, in the official order).
@@ -46,8 +62,8 @@ class FewShotDataset(SampledDataset):
     name: ClassVar[str]
     num_labels: ClassVar[int]
     source: ClassVar[str]  # where its files come from, with {root}
-    ignored_value: ClassVar[int | None] = None  # the mask value of pixels that do not count
-    same_size: ClassVar[bool] = True  # whether a mask of another size than its image is a fault
+    special_values: ClassVar[dict[int, int]] = {}  # mask values that stand for no class -> IGNORED or VOID
+    class_balanced: ClassVar[bool] = False  # whether training draws classes uniformly
     crop_size: int = 480
 
     def __init__(
@@ -74,6 +90,14 @@ class FewShotDataset(SampledDataset):
         selection = self._select(self.root, split, fold, nshot, self.held_out)
         self.class_ids, self.pairs, self.weights = selection.class_ids, selection.pairs, selection.weights
         self.episodes, self._supports = selection.episodes, selection.supports
+        self._place = {pair: place for place, pair in enumerate(self.pairs)}
+        self._images: dict[int, list[str]] = {}  # class -> its images, to draw from
+        self.draws_items = split == "train" and self.class_balanced
+        self._length = len(self.episodes) if split == "finetune" else len(self.pairs)
+        if self.draws_items:
+            for class_id, image in self.pairs:
+                self._images.setdefault(class_id, []).append(image)
+            self._length = len({image for _, image in self.pairs})
         problems = self._missing(self.root, (split,), fold, self._files(self.root, selection, nshot))
         if problems:
             raise InputError("\n".join(problems))
@@ -118,20 +142,24 @@ class FewShotDataset(SampledDataset):
 
     @classmethod
     def files_of(cls, root: Path, image: str) -> tuple[Path, Path]:
-        """Where the image of this name and its mask are."""
+        """The paths of the image of this name and of its mask."""
         raise NotImplementedError
 
     @classmethod
     def read_target(cls, path: Path, class_id: int) -> np.ndarray:
-        """The mask of a class, int (h, w) of 1, 0 and -1; here from a file of values 0 and class index + 1."""
+        """The mask of a class, int8 (h, w): 1 the class, 0 others, IGNORED or VOID.
+
+        Here from a file whose values are 0, class index + 1 and ``special_values``; raises ``InputError`` naming the
+        file for other values.
+        """
         values = read_mask(path)
-        allowed, meaning = np.arange(cls.num_labels + 1), f"masks of {cls.name} hold 0 (nothing), 1..{cls.num_labels}"
-        if cls.ignored_value is not None:
-            allowed, meaning = np.append(allowed, cls.ignored_value), f"{meaning}, {cls.ignored_value} (not counted)"
-        check_values(path, values, allowed, f"{meaning}; put the right file there")
+        allowed = np.append(np.arange(cls.num_labels + 1), list(cls.special_values)).astype(int)
+        special = "".join(f", {value} (no class)" for value in cls.special_values)
+        meaning = f"masks of {cls.name} contain 0 (nothing), 1..{cls.num_labels}{special}; replace it by the right file"
+        check_values(path, values, allowed, meaning)
         target = (values == class_id + 1).astype(np.int8)
-        if cls.ignored_value is not None:
-            target[values == cls.ignored_value] = -1
+        for value, code in cls.special_values.items():
+            target[values == value] = code
         return target
 
     @classmethod
@@ -151,22 +179,20 @@ class FewShotDataset(SampledDataset):
         files: dict[str, tuple[Path, Path]] = {}
         for split in splits:
             files |= cls._files(root, cls._select(root, split, fold, nshot, held), nshot)
-        present = [pair for pair in files.values() if all(path.is_file() for path in pair)]
-        if not cls.same_size:
-            present = [(path, None) for pair in present for path in pair]
+        present = [(path, None) for pair in files.values() for path in pair if path.is_file()]
         texts = size_problems(present, f"checking {cls.name} fold {fold}")
-        return cls._missing(root, splits, fold, files) + [f"{cls.name}: {text}; fetch it again" for text in texts]
+        return cls._missing(root, splits, fold, files) + [f"{cls.name}: {text}; download it again" for text in texts]
 
     @property
     def num_class(self) -> int:
-        """How many labels there are, of all folds together."""
+        """The number of labels, of all folds together."""
         return len(self.labels)
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return self._length
 
     def name_of(self, index: int) -> str:
-        """The path of image ``index``."""
+        """The path of the image of pair ``index``."""
         return str(self.files_of(self.root, self.pairs[index][1])[0])
 
     def count_of(self, index: int) -> int:
@@ -174,33 +200,50 @@ class FewShotDataset(SampledDataset):
         return self.weights[index]
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Item ``index``, its supports drawn from ``rng``; ``InputError`` naming the file if one cannot be used."""
+        """Item ``index``, drawn from ``rng`` as the class says; ``InputError`` naming a file that cannot be used."""
         import torch
 
-        class_id, name = self.pairs[index]
-        image, mask = self._read(name, class_id)
-        item = {"image": image, "mask": mask, "class_id": class_id, "weight": self.weights[index]}
+        # 1. Which class, and which image of it.
+        item: dict[str, Any] = {}
+        if self.draws_items:
+            class_id = self.class_ids[rng.integers(len(self.class_ids))]
+            image_name = self._images[class_id][rng.integers(len(self._images[class_id]))]
+            index = item["index"] = self._place[class_id, image_name]
+        else:
+            class_id, image_name = (self.episodes if self.split == "finetune" else self.pairs)[index]
+        item |= {"class_id": class_id, "weight": 1 if self.split == "finetune" else self.weights[index]}
+        # 2. The image and its mask, unless only supports are learned from.
+        notes: list[str] = []
+        if self.split != "finetune":
+            item["image"], item["mask"] = self._read(image_name, class_id, notes)
+        # 3. Supports: other images of the class.
         if self.nshot:
-            others = [other for other in self._supports[class_id] if other != name]
-            drawn = rng.choice(len(others), self.nshot, replace=False)
-            images, masks = zip(*(self._read(others[number], class_id) for number in drawn))
+            others = [other for other in self._supports[class_id] if other != image_name]
+            drawn = [others[number] for number in rng.choice(len(others), self.nshot, replace=False)]
+            images, masks = zip(*(self._read(other, class_id, notes) for other in drawn))
             item |= {"support_images": torch.stack(images), "support_masks": torch.stack(masks)}
-        return item
+            if self.split == "finetune":
+                item["index"] = self._place[class_id, drawn[0]]
+        return item | {"note": "\n".join(notes)}
 
-    def _read(self, name: str, class_id: int) -> tuple[Tensor, Tensor]:
-        """An image (3, S, S) and its mask (S, S), both squeezed to the square as HSNet does."""
+    def _read(self, name: str, class_id: int, notes: list[str]) -> tuple[Tensor, Tensor]:
+        """An image (3, S, S) and its mask (S, S), both resized to the square as HSNet does; adds to ``notes``."""
         import torch
         import torch.nn.functional as F
 
         image_path, mask_path = self.files_of(self.root, name)
-        image = read_image(image_path)
-        target = torch.from_numpy(self.read_target(mask_path, class_id))
-        if self.same_size and target.shape != (image.height, image.width):
-            size = f"{target.shape[1]}x{target.shape[0]}"
-            other = f"its image {image_path.name} is {image.width}x{image.height}"
-            raise InputError(f"{mask_path} is {size}, but {other}; fetch it again")
+        image, target = read_image(image_path), self.read_target(mask_path, class_id)
+        # What HSNet accepts is accepted, and reported.
+        void = target == VOID
+        if void.any():
+            notes.append(f"undefined pixels counted as others: {mask_path}")
+            target = np.where(void, 0, target)
+        if not (target == 1).any():
+            notes.append(f"no pixel of the class in the mask: {mask_path}")
+        if target.shape != (image.height, image.width):
+            notes.append(f"mask of another size than its image, both resized to the square: {mask_path}")
         square = (self.crop_size, self.crop_size)
-        mask = F.interpolate(target[None, None].float(), square, mode="nearest")[0, 0].long()
+        mask = F.interpolate(torch.from_numpy(target)[None, None].float(), square, mode="nearest")[0, 0].long()
         return self.transform(image.resize(square, Image.Resampling.BILINEAR)), mask
 
     @classmethod
@@ -211,8 +254,11 @@ class FewShotDataset(SampledDataset):
         if split == "val" and held:
             pairs = of_held_out(cls.role_pairs(root, fold, "train"), held)
             return make_selection(held, spread(pairs, held), pairs, nshot)
-        pool = cls.support_pairs(root, fold, split, nshot)
-        return make_selection(cls.role_classes(fold, split), cls.role_episodes(root, fold, split, nshot), pool, nshot)
+        role = "test" if split == "finetune" else split
+        pool = cls.support_pairs(root, fold, role, nshot)
+        sequence = cls.role_episodes(root, fold, role, nshot)
+        selection = make_selection(cls.role_classes(fold, role), sequence, pool, nshot)
+        return selection.supports_only() if split == "finetune" else selection
 
     @classmethod
     def _files(cls, root: Path, selection: Selection, nshot: int) -> dict[str, tuple[Path, Path]]:
@@ -224,7 +270,7 @@ class FewShotDataset(SampledDataset):
 
     @classmethod
     def _missing(cls, root: Path, splits: Sequence[str], fold: int, files: dict[str, tuple[Path, Path]]) -> list[str]:
-        """One text with all that is missing, or none."""
+        """One text with everything that is missing, or none."""
         missing = [f"There is no folder {root}"]
         if root.is_dir():
             missing = missing_files(path for pair in files.values() for path in pair)
@@ -235,6 +281,8 @@ class FewShotDataset(SampledDataset):
 
     def _check_choices(self) -> None:
         problems = _split_problems(self.name, (self.split,)) + fold_and_shot_problems(self.fold, self.nshot)
+        if self.split == "finetune" and not self.nshot:
+            problems.append("split 'finetune' consists of support images; use nshot=1 or nshot=5")
         if self.on_bad_image not in ("stop", "skip"):
             problems.append(f"on_bad_image is {self.on_bad_image!r}; choose 'stop' or 'skip'")
         elif self.on_bad_image == "skip" and self.split == "test":
@@ -246,5 +294,5 @@ class FewShotDataset(SampledDataset):
 
 
 def _split_problems(name: str, splits: Sequence[str]) -> list[str]:
-    wrong = [split for split in splits if split not in ROLES]
-    return [f"{name} has no split {split!r}; choose one of {', '.join(ROLES)}" for split in wrong]
+    wrong = [split for split in splits if split not in SPLITS]
+    return [f"{name} has no split {split!r}; choose one of {', '.join(SPLITS)}" for split in wrong]

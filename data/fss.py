@@ -12,28 +12,28 @@ from data.reading import open_picture
 from lseg_utils.errors import InputError
 
 FOREGROUND_FROM = 128
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # those whose grey values are 0..255
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # their grey values are 0..255
 
 
 class FSS(FewShotDataset):
-    """``FSS-1000/<category>/{1..10}.{jpg,png}``; the masks are black and white, some of them grey at the edge.
+    """``FSS-1000/<category>/{1..10}.{jpg,png}``; the masks are black and white, some of them grey at the edges.
 
-    With shots, images 1..nshot of a test or validation class are its supports, and only the others are segmented.
+    With one shot, image 1 of a test or validation class is its support, and only the others are segmented; with five,
+    all ten are segmented, each with supports from the other nine.
     """
 
     name = "fss"
     num_labels = 1000
-    same_size = False  # image and mask are resized each for itself; nothing promises that they agree
     source = (
-        "To mend it: fetch FSS-1000 (the README of HSNet, github.com/juhongm999/hsnet, links to it) and unpack it so "
-        "that {root}/FSS-1000 holds its 1,000 categories, ten .jpg and ten .png in each; or name another folder with "
-        "--datapath"
+        "How to fix it: download FSS-1000 (the README of HSNet, github.com/juhongm999/hsnet, links to it) and unpack "
+        "it so that {root}/FSS-1000 contains its 1,000 categories, ten .jpg and ten .png in each; or give another "
+        "folder with --datapath"
     )
 
     @classmethod
     def support_pairs(cls, root: Path, fold: int, role: str, nshot: int) -> list[Pair]:
-        """Images 1..nshot of each class."""
-        return [(c, image) for c, image in cls.role_pairs(root, fold, role) if fss_number(image) <= nshot]
+        """With one shot, image 1 of each class; else all."""
+        return [(c, image) for c, image in cls.role_pairs(root, fold, role) if nshot != 1 or fss_number(image) == 1]
 
     @classmethod
     def files_of(cls, root: Path, image: str) -> tuple[Path, Path]:
@@ -43,23 +43,18 @@ class FSS(FewShotDataset):
 
     @classmethod
     def read_target(cls, path: Path, class_id: int) -> np.ndarray:
-        """1 where the picture, as grey, is at least 128, else 0."""
+        """1 where the grey value is at least 128, else 0; the object may be empty."""
         return read_black_and_white(path)
 
 
 def read_black_and_white(path: Path) -> np.ndarray:
     """A black-and-white mask of any kind as int8 (h, w): 1 where its grey value is at least 128, else 0.
 
-    Raises ``InputError`` for a mask of other numbers: more than 8 bits, or 0 and 1 where 0 and 255 are meant.
+    Raises ``InputError`` for a mask with more than 8 bits.
     """
     with open_picture(path) as picture:
         if picture.mode not in MODES:
-            kind = f"{path} is a picture of mode {picture.mode}"
-            raise InputError(f"{kind}; a mask is black and white, 8 bits; fetch it again")
+            kind = f"{path} is an image of mode {picture.mode}"
+            raise InputError(f"{kind}; a mask is black and white, 8 bits; download it again")
         grey = np.asarray(picture.convert("L"))
-    if 0 < grey.max() < FOREGROUND_FROM:
-        raise InputError(
-            f"{path} has no pixel of {FOREGROUND_FROM} or more, only values up to {grey.max()}; "
-            f"masks are black (0) and white (255) for the class; fetch it again"
-        )
     return (grey >= FOREGROUND_FROM).astype(np.int8)

@@ -74,7 +74,8 @@ class SeededDataset(Dataset):
     """Takes the ``(epoch, index)`` of an :class:`EpochSampler` and draws the augmentation from them and ``seed``.
 
     An item is a dict: what the dataset gives (a pair as ``image`` and ``mask``, or ``name`` where the second is a file
-    name); ``index``, that of the sample used; ``skipped``, why others were passed over before it, or "".
+    name); ``index``, that of the sample used, unless the item states its own; ``skipped``, why others before it were
+    skipped, or "".
     ``on_bad_image`` None: the dataset's own.
     """
 
@@ -88,7 +89,7 @@ class SeededDataset(Dataset):
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         rng = self.generator(*place)
         used, item, skipped = sample_or_next(self.dataset, place[1], rng, self.on_bad_image)
-        return _as_dict(item) | {"index": used, "skipped": skipped}
+        return {"index": used, "skipped": skipped} | _as_dict(item)
 
     def generator(self, epoch: int, index: int) -> np.random.Generator:
         """Where the augmentation of sample ``index`` in ``epoch`` comes from."""

@@ -18,6 +18,7 @@ class SampledDataset:
 
     on_bad_image: str  # "stop" or "skip"
     seed: int | None
+    draws_items = False  # whether ``rng``, not ``index``, decides which image an item shows
 
     def sample(self, index: int, rng: np.random.Generator) -> Any:
         """Item ``index`` with all randomness from ``rng``; ``InputError`` naming the file if it cannot be used."""
@@ -26,7 +27,7 @@ class SampledDataset:
     def __getitem__(self, index: int) -> Any:
         """Item ``index``; with ``on_bad_image="skip"`` the next readable one, and a warning.
 
-        What is random is drawn anew each time, from torch's generator (which a ``DataLoader`` seeds for each of its
+        Randomness is drawn anew each time, from torch's generator (which a ``DataLoader`` seeds for each of its
         workers); with an integer ``seed`` it is always the same. Training uses ``data.loading`` instead, where it
         depends on the epoch but not on the workers.
         """
@@ -43,10 +44,10 @@ class SampledDataset:
 
 
 def sample_or_next(dataset: Any, index: int, rng: np.random.Generator, on_bad_image: str) -> tuple[int, Any, str]:
-    """``dataset.sample(index, rng)``, or of the next readable index if ``on_bad_image`` is "skip".
+    """``dataset.sample(index, rng)``, or that of the next readable index if ``on_bad_image`` is "skip".
 
-    Returns ``(index used, item, why others were passed over or "")``. What was drawn from ``rng`` for a damaged
-    picture goes to the next one.
+    Returns ``(index used, item, why others were skipped or "")``. The next index gets the random numbers that were
+    drawn for a damaged image, unless they decide which image is shown.
     """
     skipped: list[str] = []
     start = rng.bit_generator.state
@@ -57,12 +58,13 @@ def sample_or_next(dataset: Any, index: int, rng: np.random.Generator, on_bad_im
             if on_bad_image != "skip":
                 raise
             skipped.append(str(error))
-            rng.bit_generator.state = start
+            if not dataset.draws_items:
+                rng.bit_generator.state = start
     raise InputError(f"none of the {len(dataset)} images can be read; the first: {skipped[0]}")
 
 
 class Remaining:
-    """Some items of a dataset, those that a test has left to do."""
+    """The items of a dataset that a test still has to do."""
 
     on_bad_image = "stop"
 
@@ -73,6 +75,6 @@ class Remaining:
         return len(self.indices)
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Item ``index`` of what is left, with its place in the whole dataset as ``episode``."""
+        """Item ``index`` of what is left, with its index in the whole dataset as ``episode``."""
         episode = self.indices[index]
         return {**self.dataset.sample(episode, rng), "episode": episode}

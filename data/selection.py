@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data.episodes import EPISODES, Pair
 from lseg_utils.errors import InputError
@@ -24,16 +24,26 @@ class Selection:
     weights: list[int]
     supports: dict[int, list[str]]
 
+    def supports_only(self) -> Selection:
+        """The same episodes, of which only supports are read: ``pairs`` are the supports, each with weight 1."""
+        pairs = [(class_id, image) for class_id, images in self.supports.items() for image in images]
+        return replace(self, pairs=pairs, weights=[1] * len(pairs))
+
 
 def make_selection(classes: Sequence[int], episodes: Sequence[Pair], pool: Iterable[Pair], nshot: int) -> Selection:
     """Group ``episodes`` into distinct pairs, and ``pool`` into supports by class.
 
-    Raises ``InputError`` for a class of which fewer than ``nshot`` images are left beside the one to segment.
+    Raises ``InputError`` for a class without images, or with fewer than ``nshot`` images besides the one to segment.
     """
     counts = Counter(episodes)
     supports: dict[int, list[str]] = {class_id: [] for class_id in classes}
     for class_id, image in pool:
         supports[class_id].append(image)
+    empty = [str(class_id) for class_id, images in supports.items() if not images]
+    if empty:
+        raise InputError(
+            f"there are no images of class {', '.join(empty)}; add some to the split's list, or leave it out"
+        )
     scarce: dict[int, int] = {}
     for class_id, image in counts:
         if len(supports[class_id]) <= nshot:
@@ -42,7 +52,7 @@ def make_selection(classes: Sequence[int], episodes: Sequence[Pair], pool: Itera
     if scarce:
         texts = [f"class {class_id} has {number}" for class_id, number in sorted(scarce.items())]
         raise InputError(
-            f"--nshot {nshot} needs {nshot} support images of each class beside the one to segment, but "
+            f"--nshot {nshot} needs {nshot} support images of each class besides the one to segment, but "
             f"{', '.join(texts)}; use fewer shots or other classes"
         )
     return Selection(tuple(classes), list(episodes), list(counts), list(counts.values()), supports)
@@ -51,7 +61,7 @@ def make_selection(classes: Sequence[int], episodes: Sequence[Pair], pool: Itera
 def held_out_classes(training: Sequence[int], held_out: int | Sequence[int]) -> tuple[int, ...]:
     """The classes that ``held_out`` means: those given, or as many as it says, evenly spread over ``training``.
 
-    Raises ``InputError`` where one of them is not in ``training``, or none would be left to train on.
+    Raises ``InputError`` if one of them is not in ``training``, or if none would be left to train on.
     """
     if isinstance(held_out, int):
         if not 0 <= held_out < len(training):
@@ -95,10 +105,10 @@ def of_held_out(pairs: Sequence[Pair], held_out: Sequence[int]) -> list[Pair]:
 
 def spread(pairs: Sequence[Pair], held_out: Sequence[int]) -> list[Pair]:
     """At most as many pairs as the official validation has episodes, equally many of each class, evenly spread."""
-    most = max(EPISODES // len(held_out), 1)
+    limit = max(EPISODES // len(held_out), 1)
     chosen = []
     for class_id in held_out:
         own = [pair for pair in pairs if pair[0] == class_id]
-        taken = min(most, len(own))
+        taken = min(limit, len(own))
         chosen += [own[k * len(own) // taken] for k in range(taken)]
     return chosen

@@ -58,8 +58,9 @@ class MiniatureZS(FSS):
 
     name = "miniature_zs"
     num_labels = len(ZS_LABELS)
-    same_size = True
-    source = "To mend it: run `python -m miniature.prepare --data_path {root}`, or name another folder with --data_path"
+    source = (
+        "How to fix it: run `python -m miniature.prepare --data_path {root}`, or give another folder with --data_path"
+    )
     crop_size = SIZE
 
     @classmethod

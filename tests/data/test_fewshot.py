@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,10 @@ from PIL import Image
 import data
 import fewshot_trees as trees
 from data.episodes import FOLDS, class_ids, official_pairs, test_episodes
-from data.loading import make_loader
+from data.loading import SeededDataset, make_loader
+from lseg_utils.errors import InputError
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "zero_shot_training.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +45,7 @@ def test_an_item_of_each_layout(name: str, tmp_path: Path) -> None:
     assert item["image"].shape == (3, 480, 480) and item["image"].dtype == torch.float32
     assert item["mask"].shape == (480, 480) and item["mask"].dtype == torch.int64
     assert set(item["mask"].unique().tolist()) == ({-1, 0, 1} if name == "pascal" else {0, 1})
-    assert set(item) == {"image", "mask", "class_id", "weight"}
+    assert set(item) == {"image", "mask", "class_id", "weight", "note"} and item["note"] == ""
     assert (item["class_id"], Path(items.name_of(0)).stem) == (items.pairs[0][0], Path(items.pairs[0][1]).stem)
     assert data.problems(name, tmp_path, ("test",)) == []
 
@@ -96,8 +101,9 @@ def test_the_test_of_coco_counts_to_a_thousand_too(tmp_path: Path) -> None:
 
 
 def test_fss_counts_with_and_without_a_shot(fss: Path) -> None:
-    none, one = dataset("fss", fss), dataset("fss", fss, nshot=1)
-    assert (len(none), len(one)) == (2400, 2160)
+    none, one, five = (dataset("fss", fss, nshot=nshot) for nshot in (0, 1, 5))
+    for shot, items in ((0, none), (1, one), (5, five)):
+        assert len(items) == GOLDEN["fss_test_episodes"][f"shot{shot}"]
     assert set(none.weights) == set(one.weights) == {1}
     assert [len(dataset("fss", fss, split)) for split in ("train", "val")] == [5200, 2400]
     assert len(none.labels) == 1000 and none.labels[none.pairs[0][0]] == none.pairs[0][1].split("/")[0]
@@ -105,7 +111,7 @@ def test_fss_counts_with_and_without_a_shot(fss: Path) -> None:
     assert data.problems("fss", fss, ("train", "val", "test"), nshot=5) == []
 
 
-def test_the_support_of_fss_is_image_1(tmp_path: Path) -> None:
+def test_the_only_support_of_fss_is_image_1(tmp_path: Path) -> None:
     items = dataset("fss", trees.make_fss(tmp_path), nshot=1)
     first = Path(items.name_of(0)).parent / "1.jpg"
     Image.new("RGB", (8, 8), (255, 255, 255)).save(trees.replace(first))
@@ -116,7 +122,7 @@ def supports_of(items: data.FewShotDataset, index: int, seed: int, monkeypatch: 
     read: list[str] = []
     original = items._read
     with monkeypatch.context() as patch:
-        patch.setattr(items, "_read", lambda name, class_id: read.append(name) or original(name, class_id))
+        patch.setattr(items, "_read", lambda name, *others: read.append(name) or original(name, *others))
         item = items.sample(index, np.random.default_rng(seed))
     shots = items.nshot
     assert item["support_images"].shape == (shots, 3, 32, 32) and item["support_masks"].shape == (shots, 32, 32)
@@ -204,6 +210,89 @@ def test_samples_depend_on_neither_workers_nor_batches(pascal: Path, monkeypatch
         for index, item in plain.items():
             assert all(torch.equal(item[key], other[index][key]) for key in item)
     assert plain[7]["class_id"] == pairs[7][0]
+
+
+@pytest.fixture
+def lists_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training sets without a file on disk: an item names its class and image, and shows nothing."""
+    monkeypatch.setattr("data.fewshot.missing_files", lambda paths: [])
+    monkeypatch.setattr("data.fewshot.FewShotDataset._read", lambda *_: (torch.zeros(1), torch.zeros(1)))
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+def test_training_on_coco_draws_classes_uniformly(fold: int, lists_only: None, tmp_path: Path) -> None:
+    golden, items = GOLDEN["coco"][f"fold{fold}"], dataset("coco", tmp_path, "train", fold=fold)
+    assert len(items) == golden["items_per_epoch"]
+    assert len(items.pairs) == golden["pairs_class_image"] and len(items.class_ids) == golden["classes"]
+    loaded, drawn = SeededDataset(items, seed=0), 6000
+    sampled = [loaded[0, index] for index in range(drawn)]
+    pairs = [items.pairs[item["index"]] for item in sampled]
+    assert [class_id for class_id, _ in pairs] == [item["class_id"] for item in sampled]
+    expected = drawn * golden["share_of_each_class"]
+    counts = Counter(class_id for class_id, _ in pairs)
+    # Each count is binomial with a standard deviation of 10; pairs drawn uniformly would give up to 1,800 persons.
+    assert set(counts) == set(items.class_ids) and max(abs(n - expected) for n in counts.values()) < 45
+    rare = min(items.class_ids, key=lambda c: sum(pair[0] == c for pair in items.pairs))
+    assert len({image for c, image in pairs if c == rare}) > 20  # each time another image of it
+
+
+def test_what_coco_draws_depends_on_seed_epoch_and_index_only(lists_only: None, tmp_path: Path) -> None:
+    items = dataset("coco", tmp_path, "train", held_out=3)
+    assert set(items.class_ids).isdisjoint(items.held_out) and len(items.class_ids) == 57
+    assert len(items) == len({image for c, image in items.pairs}) < GOLDEN["coco"]["fold0"]["items_per_epoch"]
+
+    def drawn(seed: int, epoch: int) -> list[int]:
+        return [SeededDataset(items, seed)[epoch, index]["index"] for index in range(50)]
+
+    assert drawn(0, 0) == drawn(0, 0)
+    assert drawn(0, 0) != drawn(0, 1) and drawn(0, 0) != drawn(1, 0)
+
+
+@pytest.mark.parametrize("name", ["pascal", "fss"])
+def test_other_benchmarks_train_on_each_pair_once(name: str, lists_only: None, tmp_path: Path) -> None:
+    train = dataset(name, tmp_path, "train")
+    assert [train.sample(i, np.random.default_rng(0))["class_id"] for i in (0, 7)] == [
+        train.pairs[i][0] for i in (0, 7)
+    ]
+    assert train.pairs == official_pairs(name, 0, "train") and len(train) == len(train.pairs)
+
+
+@pytest.mark.parametrize("nshot", [1, 5])
+@pytest.mark.parametrize(("name", "length"), [("pascal", 1000), ("coco", 1000), ("fss", None)])
+def test_fine_tuning_learns_from_supports_of_the_test_classes(
+    name: str, length: int | None, nshot: int, lists_only: None, tmp_path: Path
+) -> None:
+    items = dataset(name, tmp_path, GOLDEN["finetune_mode"]["split"].replace("test", "finetune"), nshot=nshot)
+    if name == "pascal":
+        assert list(items.class_ids) == GOLDEN["finetune_mode"]["pascal_fold0_classes"]
+    assert items.class_ids == class_ids(name, 0, "test")
+    assert len(items) == (length or GOLDEN["fss_test_episodes"][f"shot{nshot}"])
+    allowed = set(official_pairs(name, 0, "test"))
+    for index in range(0, len(items), 97):
+        item = items.sample(index, np.random.default_rng(index))
+        assert "image" not in item and len(item["support_images"]) == nshot
+        assert item["class_id"] == items.episodes[index][0]
+        assert items.pairs[item["index"]] in allowed and items.pairs[item["index"]] != items.episodes[index]
+
+
+def test_fine_tuning_needs_shots_and_loads_batches(pascal: Path) -> None:
+    with pytest.raises(InputError, match="nshot=1 or nshot=5"):
+        dataset("pascal", pascal, "finetune")
+    assert data.problems("pascal", pascal, ("finetune",), nshot=5) == []
+    batch = next(iter(make_loader(dataset("pascal", pascal, "finetune", nshot=5), 3, seed=0, shuffle=True)))
+    assert batch["support_images"].shape == (3, 5, 3, 32, 32) and set(batch["class_id"].tolist()) <= set(range(5))
+
+
+def test_damaged_images_are_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = trees.few_pairs("coco", 0, "train", each=2)
+    trees.make_coco(tmp_path, role="train", pairs=pairs)
+    monkeypatch.setattr("data.episodes.official_pairs", lambda *_: pairs)
+    items = dataset("coco", tmp_path, "train", on_bad_image="skip")
+    loaded = SeededDataset(items, seed=0)
+    first = loaded[0, 0]
+    trees.replace(Path(items.name_of(first["index"]))).write_bytes(b"no image")
+    again = loaded[0, 0]
+    assert Path(items.name_of(first["index"])).name in again["skipped"] and again["index"] != first["index"]
 
 
 def test_a_dataset_can_be_sent_to_a_worker(pascal: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_damaged_file_is_found_by_the_check_or_when_read(own: Path) -> None:
     items = dataset("pascal", own)
     trees.replace(Path(items.name_of(4))).write_bytes(b"no picture")
     (problem,) = data.problems("pascal", own, ("test",))
-    assert items.name_of(4) in problem and "not a readable picture" in problem and "fetch it again" in problem
+    assert items.name_of(4) in problem and "not a readable picture" in problem and "again" in problem
     truncate(trees.replace(Path(items.name_of(6))))
     for index in (4, 6):
         with pytest.raises(InputError, match=f"{Path(items.name_of(index)).name} cannot be read"):
@@ -137,9 +137,8 @@ def save_mask(path: Path, values: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("pascal", (20, 21, 254, 255), r"holds the values 21, 254; masks of pascal hold 0 \(nothing\), 1..20, 255"),
-        ("coco", (80, 81, 255), r"holds the values 81, 255; masks of coco hold 0 \(nothing\), 1..80;"),
-        ("fss", (0, 1), "no pixel of 128 or more, only values up to 1"),
+        ("pascal", (20, 21, 254, 255), r"holds the values 21, 254; masks of pascal contain 0 \(nothing\), 1..20, 255"),
+        ("coco", (80, 81, 255), r"holds the values 81; masks of coco contain 0 \(nothing\), 1..80, 255"),
     ],
 )
 def test_mask_values_outside_the_protocol_are_named(
@@ -156,16 +155,62 @@ def test_mask_values_outside_the_protocol_are_named(
 
 
 @pytest.mark.parametrize("name", ["pascal", "coco"])
-def test_a_mask_of_colours_or_of_another_size_is_named(name: str, tmp_path: Path) -> None:
+def test_a_mask_of_colours_is_named(name: str, tmp_path: Path) -> None:
     items = dataset(name, trees.make_tree(name, tmp_path))
     path = items.files_of(tmp_path, items.pairs[0][1])[1]
     save_mask(path, np.zeros((trees.HEIGHT, trees.WIDTH, 3), dtype=np.uint8))
     with pytest.raises(InputError, match=f"{path} is a picture of mode RGB"):
         items[0]
-    save_mask(path, np.zeros((trees.HEIGHT, trees.HEIGHT), dtype=np.uint8))
-    with pytest.raises(InputError, match=f"{path} is 16x16, but its image .* is 24x16"):
-        items[0]
-    assert "is 16x16, but its image" in data.problems(name, tmp_path, ("test",))[0]
+
+
+@pytest.mark.parametrize("name", ["pascal", "coco", "fss"])
+def test_a_mask_of_another_size_is_resized_alike_and_reported(name: str, tmp_path: Path) -> None:
+    items = dataset(name, trees.make_tree(name, tmp_path))
+    class_id, image = items.pairs[0]
+    path = items.files_of(tmp_path, image)[1]
+    value = 255 if name == "fss" else class_id + 1
+    save_mask(path, np.array([[value, 0]] * trees.HEIGHT, dtype=np.uint8))
+    assert data.problems(name, tmp_path, ("test",)) == []
+    item = items[0]
+    assert (item["mask"][:, :16] == 1).all() and (item["mask"][:, 16:] == 0).all()
+    assert item["note"] == f"mask of another size than its image, both resized to the square: {path}"
+
+
+@pytest.mark.parametrize(("name", "values", "mask"), [("coco", "void", [0, 0, 1, 1]), ("fss", [127, 1, 0, 9], [0] * 4)])
+def test_masks_that_hsnet_accepts_are_accepted_and_reported(
+    name: str, values: str | list[int], mask: list[int], tmp_path: Path
+) -> None:
+    items = dataset(name, trees.make_tree(name, tmp_path), crop_size=4)
+    class_id, image = items.pairs[0]
+    path = items.files_of(tmp_path, image)[1]
+    row = [255, 255, class_id + 1, class_id + 1] if values == "void" else values
+    with Image.open(items.name_of(0)) as picture:
+        width, height = picture.size
+    save_mask(path, np.repeat([row] * height, width // 4, axis=1).astype(np.uint8))
+    item = items[0]
+    assert item["mask"][0].tolist() == mask
+    reason = "undefined pixels counted as others" if name == "coco" else "no pixel of the class in the mask"
+    assert item["note"] == f"{reason}: {path}"
+
+
+def test_a_class_without_images_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [pair for pair in trees.few_pairs("coco", 0, "train", each=1) if pair[0] not in (1, 6)]
+    monkeypatch.setattr("data.episodes.official_pairs", lambda *_: pairs)
+    with pytest.raises(InputError, match="no images of class 1, 6"):
+        data.check_dataset("coco", tmp_path, ("train",))
+
+
+def test_an_incomplete_training_split_of_coco_is_told_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = trees.few_pairs("coco", 0, "train", each=2)
+    trees.make_coco(tmp_path, role="train", pairs=pairs)
+    monkeypatch.setattr("data.episodes.official_pairs", lambda *_: pairs)
+    items = dataset("coco", tmp_path, "train")
+    Path(items.name_of(5)).unlink()
+    for check in (lambda: dataset("coco", tmp_path, "train"), lambda: data.check_dataset("coco", tmp_path, ("train",))):
+        with pytest.raises(InputError, match=f"lacks 1 of .*{Path(items.name_of(5)).name}"):
+            check()
 
 
 def test_fss_masks_of_any_kind_are_read_and_numbers_are_not(tmp_path: Path) -> None:
