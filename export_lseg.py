@@ -24,7 +24,7 @@ from lseg_utils.results import write_json
 from modules.checkpoints import git_state, load_lseg, read_checkpoint
 from modules.exporting import ExportTower, facts, missing_packages, trace, write_onnx, write_program
 from modules.models import LSegNet
-from modules.testing.common import weights_name
+from modules.options import weights_name
 
 WRITERS = {"onnx": write_onnx, "pt2": write_program}
 NAME = "lseg"

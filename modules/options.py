@@ -24,6 +24,14 @@ def add_weights_options(parser: Parser) -> None:
     parser.add_argument("--trust_checkpoint", action="store_true", help="run code contained in the checkpoint: risky")
 
 
+def weights_name(path: Path) -> str:
+    """What results are named after: the file, and for a checkpoint of a run also the run (each has a last.ckpt)."""
+    path = path.resolve()
+    if path.parent.name == "checkpoints" and path.parent.parent.name.startswith("version_"):
+        return f"{path.parents[2].name}_{path.parents[1].name}_{path.stem}"
+    return path.stem
+
+
 def add_data_options(parser: Parser, default_dataset: str = "ade20k", base_size: bool = True) -> None:
     """Dataset, labels, image sizes, loading. ``base_size`` False: images are only resized to the crop."""
     group = parser.add_argument_group("data")

@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,12 +16,13 @@ import torch
 
 import predict_lseg
 from apps.predict.video_reader import Frame, Timing
-from apps.predict.video_writer import write_mp4
+from apps.predict.video_writer import WRITERS
 from modules.checkpoints import METADATA_KEY, metadata_of, to_official
 from predicting import picture
 from scripts import command, environment
 from tiny import tiny_net
 
+TIMING = Timing(Fraction(1, 24), Fraction(24))
 LABELS = ["dog", "grass", "a red car", "sky", "x"]  # of which the tiny network finds three in its pictures
 
 
@@ -59,9 +60,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 def video(path: Path, frames: int = 10, height: int = 48, width: int = 64) -> Path:
     """Noisy blocks that move, so that frames differ and a cut falls into one."""
     still = picture(height, width)
-    shots = (Frame(np.roll(still, 3 * i, axis=1), i) for i in range(frames))
-    write_mp4(path, shots, Timing(Fraction(1, 24), Fraction(24)))
+    write_video(path, (Frame(np.roll(still, 3 * i, axis=1), i) for i in range(frames)))
     return path
+
+
+def write_video(path: Path, frames: Iterable[Frame], timing: Timing = TIMING) -> None:
+    """Write all ``frames`` in the format of the suffix."""
+    with WRITERS[path.suffix[1:]](path, timing) as add:
+        for frame in frames:
+            add(frame)
 
 
 def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from apps.predict import lookahead
-from apps.predict.embeddings import EmbeddingOptions, EmbeddingWriter
+from apps.predict.embeddings import EmbeddingWriter
+from apps.predict.options import EmbeddingOptions
 from apps.predict.sources import find_sources
 from apps.predict.video_reader import VideoFile
 from lseg_utils.errors import InputError
@@ -66,7 +67,9 @@ def same_as_embed(weights: Path, out: Path, clip: Path) -> None:
     """The manifest lists all frames of the video and no others, and the arrays are those of the predictor."""
     predictor, entries = LSegPredictor.from_checkpoint(weights, "cpu"), manifest(out)["embeddings"]
     frames = list(VideoFile(clip))
-    assert [(entry["name"], entry["frame"]) for entry in entries] == [(f"clip/{i:06d}", i) for i in range(len(frames))]
+    assert [(entry["name"], entry["frame"]) for entry in entries] == [
+        (f"clip.frames/{i:06d}", i) for i in range(len(frames))
+    ]
     for entry, frame in zip(entries, frames, strict=True):
         expected = predictor.embed(frame.pixels, (6, 8)).half().numpy()
         found = stored(out, entry)
@@ -78,9 +81,13 @@ def same_as_embed(weights: Path, out: Path, clip: Path) -> None:
 def test_embeddings_of_a_video_are_those_of_its_frames(weights, tmp_path, kind, capsys):
     clip = video(tmp_path / "clip.mp4", 5, 47, 63)
     out = predict(weights, clip, more=["--embeddings", kind, *ALONE])
-    assert "1 video with about 5 frames need about 1 MB on the disk\n" in capsys.readouterr().out
+    assert "1 video with about 5 frames need about 1 MB of disk space\n" in capsys.readouterr().out
     same_as_embed(weights, out, clip)
-    one = {"npy": "embeddings/clip/000004.npy", "pt": "embeddings/clip/000004.pt", "h5": "embeddings/embeddings.h5"}
+    one = {
+        "npy": "embeddings/clip.frames/000004.npy",
+        "pt": "embeddings/clip.frames/000004.pt",
+        "h5": "embeddings/embeddings.h5",
+    }
     assert one[kind] in files(out) and not (out / ".unfinished_videos").exists()
     assert not {"overlays", "masks", "labels", "json"} & {path.name for path in out.iterdir()}
     predict(weights, clip, more=["--embeddings", kind, *ALONE])
@@ -96,7 +103,7 @@ def test_they_can_be_added_to_a_finished_video_beside_its_masks(weights, tmp_pat
     kept = [name for name in before if name.split("/")[0] in ("overlays", "masks", "labels", "json")]
     assert len(kept) == 6 and {name: contents(out)[name] for name in kept} == {name: before[name] for name in kept}
     assert json.loads((out / "summary.json").read_text())["areas"]  # still counted
-    (out / "embeddings" / "clip" / "000001.npy").unlink()
+    (out / "embeddings" / "clip.frames" / "000001.npy").unlink()
     predict(weights, clip, more=["--embeddings", "npy", *ALONE, "--write", "mask"])  # what is missing is seen
     same_as_embed(weights, out, clip)
 
@@ -105,24 +112,24 @@ def test_a_killed_run_comes_out_as_if_it_had_not_been_killed(weights, tmp_path):
     clip = video(tmp_path / "clip.mp4", 30)
     more = ["--batch_size", 2, "--embeddings", "npy", "--pca", 3]
     whole = contents(predict(weights, clip, more=more))
-    assert "pca/clip/000029.png" in whole and "embeddings/clip/000029.npy" in whole
+    assert "pca/clip.frames/000029.png" in whole and "embeddings/clip.frames/000029.npy" in whole
     out = tmp_path / "out"
     out.rename(tmp_path / "whole")
-    work = out / ".unfinished_videos"
-    kill_when(lambda: len(list(work.rglob("[!.]*.npy"))) >= 9, arguments(weights, clip, more=more))
-    kept = sorted(work.rglob("[!.]*.npy"))
-    assert 9 <= len(kept) < 30 and not (out / "embeddings" / "clip").exists()
+    frames = out / "embeddings" / "clip.frames"
+    kill_when(lambda: len(list(frames.glob("[!.]*.npy"))) >= 9, arguments(weights, clip, more=more))
+    kept = sorted(frames.glob("[!.]*.npy"))
+    assert 9 <= len(kept) < 30 and not (out / "overlays" / "clip.mp4").exists()
     time = kept[0].stat().st_mtime_ns
     predict(weights, clip, more=more)
     assert differing(contents(out), whole) == []
-    assert (out / "embeddings" / "clip" / kept[0].name).stat().st_mtime_ns == time  # not done again
+    assert kept[0].stat().st_mtime_ns == time  # not done again
 
 
 def test_an_interrupted_hdf5_run_goes_on(weights, tmp_path, monkeypatch):
     pytest.importorskip("h5py")
     clip, more = video(tmp_path / "clip.mp4", 5), ["--embeddings", "h5", *ALONE]
     interrupt(weights, clip, 4, monkeypatch, more)
-    assert len(list((tmp_path / "out" / ".unfinished_videos").rglob("*.npy"))) == 3
+    assert len(list((tmp_path / "out" / "embeddings" / ".parts" / "clip.frames").iterdir())) == 3
     same_as_embed(weights, predict(weights, clip, more=more), clip)
 
 
@@ -134,15 +141,17 @@ def test_another_video_of_the_same_name_inherits_nothing(weights, tmp_path, kind
     interrupt(weights, video(clip, 5, 40, 40), 3, monkeypatch, more)  # a second one is begun, and a third one comes
     predict(weights, video(clip, 3, 64, 48), more=more)
     new = {entry["name"]: stored(out, entry) for entry in manifest(out)["embeddings"]}
-    assert list(old) == [f"clip/{i:06d}" for i in range(6)] and list(new) == [f"clip/{i:06d}" for i in range(3)]
+    assert list(old) == [f"clip.frames/{i:06d}" for i in range(6)] and list(new) == [
+        f"clip.frames/{i:06d}" for i in range(3)
+    ]
     assert {array.shape for array in old.values()} == {(24, 32, 3)}
     assert {array.shape for array in new.values()} == {(32, 24, 3)}
-    assert len(list((out / "pca" / "clip").iterdir())) == 3
+    assert len(list((out / "pca" / "clip.frames").iterdir())) == 3
     if kind == "h5":
         with pytest.importorskip("h5py").File(out / "embeddings" / "embeddings.h5") as file:
-            assert len(file["clip"]) == 3
+            assert len(file["clip.frames"]) == 3
     else:
-        assert len(list((out / "embeddings" / "clip").iterdir())) == 3
+        assert len(list((out / "embeddings" / "clip.frames").iterdir())) == 3
 
 
 def test_whole_frames_of_a_cut_off_video_are_embedded(weights, tmp_path, capsys):
@@ -151,7 +160,7 @@ def test_whole_frames_of_a_cut_off_video_are_embedded(weights, tmp_path, capsys)
     out = predict(weights, clip, code=1, more=["--embeddings", "npy", *ALONE])
     assert "damaged or cut off after" in capsys.readouterr().err
     entries = manifest(out)["embeddings"]
-    assert 3 < len(entries) < 30 and len(list((out / "embeddings" / "clip").iterdir())) == len(entries)
+    assert 3 < len(entries) < 30 and len(list((out / "embeddings" / "clip.frames").iterdir())) == len(entries)
 
 
 def test_a_frame_too_large_to_embed_is_the_problem_of_its_video(weights, tmp_path, capsys):
@@ -182,7 +191,7 @@ def test_a_camera_has_embeddings_but_gives_no_basis(weights, tmp_path, monkeypat
     monkeypatch.setattr(cv2, "VideoCapture", PulledCamera)
     monkeypatch.chdir(tmp_path)
     more = ["--output_dir", tmp_path / "out", "--embeddings", "npy", "--write", "none"]
-    with pytest.raises(InputError, match=r"--pca finds its components in pictures and videos before a camera is"):
+    with pytest.raises(InputError, match=r"--pca fits its components to .* before a camera is"):
         predict(weights, "0", more=[*more, "--pca", 3])
     Image.fromarray(picture(40, 50)).save(tmp_path / "a.png")
     predict(weights, "a.png", "0", more=[*more, "--pca", 3])
@@ -234,16 +243,16 @@ def test_the_note_on_room_counts_by_hand_and_gives_advice(weights, tmp_path, mon
     dimensions = predictor.net.text_encoder.embed_dim
     size = 11 * 1000 * 2000 * dimensions * 2 / 1e9
     assert note((1000, 2000)) == (
-        f"embeddings of 1 picture and 1 video with about 10 frames need about {size:.1f} GB on the disk"
+        f"embeddings of 1 picture and 1 video with about 10 frames need about {size:.1f} GB of disk space"
     )
     # In the file 32 x 32 chunks, so 1024 x 2016 pixels; while it is made everything is there once more.
     size = 11 * (1024 * 2016 + 1000 * 2000) * dimensions * 2 / 1e9
     assert f" {size:.1f} GB" in note((1000, 2000), store="h5")
-    assert note("half", 5, 4).endswith("1 video with about 4 frames need about 1 MB on the disk")
+    assert note("half", 5, 4).endswith("1 video with about 4 frames need about 1 MB of disk space")
     assert "--pca" not in note((1000, 2000))
     monkeypatch.setattr(lookahead, "LARGE", 1e9)
-    assert note((1000, 2000)).endswith("; --pca 64 or a smaller --embedding_size HEIGHTxWIDTH need less")
+    assert note((1000, 2000)).endswith("; --pca 64 or a smaller --embedding_size HEIGHTxWIDTH would need less")
     sources[:] = [source for source in sources if source.name != "a"]
-    assert note("half") == "embeddings of 1 picture need about 1 MB on the disk"
+    assert note("half") == "embeddings of 1 picture need about 1 MB of disk space"
     sources[:] = [source for source in sources if source.name == "c"]
     assert note("half") == ""

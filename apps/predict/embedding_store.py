@@ -1,232 +1,153 @@
-"""Pixel embeddings on disk: a file for each (.npy, .pt), or one chunked HDF5 file; float16, never half-written."""
+"""Pixel embeddings on disk: one file each (.npy, .pt), or one chunked HDF5 file; float16, never half-written."""
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from types import ModuleType
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from apps.predict.sources import FRAMES
 from lseg_utils.errors import InputError
-from lseg_utils.files import replace_folder, write_aside
+from lseg_utils.files import write_aside
 
 FLOAT16 = 2  # bytes
-CHUNK = 32  # side of an HDF5 chunk in pixels; all dimensions of a pixel lie together
+CHUNK = 32  # side of an HDF5 chunk in pixels, which contains all dimensions of its pixels
 
 
-class EmbeddingStore(Protocol):
-    """Keeps arrays (H, W, C) under names that may contain ``/``."""
+class NpyStore:
+    """Arrays (H, W, C) as ``<name>.npy``, where a name may contain ``/``; ``numpy.load(file, mmap_mode="r")``."""
 
-    def add(self, name: str, embedding: np.ndarray) -> None:
-        """Keep one array, float16; it replaces what had the name before."""
-
-    def has(self, name: str) -> bool:
-        """Whether there is one of this name, complete."""
-
-    def file_of(self, name: str) -> str:
-        """Where it is, relative to the store's folder, for the manifest."""
-
-    def members_of(self, group: str, folder: Path) -> EmbeddingStore:
-        """A store in ``folder``, for arrays that ``adopt`` takes over together as ``group/name`` when all are there."""
-
-    def adopt(self, group: str, folder: Path) -> None:
-        """Move what ``members_of`` stored in ``folder`` to ``group``; it replaces all that was there before."""
-
-    def bytes_of(self, shape: Sequence[int]) -> int:
-        """What an array (H, W, C) takes on the disk, headers not counted."""
-
-    def finish(self) -> None:
-        """Bring everything into its final form; a run that ended before this can be taken up again."""
-
-
-class _FilePerArray:
-    suffix: str
+    suffix = ".npy"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def add(self, name: str, embedding: np.ndarray) -> None:
+        """Store one float16 array; it replaces what had the name before."""
+        with write_aside(self.folder / f"{name}{self.suffix}") as aside:
+            self._save(aside, embedding)
+
     def has(self, name: str) -> bool:
-        return (self.folder / self.file_of(name)).is_file()
+        """Whether there is an array of this name, complete."""
+        return (self.folder / f"{name}{self.suffix}").is_file()
 
     def file_of(self, name: str) -> str:
+        """Where it will be at the end, relative to the store's folder, for the manifest."""
         return name + self.suffix
 
-    def members_of(self, group: str, folder: Path) -> EmbeddingStore:
-        return type(self)(folder)
-
-    def adopt(self, group: str, folder: Path) -> None:
-        replace_folder(folder, self.folder / group)
+    def forget(self, group: str) -> None:
+        """Delete ``group/...``, the frames of a video."""
+        shutil.rmtree(self.folder / group, ignore_errors=True)
 
     def bytes_of(self, shape: Sequence[int]) -> int:
+        """The size of an array (H, W, C) on disk, without headers."""
         return FLOAT16 * math.prod(shape)
 
-    def finish(self) -> None:
-        """Nothing is left to do."""
+    def finish(self, about: Mapping[str, Any]) -> None:
+        """Bring everything into its final form; a run that ends before can be resumed. ``about``: plain values."""
+
+    def _save(self, path: Path, embedding: np.ndarray) -> None:
+        np.save(path, embedding)
 
 
-class NpyStore(_FilePerArray):
-    """``<name>.npy``; ``numpy.load(file, mmap_mode="r")`` reads parts."""
-
-    suffix = ".npy"
-
-    def add(self, name: str, embedding: np.ndarray) -> None:
-        with write_aside(self.folder / self.file_of(name)) as aside:
-            np.save(aside, embedding)
-
-
-class PtStore(_FilePerArray):
-    """``<name>.pt``, a tensor; ``torch.load(file, mmap=True)`` reads parts."""
+class PtStore(NpyStore):
+    """Tensors as ``<name>.pt``; ``torch.load(file, mmap=True)`` reads parts."""
 
     suffix = ".pt"
 
-    def add(self, name: str, embedding: np.ndarray) -> None:
-        with write_aside(self.folder / self.file_of(name)) as aside:
-            torch.save(torch.from_numpy(embedding), aside)
+    def _save(self, path: Path, embedding: np.ndarray) -> None:
+        torch.save(torch.from_numpy(embedding), path)
 
 
-class Hdf5Store:
-    """``embeddings.h5``: for each name a dataset, float16 (H, W, C); "sub/cat" is "cat" in the group "sub".
+class Hdf5Store(NpyStore):
+    """``embeddings.h5``: for each name a float16 dataset (H, W, C); "sub/cat" is "cat" in the group "sub".
 
-    Chunks are at most 32 x 32 pixels with all C dimensions. There are no attributes: what the numbers are is said in
-    manifest.json, in which the file of an embedding is "embeddings.h5:NAME".
+    Chunks are at most 32 x 32 pixels with all C dimensions; the file's attributes describe what it contains.
 
-    An HDF5 file does not survive a kill while it is written. So each array is first a file of its own under
-    ``.parts``; ``finish`` puts them into a copy of the HDF5 file, which then takes its place. Meanwhile there must be
-    room for everything twice. A name is a dataset or a group of others, never both: ``add`` refuses "cat/x" beside
-    "cat" with ``InputError``.
+    An HDF5 file does not survive a kill while it is written, so arrays are .npy files under ``.parts`` until
+    ``finish`` packs them all. Until then, everything needs twice its room. A group of frames in ``.parts`` replaces
+    the one in the HDF5 file.
     """
 
     FILE = "embeddings.h5"
 
     def __init__(self, folder: Path) -> None:
-        self._h5py = _import_h5py()
-        self.path = folder / self.FILE
-        self._parts = NpyStore(folder / ".parts")
-        self._names: set[str] = set()
-        self._example_in: dict[str, str] = {}  # group -> one of the names in it
-        for name in self._names_in_file() | {self._name_of(part) for part in self._part_files()}:
-            self._note(name)
+        super().__init__(folder / ".parts")
+        import h5py
 
-    def add(self, name: str, embedding: np.ndarray) -> None:
-        self._refuse_nested(name)
-        self._parts.add(name, embedding)
-        self._note(name)
+        self._h5py = h5py
+        self.path = folder / self.FILE
+        self._done = folder / ".parts.done"
+        shutil.rmtree(self._done, ignore_errors=True)  # left by a kill
+        self._packed: set[str] = set()
+        if self.path.exists():
+            try:
+                with self._h5py.File(self.path, "r") as file:
+                    self._packed = self._names_in(file)
+            except OSError as error:
+                raise InputError(f"{self.path} is damaged ({error}); delete it to make its embeddings again") from error
 
     def has(self, name: str) -> bool:
-        return name in self._names
+        group = name.rpartition("/")[0]
+        replaced = group.endswith(FRAMES) and (self.folder / group).is_dir()
+        return super().has(name) or (name in self._packed and not replaced)
 
     def file_of(self, name: str) -> str:
         return f"{self.FILE}:{name}"
 
-    def members_of(self, group: str, folder: Path) -> EmbeddingStore:
-        self._refuse_nested(f"{group}/...")
-        return NpyStore(folder)
-
-    def adopt(self, group: str, folder: Path) -> None:
-        self._forget(group)
-        replace_folder(folder, self._parts.folder / group)
-        for part in (self._parts.folder / group).glob("[!.]*.npy"):
-            self._note(self._name_of(part))
+    def forget(self, group: str) -> None:
+        super().forget(group)
+        if any(name.startswith(f"{group}/") for name in self._packed):
+            (self.folder / group).mkdir(parents=True)
 
     def bytes_of(self, shape: Sequence[int]) -> int:
-        """Chunks are whole, and meanwhile everything is there twice."""
+        """The size in the file, whose chunks are whole, and of the part that is packed into it."""
         height, width = (-(-side // CHUNK) * CHUNK if side > CHUNK else side for side in shape[:2])
         return FLOAT16 * (height * width * shape[2] + math.prod(shape))
 
-    def finish(self) -> None:
-        """Put everything added since into the one file, written aside and renamed."""
-        parts = self._part_files()
-        if not parts:
+    def finish(self, about: Mapping[str, Any]) -> None:
+        """Pack all parts into a copy of the file, which then takes its place, and delete them."""
+        if not self.folder.exists():
             return
-        with self._changed_file() as file:
-            for part in parts:
-                self._pack(file, part)
-        shutil.rmtree(self._parts.folder)
-
-    @contextmanager
-    def _changed_file(self) -> Iterator[Any]:
-        """A copy of the HDF5 file to write to, which takes its place afterwards."""
         with write_aside(self.path) as aside:
             aside.unlink(missing_ok=True)  # what a killed run left would be opened and added to
             if self.path.exists():
                 shutil.copyfile(self.path, aside)
             with self._h5py.File(aside, "a") as file:
-                yield file
+                for group in self.folder.rglob(f"*{FRAMES}"):
+                    if (name := group.relative_to(self.folder).as_posix()) in file:
+                        del file[name]
+                for part in sorted(self.folder.rglob("[!.]*.npy")):
+                    self._pack(file, part)
+                file.attrs.update(about)
+                packed = self._names_in(file)
+        self.folder.rename(self._done)  # in one step: a part of a video's frames would replace all of them
+        self._packed = packed
+        shutil.rmtree(self._done)
 
-    def _forget(self, group: str) -> None:
-        """Delete a group from the HDF5 file, at once: what is only remembered would not survive a kill."""
-        members = {name for name in self._names if group in groups_of(name)}
-        if members & self._names_in_file():
-            with self._changed_file() as file:
-                del file[group]
-        self._names -= members
-
-    def _note(self, name: str) -> None:
-        self._names.add(name)
-        self._example_in.update(dict.fromkeys(groups_of(name), name))
-
-    def _refuse_nested(self, name: str) -> None:
-        """Nothing is written yet, so a run without this one can still finish."""
-        around = [group for group in groups_of(name) if group in self._names]
-        if other := around[0] if around else self._example_in.get(name):
-            raise InputError(
-                f"{self.path} has an embedding named {other} and cannot hold one named {name} too, since one would lie "
-                "inside the other; rename that input or its folder, or name another output folder"
-            )
-
-    def _part_files(self) -> list[Path]:
-        return sorted(self._parts.folder.rglob("[!.]*.npy"))
-
-    def _name_of(self, part: Path) -> str:
-        return part.relative_to(self._parts.folder).with_suffix("").as_posix()
-
-    def _pack(self, file: Any, part: Path) -> None:
-        name = self._name_of(part)
-        embedding = np.load(part, mmap_mode="r")
-        if name in file:
-            del file[name]
-        height, width, channels = embedding.shape
-        file.create_dataset(name, data=embedding, chunks=(min(CHUNK, height), min(CHUNK, width), channels))
-
-    def _names_in_file(self) -> set[str]:
-        if not self.path.exists():
-            return set()
+    def _names_in(self, file: Any) -> set[str]:
         names: set[str] = set()
-        try:
-            with self._h5py.File(self.path, "r") as file:
-                file.visititems(lambda name, item: names.add(name) if isinstance(item, self._h5py.Dataset) else None)
-        except OSError as error:
-            raise InputError(f"{self.path} is damaged ({error}); delete it, and what it held is done again") from error
+        file.visititems(lambda name, item: names.add(name) if isinstance(item, self._h5py.Dataset) else None)
         return names
 
-
-def groups_of(name: str) -> list[str]:
-    """The groups that a dataset lies in: "a" and "a/b" of "a/b/c"."""
-    return [str(parent) for parent in PurePosixPath(name).parents][:-1]
-
-
-def _import_h5py() -> ModuleType:
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError("HDF5 files need h5py: pip install h5py (or store the embeddings as npy or pt)") from error
-    return h5py
-
-
-STORES: dict[str, type] = {"npy": NpyStore, "pt": PtStore, "h5": Hdf5Store}
+    def _pack(self, file: Any, part: Path) -> None:
+        name = part.relative_to(self.folder).with_suffix("").as_posix()
+        embedding = np.load(part, mmap_mode="r")
+        height, width, channels = embedding.shape
+        try:
+            if isinstance(file.get(name), self._h5py.Dataset):
+                del file[name]
+            file.create_dataset(name, data=embedding, chunks=(min(CHUNK, height), min(CHUNK, width), channels))
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"{self.path} cannot contain {name}: an earlier run stored a picture under the name of this one's "
+                "folder, or the other way round; rename the file or folder, or choose another --output_dir"
+            ) from error
 
 
-def manifest(store: EmbeddingStore, entries: Iterable[dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:
-    """The content of manifest.json: ``about`` all, and of each its name, file, dtype and what ``entries`` say.
-
-    Each entry has a "name"; those that the store does not have are left out.
-    """
-    kept = [entry for entry in entries if store.has(entry["name"])]
-    files = [{**entry, "file": store.file_of(entry["name"]), "dtype": "float16"} for entry in kept]
-    return {**about, "embeddings": files}
+STORES: dict[str, type[NpyStore]] = {"npy": NpyStore, "pt": PtStore, "h5": Hdf5Store}

@@ -1,11 +1,10 @@
-"""Pixel embeddings of pictures and frames: made, projected on principal components, stored, shown as colours."""
+"""Pixel embeddings of pictures and frames: computed, projected on principal components, stored, shown as colours."""
 
 from __future__ import annotations
 
-import re
+import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,112 +13,50 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from apps.predict.embedding_store import STORES, EmbeddingStore, manifest
+from apps.predict.embedding_store import STORES
 from apps.predict.journal import Record
-from apps.predict.outputs import frame_name
-from apps.predict.projection import FEWEST, PCAFit, PixelPCA
+from apps.predict.options import EmbeddingOptions
+from apps.predict.projection import PCAFit, PixelPCA
+from apps.predict.sources import FRAMES, Source
 from lseg_utils.errors import InputError
-from lseg_utils.files import replace_folder
+from lseg_utils.files import write_aside
 from lseg_utils.pictures import save_picture
 from lseg_utils.results import write_json
 from modules.inference.pixel_embedding import looks, target_size
 from modules.predictor import LSegPredictor
 
-FOLDER, PREVIEWS, BASIS, MANIFEST = "embeddings", "pca", "pca.npz", "manifest.json"
-FIT_PICTURES, FIT_PIXELS = 32, 4096  # the basis is fitted on so many pictures and frames, and so many pixels of each
-
-
-@dataclass(frozen=True)
-class EmbeddingOptions:
-    """store: "npy", "pt", "h5", or None for previews alone; size: "input", "half" or (height, width); variant,
-    multi_scale, long_side: as in ``LSegPredictor.embed``; pca: number of components, None to keep all dimensions.
-    """
-
-    store: str | None
-    size: str | tuple[int, int]
-    variant: str
-    multi_scale: bool
-    pca: int | None
-    long_side: int | None = None
-
-    def problems(self, dimensions: int) -> list[str]:
-        """What cannot be done with embeddings of so many dimensions."""
-        if self.pca is None or FEWEST <= self.pca <= dimensions:
-            return []
-        return [f"--pca is {self.pca}; give {FEWEST} to {dimensions}, the dimensions of this network's embeddings"]
-
-
-def parse_size(text: str) -> str | tuple[int, int]:
-    """ "input", "half", or "480x640" as (height, width); ``InputError`` for anything else."""
-    if text in ("input", "half"):
-        return text
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if not found:
-        raise InputError(f"--embedding_size is {text!r}; give input, half, or HEIGHTxWIDTH such as 480x640")
-    return int(found[1]), int(found[2])
-
-
-def forget_embeddings(folder: Path) -> None:
-    """Delete those of an earlier run and their basis: the next ``EmbeddingWriter.prepare`` fits another."""
-    for name in (FOLDER, PREVIEWS):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / BASIS).unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where embeddings are kept under their names: in a store, as pictures in a folder, or both.
-
-    A video's are kept in a place of their own until all are there, and ``adopt`` takes them over in one step.
-    """
-
-    store: EmbeddingStore | None
-    previews: Path | None
-
-    def has(self, name: str) -> bool:
-        """Whether everything of this name is there."""
-        stored = self.store is None or self.store.has(name)
-        return stored and (self.previews is None or self._preview(name).exists())
-
-    def add(self, name: str, embedding: Tensor, pca: PixelPCA | None) -> None:
-        """Keep an embedding (H, W, C); ``pca`` gives its colours."""
-        if self.previews is not None:
-            save_picture(self._preview(name), Image.fromarray(pca.colours(embedding)))
-        if self.store is not None:
-            self.store.add(name, np.ascontiguousarray(embedding.half().cpu().numpy()))
-
-    def members_of(self, group: str, folder: Path) -> Place:
-        """A place below ``folder`` for what will be ``group/name`` here; ``InputError`` if that cannot be."""
-        store = self.store and self.store.members_of(group, folder / FOLDER)
-        return Place(store, self.previews and folder / PREVIEWS)
-
-    def adopt(self, group: str, folder: Path) -> None:
-        """Take over what ``members_of`` kept below ``folder``, instead of what ``group`` was before."""
-        if self.store is not None:
-            self.store.adopt(group, folder / FOLDER)
-        if self.previews is not None:
-            replace_folder(folder / PREVIEWS, self.previews / group)
-
-    def _preview(self, name: str) -> Path:
-        return self.previews / f"{name}.png"
+FOLDER, PREVIEWS, BASIS, MANIFEST, TEXT = "embeddings", "pca", "pca.npz", "manifest.json", "text.npy"
+FIT_PICTURES, FIT_PIXELS = 32, 4096  # the basis is fitted on up to so many pictures and frames, and pixels of each
 
 
 class EmbeddingWriter:
-    """Writes the embedding of one picture or frame after the other below ``folder``.
+    """Writes the embeddings of pictures and frames below ``folder``.
 
-    ``about``: what the manifest says of all of them.
+    Args:
+        predictor: makes the embeddings.
+        options: which ones.
+        folder: of the results.
+        about: facts about the network for the manifest.
+
+    Raises ``InputError`` for a damaged HDF5 file.
     """
 
     def __init__(
-        self, predictor: LSegPredictor, options: EmbeddingOptions, folder: Path, about: dict[str, Any]
+        self, predictor: LSegPredictor, options: EmbeddingOptions, folder: Path, about: Mapping[str, Any]
     ) -> None:
-        self.predictor, self.options, self.folder, self.about = predictor, options, folder, about
-        store = STORES[options.store](folder / FOLDER) if options.store else None
-        self.place = Place(store, folder / PREVIEWS if options.pca else None)
+        self.predictor, self.options, self.folder = predictor, options, folder
+        self.about = {**about, **vars(options), "basis": BASIS if options.pca else None}
+        self.store = STORES[options.store](folder / FOLDER) if options.store else None
         self.pca: PixelPCA | None = None
 
     def prepare(self, images: Iterable[Tensor | np.ndarray], labels: Sequence[str], text: Tensor) -> None:
-        """Fit the basis on ``images`` and keep it, or take the one of an earlier run of this folder."""
+        """Write the label embeddings ``text`` (N, C) as text.npy, and fit the basis on ``images``.
+
+        The basis of an earlier run in this folder is used again.
+        """
+        if len(text):
+            with write_aside(self.folder / TEXT) as aside:
+                np.save(aside, text.cpu().numpy())
         if self.options.pca is None:
             return
         path = self.folder / BASIS
@@ -127,9 +64,9 @@ class EmbeddingWriter:
             fit, generator = PCAFit(), torch.Generator().manual_seed(0)
             for image in images:
                 try:
-                    pixels = self._embed(image).flatten(0, 1)
+                    pixels = self._embed(image).flatten(0, 1)  # (H * W, C)
                 except InputError:
-                    continue  # too large: named when its turn comes
+                    continue  # too large, which is reported when its turn comes
                 drawn = torch.randperm(len(pixels), generator=generator)[:FIT_PIXELS]
                 fit.add(pixels[drawn.to(pixels.device)])
             fit.finish(self.options.pca).save(path, labels, text.cpu().numpy())
@@ -137,42 +74,58 @@ class EmbeddingWriter:
         print(f"{self.options.pca} principal components keep {self.pca.explained.sum():.1%} of the variance")
 
     def shape(self, height: int, width: int) -> list[int]:
-        """Of the embedding of a picture of this size; ``InputError`` if it would not fit into memory."""
+        """(H, W, C) of the embedding of a picture of this size; ``InputError`` if it would not fit into memory."""
         dimensions = self.predictor.net.text_encoder.embed_dim
         return [*target_size(self.options.size, height, width, dimensions), self.options.pca or dimensions]
 
     def facts(self, height: int, width: int) -> dict[str, Any]:
-        """What the journal notes of a picture's embedding: its shape, and the sizes at which the network looked."""
+        """What the manifest says about the embedding of a picture: its shape, and the sizes that the network saw."""
         options = self.options
         base = self.predictor.base_size
-        seen = looks(height, width, base, options.long_side, options.multi_scale, options.variant)
-        sizes = dict.fromkeys((height, width) for height, width, _ in seen)
+        views = looks(height, width, base, options.long_side, options.multi_scale, options.variant)
+        sizes = dict.fromkeys((height, width) for height, width, _ in views)
         return {"shape": self.shape(height, width), "seen": [list(size) for size in sizes]}
 
-    def bytes_of(self, height: int, width: int) -> int:
-        """What the embedding of a picture of this size takes in the store."""
-        return self.place.store.bytes_of(self.shape(height, width))
+    def has(self, name: str) -> bool:
+        """Whether everything of this name is there."""
+        stored = self.store is None or self.store.has(name)
+        return stored and (self.options.pca is None or self._preview(name).exists())
 
     def complete(self, record: Record) -> bool:
-        """Whether everything is there that the journal notes of a source."""
-        return all(self.place.has(entry["name"]) for entry in entries(record))
+        """Whether everything is there that a record of the journal lists."""
+        return all(self.has(entry["name"]) for entry in entries(record))
 
-    def write(self, name: str, image: Tensor | np.ndarray, place: Place | None = None) -> None:
-        """Make the embedding of a picture and keep it, in ``place`` if it is a video's frame."""
+    def write(self, name: str, image: Tensor | np.ndarray) -> None:
+        """Write the embedding of a picture (3, H, W) or frame (H, W, 3)."""
         embedding = self._embed(image)
         if self.pca is not None:
             embedding = self.pca.project(embedding)
-        (place or self.place).add(name, embedding, self.pca)
+            save_picture(self._preview(name), Image.fromarray(self.pca.colours(embedding)))
+        if self.store is not None:
+            self.store.add(name, np.ascontiguousarray(embedding.half().cpu().numpy()))
+
+    def forget_frames(self, source: Source) -> None:
+        """Delete the embeddings of a video's frames."""
+        if self.store is not None:
+            self.store.forget(source.name + FRAMES)
+        shutil.rmtree(self.folder / PREVIEWS / (source.name + FRAMES), ignore_errors=True)
 
     def finish(self, records: Iterable[Record]) -> None:
-        """Complete the store and write its manifest; ``records``: what the journal notes of all sources."""
-        store = self.place.store
-        if store is None:
+        """Complete the store and write its manifest; ``records``: those of all sources, from the journal."""
+        if self.store is None:
             return
-        store.finish()
-        about = {**self.about, **vars(self.options), "basis": BASIS if self.options.pca else None}
-        found = (entry for record in records for entry in entries(record))
-        write_json(self.folder / FOLDER / MANIFEST, manifest(store, found, about))
+        plain = {key: value if isinstance(value, int | str) else json.dumps(value) for key, value in self.about.items()}
+        self.store.finish(plain)
+        listed = [
+            {**entry, "file": self.store.file_of(entry["name"]), "dtype": "float16"}
+            for record in records
+            for entry in entries(record)
+            if self.store.has(entry["name"])
+        ]
+        write_json(self.folder / FOLDER / MANIFEST, {**self.about, "embeddings": listed})
+
+    def _preview(self, name: str) -> Path:
+        return self.folder / PREVIEWS / f"{name}.png"
 
     def _embed(self, image: Tensor | np.ndarray) -> Tensor:
         options = self.options
@@ -186,8 +139,16 @@ class EmbeddingWriter:
         )
 
 
+def forget_embeddings(folder: Path) -> None:
+    """Delete the embeddings of an earlier run and their basis: the next ``EmbeddingWriter.prepare`` fits another."""
+    for name in (FOLDER, PREVIEWS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (BASIS, TEXT):
+        (folder / name).unlink(missing_ok=True)
+
+
 def entries(record: Record) -> Iterator[dict[str, Any]]:
-    """What the manifest says of the embeddings of a source: name, source, shape, sizes seen, and a video's frame."""
+    """What the manifest says about the embeddings of a source: name, source, shape, sizes seen, number of the frame."""
     if "shape" not in record:
         return
     about = {key: record[key] for key in ("source", "shape", "seen")}
@@ -195,4 +156,4 @@ def entries(record: Record) -> Iterator[dict[str, Any]]:
         yield {"name": record["name"], **about}
     else:
         for number in range(record["frames"]):
-            yield {"name": f"{record['name']}/{frame_name(number)}", **about, "frame": number}
+            yield {"name": f"{record['name']}{FRAMES}/{number:06d}", **about, "frame": number}

@@ -1,115 +1,104 @@
-"""What a run over many files has finished, on disk: a killed one can be taken up and is not mixed with another."""
+"""What a run over many files has finished, on disk, so that the same command resumes it and no other is mixed in."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from apps.predict.embedding_store import groups_of
 from apps.predict.sources import Source
 from lseg_utils.errors import InputError
-from lseg_utils.files import write_aside
+from lseg_utils.ledger import Ledger, differences
 from lseg_utils.results import write_json
-from modules.checkpoints import git_state
 
-RUN_FILE, JOURNAL_FILE = "run.json", "finished.jsonl"
+RUN_FILE, LEDGER_FILE = "run.json", "ledger.jsonl"
 OPTIONAL = "embeddings"  # a setting that a later run may add or leave out
-SHOWN = 60  # characters of a setting's value in a message
 
 Record = dict[str, Any]
 
 
 class Journal:
-    """One line per finished source in ``folder/finished.jsonl``; the settings of the run in ``folder/run.json``.
+    """The settings of a run in ``folder``/run.json, and a ledger with one record per source.
 
-    ``settings``: everything that results depend on, in plain types. A last line that a kill cut off does not count.
-    ``forget``: None to take up what is there; otherwise all is done again, also with other settings, and this deletes
-    whatever else an earlier run goes on from.
+    Args:
+        folder: contains all results.
+        settings: everything that results depend on, in plain types.
+        about: further facts for run.json, on which nothing depends.
+        forget: None to resume what is there. Otherwise everything is done again, with other settings if need be, and
+            this function deletes whatever else an earlier run would be resumed from.
+
+    Raises ``InputError`` if ``folder`` contains results of other settings, or of another program.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], forget: Callable[[], None] | None = None) -> None:
-        self.path = folder / JOURNAL_FILE
-        self._records: dict[str, Record] = {}
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        about: Mapping[str, Any],
+        forget: Callable[[], None] | None = None,
+    ) -> None:
+        run_file, ledger_file = folder / RUN_FILE, folder / LEDGER_FILE
         settings = json.loads(json.dumps(settings))
-        run_file = folder / RUN_FILE
-        earlier = _read_settings(run_file) if run_file.exists() else None  # never delete what is not ours
-        if forget is not None:  # before the new settings are written: a kill must not leave old parts under them
-            self.path.unlink(missing_ok=True)
+        earlier = read_settings(folder)  # also before deleting: never delete what is not ours
+        if forget is not None:  # before the new settings are written: a kill must not leave old results under them
+            ledger_file.unlink(missing_ok=True)
             forget()
         elif earlier is not None:
-            _refuse_other_settings(folder, earlier, settings)
+            refuse_other_settings(folder, earlier, settings)
             settings[OPTIONAL] = settings[OPTIONAL] or earlier[OPTIONAL]
-            self._records = self._read()
-        write_json(run_file, {"settings": settings, "git": git_state()})
+        write_json(run_file, {"settings": settings, **about})
+        self._ledger = Ledger(ledger_file, {"settings": RUN_FILE})
+        self._records: dict[str, Record] = {record["name"]: record for record in self._ledger.records}
 
-    def finished(self, source: Source, parts: set[str]) -> Record | None:
-        """What was noted of ``source`` if it is done with all ``parts`` and the file is the same as then.
+    def finished(self, source: Source, parts: frozenset[str]) -> Record | None:
+        """The record of ``source`` if it is finished with all ``parts`` and the file is the same as then."""
+        record = self._same_file(source)
+        return record if record and record["parts"] and parts <= set(record["parts"]) else None
 
-        The same file is one of the same place, size and time: frames of two folders can be alike but for the place.
-        """
-        record = self._records.get(source.name)
-        if record is None or Path(record["source"]).resolve() != source.path.resolve():
-            return None
-        same = record["file"] == identity(source.path) and parts <= set(record["parts"])
-        return record if same else None
+    def begin(self, source: Source) -> bool:
+        """Note that work on a video begins; returns whether frames that are already there are its own."""
+        if self._same_file(source):
+            return True
+        self.add(source, frozenset())
+        return False
 
-    def clashes(self, sources: Sequence[Source]) -> list[str]:
-        """What of ``sources`` cannot be written beside what earlier runs made: frames of "clip" are "clip/000000"."""
-        members = {group: name for name in self._records for group in groups_of(name)}
-        problems = []
-        for source in sources:
-            videos = [name for name in groups_of(source.name) if "frames" in self._records.get(name, {})]
-            other = videos[0] if videos else members.get(source.name) if source.kind != "picture" else None
-            if other:
-                problems.append(
-                    f"{source.path}: its results ({source.name}) would be mixed with those that an earlier run made of "
-                    f"{self._records[other]['source']} ({other}); name another --output_dir"
-                )
-        return problems
-
-    def records(self) -> list[Record]:
-        """Everything that was noted, also by earlier runs, in order of names."""
-        return [self._records[name] for name in sorted(self._records)]
-
-    def add(self, source: Source, parts: set[str], **facts: Any) -> Record:
-        """Note that ``source`` is done, ``parts`` saying with which results; what an earlier run made of it stays."""
-        file = identity(source.path)
-        earlier = self._records.get(source.name, {})
-        if earlier.get("file") != file:
-            earlier = {}
+    def add(self, source: Source, parts: frozenset[str], **facts: Any) -> Record:
+        """Note that ``source`` is finished with ``parts``; parts that an earlier run made of the same file stay."""
+        earlier = self._same_file(source) or {}
         record = {
             **earlier,
             "name": source.name,
             "source": str(source.path),
-            "file": file,
+            "file": identity(source.path),
             "parts": sorted(parts.union(earlier.get("parts", ()))),
             **facts,
         }
         self._records[source.name] = record
-        with self.path.open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._ledger.append(record)
         return record
 
-    def _read(self) -> dict[str, Record]:
-        if not self.path.exists():
-            return {}
-        *lines, rest = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
-        if rest:  # half a line: the next one must not be glued to it
-            with write_aside(self.path) as aside:
-                aside.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        return {record["name"]: record for record in map(json.loads, lines)}
+    def records(self) -> list[Record]:
+        """The records of all sources, also of earlier runs, in the order of names."""
+        return [self._records[name] for name in sorted(self._records)]
+
+    def _same_file(self, source: Source) -> Record | None:
+        """The record of this very file: the same place (files of two folders may be alike), size and time."""
+        record = self._records.get(source.name)
+        if record is None or os.path.realpath(record["source"]) != os.path.realpath(source.path):
+            return None
+        return record if record["file"] == identity(source.path) else None
 
 
 def foreign_files(folder: Path, flag: str) -> str:
-    """Why the results of a run cannot go to ``folder``, or "": it holds files, hidden ones not counted, but no run.
+    """Why the results of a run cannot go to ``folder``, or "": it contains files, but no run of this script.
 
-    ``flag``: the option that names it.
+    Hidden files do not count. ``flag``: the option that names the folder.
     """
     if (folder / RUN_FILE).exists() or all(path.name.startswith(".") for path in folder.iterdir()):
         return ""
-    return f"{folder} holds files, but no earlier run of this script ({RUN_FILE}); name a new or empty {flag}"
+    return f"{folder} contains files, but no earlier run of this script ({RUN_FILE}); choose a new or empty {flag}"
 
 
 def identity(path: Path) -> list[int] | None:
@@ -120,27 +109,23 @@ def identity(path: Path) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _read_settings(run_file: Path) -> dict[str, Any]:
+def read_settings(folder: Path) -> dict[str, Any] | None:
+    """The settings of the earlier run in ``folder``, None without one; ``InputError`` for another program's file."""
+    run_file = folder / RUN_FILE
+    if not run_file.exists():
+        return None
     try:
-        return json.loads(run_file.read_text(encoding="utf-8"))["settings"]
+        return {OPTIONAL: None, **json.loads(run_file.read_text(encoding="utf-8"))["settings"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{run_file} was not written by this script; name another --output_dir") from error
+        raise InputError(f"{run_file} was not written by this script; choose another --output_dir") from error
 
 
-def _refuse_other_settings(folder: Path, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """``InputError`` that names every setting in which the results in ``folder`` differ from those asked for."""
-    unlike = [
-        f"  {name}: {_short(earlier.get(name))} there, {_short(value)} now"
-        for name, value in settings.items()
-        if earlier.get(name) != value and not (name == OPTIONAL and None in (earlier.get(name), value))
-    ]
-    if unlike:
+def refuse_other_settings(folder: Path, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """``InputError`` that lists every setting in which the results in ``folder`` differ from those asked for."""
+    if None in (earlier[OPTIONAL], settings[OPTIONAL]):
+        earlier, settings = {**earlier, OPTIONAL: None}, {**settings, OPTIONAL: None}
+    if unlike := differences(earlier, settings):
         raise InputError(
-            f"{folder} holds results of other settings:\n" + "\n".join(unlike) + "\n"
-            "name another --output_dir, or do everything again with --overwrite"
+            f"{folder} contains results of other settings:\n" + "\n".join(unlike) + "\n"
+            "choose another --output_dir, or do everything again with --overwrite"
         )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apps.predict.options import MIN_COMPONENTS
 from lseg_utils.errors import InputError
 from lseg_utils.files import write_aside
 
-FEWEST = 3  # components that a colour is made of
-KEPT_PER_BATCH = 512  # pixels whose projections decide what is black and what is full colour
-OUTLIERS = 1.0  # percent of them at either end that may be beyond
+KEPT_PER_BATCH = 512  # pixels whose projections determine what is black and what is full colour
+OUTLIERS = 1.0  # percent of them that may lie beyond each end
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class PixelPCA:
     def project(self, embedding: Tensor) -> Tensor:
         """(..., C) -> (..., K), float32, on the same device."""
         mean, components = (torch.from_numpy(part).to(embedding.device) for part in (self.mean, self.components))
-        return embedding.float() @ components.T - components @ mean  # no copy of the embedding with its mean taken off
+        return embedding.float() @ components.T - components @ mean  # without a centred copy of the embedding
 
     def project_text(self, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N, C) -> (N, K) and (N,): a pixel's products with ``text`` are about ``projected @ first.T + second``."""
@@ -46,7 +46,7 @@ class PixelPCA:
 
     def colours(self, projected: Tensor) -> np.ndarray:
         """(H, W, K) -> uint8 (H, W, 3): the first three components as red, green and blue, on one scale for all."""
-        first = projected[..., :FEWEST].cpu().numpy()
+        first = projected[..., :MIN_COMPONENTS].cpu().numpy()
         scaled = (first - self.low) / np.maximum(self.high - self.low, np.finfo(np.float32).tiny)
         return (scaled.clip(0, 1) * 255).round().astype(np.uint8)
 
@@ -65,16 +65,18 @@ class PixelPCA:
 
     @classmethod
     def load(cls, path: Path) -> PixelPCA:
-        """What ``save`` wrote; ``InputError`` for another file."""
+        """Read what ``save`` wrote; ``InputError`` for another file."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 return cls(**{name: file[name] for name in cls.__dataclass_fields__})
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path} holds no basis of this script ({error}); delete it, or --overwrite") from error
+            raise InputError(
+                f"{path} contains no basis of this script ({error}); delete it, or use --overwrite"
+            ) from error
 
 
 class PCAFit:
-    """Sums over batches of pixels from which the basis follows; memory does not grow with the number of pixels."""
+    """The sums over pixels that determine the basis; memory does not grow with the number of pixels."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -83,7 +85,7 @@ class PCAFit:
         self._kept: list[Tensor] = []
 
     def add(self, pixels: Tensor) -> None:
-        """Count pixels (M, C), drawn at random from a picture."""
+        """Add pixels (M, C), drawn at random from a picture."""
         pixels = pixels.cpu().double()
         self._count += len(pixels)
         self._sum = self._sum + pixels.sum(0)
@@ -91,20 +93,20 @@ class PCAFit:
         self._kept.append(pixels[:KEPT_PER_BATCH].float())
 
     def finish(self, dimensions: int) -> PixelPCA:
-        """The basis of ``dimensions`` >= 3 components; ``InputError`` if too few pixels were seen for so many."""
+        """The basis of ``dimensions`` >= 3 components; ``InputError`` if too few pixels were added for so many."""
         if self._count <= dimensions:
             raise InputError(
-                f"{dimensions} components cannot be found in {self._count} pixels; give more or larger pictures, "
+                f"{dimensions} components cannot be fitted to {self._count} pixels; give more or larger pictures, "
                 "or fewer components"
             )
         mean = self._sum / self._count
         values, vectors = torch.linalg.eigh(self._products / self._count - torch.outer(mean, mean))  # ascending
         components = vectors.flip(1)[:, :dimensions].T
-        # A component's sign is free: its largest part is positive, so that the same pictures get the same colours.
+        # The sign of a component is arbitrary: its largest part is positive, so that equal pictures get equal colours.
         largest = components.gather(1, components.abs().argmax(1, keepdim=True))
         components = components * largest.sign()
         share = values.flip(0)[:dimensions].clamp(min=0) / values.clamp(min=0).sum().clamp(min=1e-12)
-        shown = (torch.cat(self._kept) - mean.float()) @ components[:FEWEST].float().T
+        shown = (torch.cat(self._kept) - mean.float()) @ components[:MIN_COMPONENTS].float().T
         low, high = np.percentile(shown.numpy(), (OUTLIERS, 100 - OUTLIERS), axis=0)
         parts = (mean.numpy(), components.numpy(), share.numpy(), low, high)
         return PixelPCA(*(np.ascontiguousarray(part, dtype=np.float32) for part in parts))

@@ -1,4 +1,4 @@
-"""What came of a run: how much was done, what could not be read, and the area of every label."""
+"""The outcome of a run: how much was done, what could not be read, and the area of every label."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from apps.predict.journal import Record
 from lseg_utils.errors import InputError
 from lseg_utils.results import text_table, write_json
 
-MOST_IN_TABLE = 20
+MAX_TABLE_ROWS = 20
 
 
 @dataclass
 class Report:
-    """done, earlier: how many sources were done now, and before; failures: (source, why); areas: label number ->
-    pixels over all; files: label number -> sources in which it occurs.
+    """The counts of a run.
+
+    done, earlier: sources that this run and earlier runs processed. failures: (source, reason). areas: label number ->
+    pixels in all sources. files: label number -> sources that contain it.
     """
 
     done: int = 0
@@ -28,24 +30,24 @@ class Report:
     files: Counter[int] = field(default_factory=Counter)
 
     def count(self, record: Record) -> None:
-        """Add what the journal notes of one source."""
-        areas = {int(number): pixels for number, pixels in record.get("areas", {}).items()}  # JSON's keys are text
+        """Add the record of one source."""
+        areas = {int(number): pixels for number, pixels in record.get("areas", {}).items()}  # JSON's keys are strings
         self.areas.update(areas)
         self.files.update(areas.keys())
         if record.get("problem"):
             self.failures.append((record["source"], record["problem"]))
 
     def show(self, labels: Sequence[str], folder: Path) -> None:
-        """The table on the screen, ``folder``/summary.json, and every failure by name."""
+        """Print the table and every failure, and write ``folder``/summary.json."""
         total = max(self.areas.total(), 1)
         rows = [
             (number, labels[number], 100 * pixels / total, self.files[number])
             for number, pixels in self.areas.most_common()
         ]
         if rows:
-            print(text_table(("number", "label", "area %", "files"), rows[:MOST_IN_TABLE]))
-        if len(rows) > MOST_IN_TABLE:
-            print(f"... and {len(rows) - MOST_IN_TABLE} more labels, in summary.json")
+            print(text_table(("number", "label", "area %", "files"), rows[:MAX_TABLE_ROWS]))
+        if len(rows) > MAX_TABLE_ROWS:
+            print(f"... and {len(rows) - MAX_TABLE_ROWS} more labels, in summary.json")
         print(f"{self.done} done, {self.earlier} done before, {len(self.failures)} with problems; see {folder}")
         for source, problem in self.failures:
             print(f"problem: {problem if source in problem else f'{source}: {problem}'}", file=sys.stderr)
@@ -57,5 +59,5 @@ class Report:
         }
         try:
             write_json(folder / "summary.json", content)
-        except (InputError, OSError) as error:  # the disk that ended the run is still full
+        except (InputError, OSError) as error:  # the disk whose lack of space ended the run is still full
             print(f"summary.json was not written ({error})", file=sys.stderr)

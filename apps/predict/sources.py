@@ -1,7 +1,8 @@
-"""Which pictures and videos some files, folders and camera numbers stand for, and what their results are named."""
+"""The pictures, videos and cameras that the inputs of a run name, and what their results are called."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,25 +10,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
-from PIL import Image, UnidentifiedImageError
-
 PICTURE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".avif", ".jp2")
 )
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp")
 )
-
-
-CAMERA_DIGITS = 3  # longer numbers are names of folders that are not there
+FRAMES = ".frames"  # the frames of video NAME are NAME.frames/000000 and so on
+MAX_CAMERA_DIGITS = 3  # longer numbers are taken for missing files
+MAX_NAME_BYTES = 230  # file systems allow 255, of which suffixes of results and of temporary files need some
 
 
 @dataclass(frozen=True)
 class Source:
-    """One picture, video or camera.
+    """A picture, video or camera.
 
-    path: the file; of a camera its number as text. name: what its results are named after, folders with ``/``, no
-    suffix. kind: "picture", "video" or "camera".
+    path: the file; for a camera, its number as text. name: the stem of its results' names, with folders separated by
+    ``/`` and without suffix. kind: "picture", "video" or "camera".
     """
 
     path: Path
@@ -35,54 +34,48 @@ class Source:
     kind: str
 
 
-def find_sources(inputs: Sequence[str], leave_out: Path) -> tuple[list[Source], list[str]]:
+def find_sources(inputs: Sequence[str], output_folder: Path) -> tuple[list[Source], list[str]]:
     """``(sources, problems)`` of ``inputs``; folders are searched with all their subfolders, in the order of names.
 
-    A blank text and ``leave_out`` (where results go) are no inputs. A number that is no file is a camera. In folders,
-    files count by their suffix, and hidden ones and all under ``leave_out`` do not; a file named itself always counts.
-    With several inputs, the files of a folder are named with that folder's name in front.
+    In folders, files are chosen by their suffix; hidden files and everything in ``output_folder`` are left out. A file
+    that is named itself is always taken. A number that is not a file is a camera. With several inputs, the results
+    of a folder's files start with the folder's name.
     """
     sources, problems = [], []
     for text in inputs:
         path = Path(text).expanduser()
-        if not text.strip():  # Path("") is the folder one is in: more than anybody asked for
-            problems.append(f"an input is blank ({text!r}); name a file, a folder (. is this one) or a camera")
-        elif os.path.isdir(path) and path.resolve() == leave_out.resolve():
-            problems.append(f"{path} is an input and also where results go; name another folder for the results")
-        elif os.path.isdir(path):  # unlike Path, false for a text that is too long to be a name
-            found = sorted(_walk(path, leave_out.resolve()))
+        if not text.strip():  # Path("") is the current folder: more than anybody asked for
+            problems.append(f"an input is blank ({text!r}); name a file, a folder (. is the current one) or a camera")
+        elif os.path.isdir(path) and os.path.realpath(path) == os.path.realpath(output_folder):
+            problems.append(f"{path} is an input and also the output folder; choose another output folder")
+        elif os.path.isdir(path):  # unlike Path.is_dir, False for a text that is too long for a name
+            found = sorted(_walk(path, os.path.realpath(output_folder)))
             if not found:
-                problems.append(f"{path} holds no picture or video, by their suffixes, nor does any folder in it")
+                problems.append(f"{path} and its subfolders contain no file with the suffix of a picture or video")
             before = path.resolve().name if len(inputs) > 1 else ""
             for file in found:
                 sources.append(Source(file, str(PurePosixPath(before, *file.relative_to(path).parts)), _kind(file)))
         elif os.path.exists(path):
             sources.append(Source(path, path.name.lstrip("."), _kind(path)))
-        elif text.isdecimal() and len(text) <= CAMERA_DIGITS:
-            # By the time, too: a second recording does not replace the first.
+        elif text.isdecimal() and len(text) <= MAX_CAMERA_DIGITS:
+            # With the time in its name, a second recording does not replace the first.
             sources.append(Source(path, f"camera{text}_{datetime.now():%Y%m%d_%H%M%S}", "camera"))
         else:
             problems.append(f"there is no file or folder {path}")
     for source in sources:
-        if not _is_utf8(os.fsencode(source.path)):
-            problems.append(f"the name of {os.fsencode(source.path)!r} is not UTF-8, as results are written; rename it")
+        try:
+            os.fsencode(source.path).decode("utf-8")
+        except UnicodeDecodeError:
+            problems.append(f"the name {os.fsencode(source.path)!r} is not UTF-8, which results need; rename the file")
     return _named(sources, problems), problems
 
 
-def _is_utf8(name: bytes) -> bool:
-    try:
-        name.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _walk(folder: Path, leave_out: Path) -> Iterator[Path]:
-    """Files that count. Links to folders are followed, but into no folder twice."""
+def _walk(folder: Path, leave_out: str) -> Iterator[Path]:
+    """The pictures and videos below ``folder``. Links to folders are followed, but no folder is entered twice."""
     seen: set[str] = set()
     for here, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
-        if real in seen or Path(real) == leave_out:
+        if real in seen or real == leave_out:
             folders.clear()
             continue
         seen.add(real)
@@ -94,31 +87,50 @@ def _walk(folder: Path, leave_out: Path) -> Iterator[Path]:
 
 def _kind(path: Path) -> str:
     suffix = path.suffix.lower()
-    return "video" if suffix in VIDEO_SUFFIXES or (suffix == ".gif" and _moves(path)) else "picture"
+    if suffix == ".gif" and os.path.isfile(path):
+        from PIL import Image
 
-
-def _moves(path: Path) -> bool:
-    try:
-        with Image.open(path) as picture:
-            return getattr(picture, "is_animated", False)
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
-        return False  # whatever is wrong with it is told when it is read
+        try:
+            with Image.open(path) as picture:
+                return "video" if getattr(picture, "is_animated", False) else "picture"
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return "picture"  # what is wrong with it is reported when it is read
+    return "video" if suffix in VIDEO_SUFFIXES else "picture"
 
 
 def _named(sources: list[Source], problems: list[str]) -> list[Source]:
-    """The sources with names without suffix; where that is not enough to tell files apart, ``cat.jpg`` is cat_jpg."""
+    """The sources under names without suffix, all of them different, on disks that ignore case too.
+
+    cat.jpg and cat.png become cat_jpg and cat_png. Of names that are too long or differ only by case, a short
+    checksum tells them apart.
+    """
     plain = [str(PurePosixPath(source.name).with_suffix("")) for source in sources]
     taken = Counter(plain) + Counter({str(parent) for name in plain for parent in PurePosixPath(name).parents})
     named = []
     for source, name in zip(sources, plain, strict=True):
         if taken[name] > 1:
             name += PurePosixPath(source.name).suffix.replace(".", "_")
-        named.append(Source(source.path, name, source.kind))
+        name = name.replace(f"{FRAMES}/", f"{FRAMES.replace('.', '_')}/")  # a folder like that of a video's frames
+        named.append("/".join(_shortened(part) for part in name.split("/")))
+    spellings = Counter(name.casefold() for name in set(named))
+    named = [f"{name}_{_checksum(name)}" if spellings[name.casefold()] > 1 else name for name in named]
+    sources = [Source(source.path, name, source.kind) for source, name in zip(sources, named, strict=True)]
     first: dict[str, Path] = {}
-    for source in named:
+    for source in sources:
         if first.setdefault(source.name, source.path) is not source.path:
             problems.append(
                 f"{first[source.name]} and {source.path} would both be written as {source.name}; "
-                "give them in two runs with two output folders, or rename one"
+                "use two runs with two output folders, or rename one"
             )
-    return named
+    return sources
+
+
+def _shortened(part: str) -> str:
+    data = os.fsencode(part)
+    if len(data) <= MAX_NAME_BYTES:
+        return part
+    return f"{data[: MAX_NAME_BYTES - 9].decode('utf-8', 'ignore')}_{_checksum(part)}"
+
+
+def _checksum(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]

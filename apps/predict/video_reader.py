@@ -1,10 +1,9 @@
-"""The frames of a video file or a camera, every one of them once, each with its time. Files need PyAV."""
+"""The frames of a video file or a camera, each once and with its time. Files need PyAV."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,14 +15,14 @@ import numpy as np
 
 from lseg_utils.errors import InputError
 
-CAMERA_RATE = Fraction(30)  # frames a second, for a camera that does not say
+CAMERA_RATE = Fraction(30)  # frames per second, for a camera that does not report its rate
 MILLISECONDS = Fraction(1, 1000)
-# A file may say that it is a little longer than its last frame; more than this many frames is a cut-off end.
+# A header may give a little more time than the last frame needs; more than this many frames is a cut-off end.
 MISSING_FRAMES = Fraction(3, 2)
 
 
 class VideoError(InputError):
-    """A video or camera cannot be opened, or ends before its end. The frames given out before are good."""
+    """A video or camera cannot be opened, or not all its frames can be read. The frames given out before are good."""
 
 
 class Frame(NamedTuple):
@@ -43,51 +42,60 @@ class Timing:
 
 
 def import_av() -> ModuleType:
-    """PyAV, silenced; ``InputError`` with the command that installs it where it is missing."""
+    """PyAV, silenced; ``InputError`` with the command that installs it if it is missing."""
     try:
         import av
     except ImportError as error:
         raise InputError("videos need PyAV: pip install av") from error
-    # What FFmpeg has to say is in our messages, not between progress bars. With any level, even PANIC, its threads call
-    # into Python, and closing a video that was not read to its end waits for them for ever, once in some hundred times.
+    # FFmpeg's own messages would end up between progress bars. With any level, even PANIC, its threads call into
+    # Python, and once in some hundred times closing a video that was not read to its end then waits for them forever.
     av.logging.set_level(None)
     return av
 
 
 class VideoFile:
-    """``timing``, and in a loop all frames in the order in which they are shown.
+    """``timing``, and in a loop all good frames in the order in which they are shown.
 
-    Frames are turned upright as the file asks; frames of another size than the first are stretched to it.
-    Raises ``VideoError`` when made, for a file that is no video, and in the loop, after the last whole frame, for one
-    that ends in the middle or is damaged there.
+    Frames are turned upright as the file asks; frames of another size than the first are stretched to it. Where data
+    is damaged or missing, the frames up to the next key frame are left out, since they would be computed from it.
+
+    Raises ``VideoError`` when created, for a file that is not a video, and in the loop, after the last good frame,
+    if frames were left out or the video ends too early.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         av = import_av()
+        if path.exists() and not path.is_file():
+            raise VideoError(f"{path} is not a regular file (a pipe, socket or device?); copy the video to a file")
         try:
             with av.open(str(path)) as container:
                 self.timing = _timing(container)
         except (av.FFmpegError, OSError, IndexError) as error:
-            reason = "it holds no moving picture" if isinstance(error, IndexError) else error.strerror
+            reason = "it contains no moving picture" if isinstance(error, IndexError) else error.strerror
             raise VideoError(f"{path} cannot be read as a video ({reason}); fetch it again, or convert it") from error
 
     def __iter__(self) -> Iterator[Frame]:
         av = import_av()
-        count, last, size = 0, -1, None
+        count, last, size, damage = 0, -1, None, _Damage()
         with av.open(str(self.path)) as container:
             try:
-                for picture in _decoded(container, self.timing.rate):
+                for picture in _decoded(container, damage):
                     size = size or (picture.width, picture.height)
                     pixels = picture.to_ndarray(format="rgb24", width=size[0], height=size[1])
                     usual = round(count / self.timing.rate / self.timing.time_base)
                     count, last = count + 1, max(usual if picture.pts is None else picture.pts, last + 1)
                     yield Frame(np.ascontiguousarray(np.rot90(pixels, picture.rotation // 90)), last)
-            except (av.FFmpegError, VideoError) as error:
-                reason = error if isinstance(error, VideoError) else error.strerror
-                raise VideoError(
-                    f"{self.path} is damaged or cut off after {count} whole frames ({reason}); fetch it again"
-                ) from error
+            except av.FFmpegError as error:  # of the file, not of a frame: nothing follows
+                damage.at_end = damage.at_end or error.strerror
+            missing = _missing_seconds(container, damage.end)
+        if missing > MISSING_FRAMES / self.timing.rate:
+            damage.at_end = damage.at_end or f"{float(missing):.1f} seconds are missing"
+        problems = [f"has {damage.skipped} damaged frames, which were left out"] if damage.skipped else []
+        if damage.at_end:
+            problems.append(f"is damaged or cut off after {count} whole frames ({damage.at_end})")
+        if problems:
+            raise VideoError(f"{self.path} {', and '.join(problems)}; fetch it again")
 
 
 def _timing(container: Any) -> Timing:
@@ -97,33 +105,49 @@ def _timing(container: Any) -> Timing:
     return Timing(stream.time_base, rate, stream.frames or (round(seconds * rate) if seconds else None))
 
 
-def _decoded(container: Any, rate: Fraction) -> Iterator[Any]:
-    """Decoded frames; ``VideoError`` with a short reason after the last one if the file ends before its time."""
+@dataclass
+class _Damage:
+    """skipped: damaged frames with good ones after them; at_end: what is wrong with the end; end: last time seen."""
+
+    skipped: int = 0
+    at_end: str = ""
+    end: Fraction = Fraction(0)
+
+
+def _decoded(container: Any, damage: _Damage) -> Iterator[Any]:
+    """The decoded frames of the first video stream; ``damage`` describes what is left out."""
+    av = import_av()
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
-    end = Fraction(0)
+    skipped = 0  # packets since the damage that was met last
     for packet in container.demux():
-        if packet.is_corrupt and packet.stream is stream:
-            yield from stream.codec_context.decode(None)  # those that still wait for their turn
-            raise VideoError("a frame is incomplete")
         if packet.pts is not None:
-            end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-        if packet.stream is stream:
-            yield from packet.decode()
-    if container.duration:
-        missing = Fraction(container.duration + (container.start_time or 0), 1_000_000) - end
-        if missing > MISSING_FRAMES / rate:
-            raise VideoError(f"{float(missing):.1f} seconds are missing")
+            damage.end = max(damage.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+        if packet.stream is not stream:
+            continue
+        try:
+            if packet.is_corrupt:
+                raise av.InvalidDataError(0, "a frame is incomplete")
+            if skipped and not packet.is_keyframe:
+                skipped += bool(packet.size)  # the last packet, which is empty, ends the stream
+                continue
+            damage.skipped, skipped, damage.at_end = damage.skipped + skipped, 0, ""
+            for picture in packet.decode():
+                if picture.is_corrupt:
+                    stream.codec_context.flush_buffers()  # what waits may be computed from it
+                    raise av.InvalidDataError(0, "a frame is incomplete")
+                yield picture
+        except av.InvalidDataError as error:
+            skipped, damage.at_end = skipped + 1, error.strerror
+            yield from stream.codec_context.decode(None)  # the good frames that wait for their turn
+            stream.codec_context.flush_buffers()
 
 
-@contextmanager
-def _opencv_silenced() -> Iterator[None]:
-    """Keep OpenCV's own words off the screen: it complains of a missing camera once for each way to open one."""
-    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(before)
+def _missing_seconds(container: Any, end: Fraction) -> Fraction:
+    """By how much a video ends before the time that its header gives."""
+    if not container.duration:
+        return Fraction(0)
+    return Fraction(container.duration + (container.start_time or 0), 1_000_000) - end
 
 
 class Camera:
@@ -133,12 +157,17 @@ class Camera:
     """
 
     def __init__(self, number: int) -> None:
-        self.number = number
-        with _opencv_silenced():
+        # OpenCV complains about a missing camera once for each way to open it: its own words stay off the screen.
+        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        try:
             self._capture = cv2.VideoCapture(number)
+        finally:
+            cv2.utils.logging.setLogLevel(level)
         if not self._capture.isOpened():
-            raise VideoError(f"camera {number} cannot be opened; check its number (0 is the first) and its rights")
-        # Frames come when the network asks for them, so times are read off a clock, not counted.
+            raise VideoError(
+                f"camera {number} cannot be opened; check its number (0 is the first) and the permission to use it"
+            )
+        # Frames come when the network asks for them, so their times are read from a clock, not counted.
         rate = Fraction(self._capture.get(cv2.CAP_PROP_FPS) or CAMERA_RATE).limit_denominator(1000)
         self.timing = Timing(MILLISECONDS, rate)
 

@@ -1,207 +1,142 @@
-"""A video through the network: frames in, results of each kept one by one, videos of the same frames out."""
+"""A video through the network: frames in; the results of each frame, and videos of the same frames, out."""
 
 from __future__ import annotations
 
 import shutil
 import signal
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from apps.predict.embeddings import EmbeddingWriter, Place
-from apps.predict.outputs import KINDS, Outputs, count, frame_name, read_label_png, save_label_png
+from apps.predict.embeddings import EmbeddingWriter
+from apps.predict.options import LookOptions
+from apps.predict.outputs import Outputs, count, frame_name, read_label_png
 from apps.predict.sources import Source
-from apps.predict.video_reader import Camera, Frame, Timing, VideoError, VideoFile
+from apps.predict.video_reader import Camera, Frame, VideoError, VideoFile
 from apps.predict.video_writer import WRITERS
 from lseg_utils.errors import InputError
-from lseg_utils.files import replace_folder
-from lseg_utils.pictures import colourise, overlay
+from lseg_utils.pictures import colourise, label_picture, overlay, save_picture
 from lseg_utils.progress import progress_bar
+from modules.inference.segmentation import Segmentation, area_table
 
-Segmenter = Callable[[Sequence[np.ndarray]], list[np.ndarray]]  # pictures (H, W, 3) -> label maps (H, W)
+Segmenter = Callable[[Sequence[np.ndarray]], Iterable[Segmentation]]  # frames (H, W, 3)
 
 
 @dataclass
-class VideoResult:
-    """size: height, width; embedding: what the journal notes of a frame's, if there are; areas: label number ->
-    pixels; by_frame: the same of each frame; ticks: when each is shown; problem: why the video ended early, or "".
-    """
+class _Progress:
+    """The frames read so far: their number, size (height, width), and why the video ended early, or ""."""
 
+    frames: int = 0
     size: tuple[int, int] = (0, 0)
-    embedding: dict[str, Any] | None = None
-    areas: Counter[int] = field(default_factory=Counter)
-    by_frame: list[dict[int, int]] = field(default_factory=list)
-    ticks: list[int] = field(default_factory=list)
     problem: str = ""
-
-    def add_frame(self, frame: Frame) -> None:
-        """Note a frame that will be done."""
-        self.size = frame.pixels.shape[:2]
-        self.ticks.append(frame.ticks)
-
-    def add_mask(self, mask: np.ndarray) -> None:
-        """Count the label map of a frame."""
-        self.by_frame.append(count(mask))
-        self.areas.update(self.by_frame[-1])
+    areas: list[dict[int, int]] = field(default_factory=list)  # of each frame: label number -> pixels
 
 
 def predict_video(
-    source: Source,
-    outputs: Outputs,
-    segment: Segmenter,
-    embeddings: EmbeddingWriter | None,
-    batch_size: int,
-    max_frames: int | None,
-) -> VideoResult:
-    """Write all results of a video or camera.
+    source: Source, outputs: Outputs, segment: Segmenter, embeddings: EmbeddingWriter | None, look: LookOptions
+) -> dict[str, Any]:
+    """Write all results of a video or camera; returns the facts for the journal: frames, problem, areas, embeddings.
 
-    Label map and embedding of each frame are kept in a folder until all is done, so that a killed run goes on with the
-    frame after the last one; videos are encoded from the first frame again, and come out as if there had been no kill.
-    A camera stops at ``max_frames`` or Ctrl-C. Of a video that is cut off, all whole frames are written, and
-    ``problem`` tells. Raises ``VideoError`` if there is not one frame, or its embedding would be too large.
+    The label map and embedding of each frame are files, so that a killed run resumes with the next frame; the videos
+    are encoded from the first frame again, and equal those of a run without a kill. A camera stops at
+    ``look.max_frames`` or Ctrl-C. Damaged frames are left out, and the problem says so. Raises ``VideoError`` if no
+    frame can be read, or a frame's embedding would be too large.
     """
-    video = Camera(int(source.path.name)) if source.kind == "camera" else VideoFile(source.path)
-    work = outputs.work_folder(source)
-    masks = FrameMasks(work / KINDS["labels"], len(outputs.labels))
-    result = VideoResult()
-    with ctrl_c_ends(source.kind == "camera") as ended:
-        frames = _until_problem(islice(video, max_frames), result, ended)
-        if source.kind != "camera":
-            total = min(video.timing.frames or 0, max_frames or 10**9) or None
+    camera = source.kind == "camera"
+    video = Camera(int(source.path.name)) if camera else VideoFile(source.path)
+    masks_folder = outputs.frames_folder(source)
+    colours = outputs.colours
+    batch_size = 1 if camera else look.batch_size
+    done, facts = _Progress(), {}
+    with ExitStack() as stack:
+        stop = stack.enter_context(ctrl_c_ends(camera))
+        write = {
+            kind: stack.enter_context(WRITERS[outputs.options.video_format](outputs.path(kind, source), video.timing))
+            for kind in ("overlay", "mask")
+            if kind in outputs.kinds
+        }
+        frames = _until_problem(islice(video, look.max_frames), done, stop)
+        if not camera:
+            total = min(video.timing.frames or 0, look.max_frames or 10**9) or None
             frames = progress_bar(frames, total=total, desc=source.path.name, unit="frame", leave=False)
-        if embeddings:
-            frames = _embedded(frames, embeddings, embeddings.place.members_of(source.name, work), result)
-        if outputs.kinds:
-            frames = _labelled(frames, masks, segment, 1 if source.kind == "camera" else batch_size, result)
-        if "overlay" in outputs.kinds:
-            _write_overlays(source, outputs, frames, video.timing)
-        deque(frames, maxlen=0)  # whatever no overlay has asked for
-    if not result.ticks:
-        raise VideoError(result.problem or f"{source.path} has no frame")
-    if "mask" in outputs.kinds:
-        _write_masks(source, outputs, masks, result.ticks, video.timing)
+        frames = iter(frames)
+        number = 0
+        while batch := list(islice(frames, batch_size)):
+            names = [frame_name(source, number + i) for i in range(len(batch))]
+            number += len(batch)
+            # Embeddings: those of an earlier run are kept.
+            if embeddings:
+                try:
+                    facts = facts or embeddings.facts(*done.size)
+                except InputError as error:  # this video's problem; the run continues
+                    raise VideoError(str(error)) from error
+                for name, frame in zip(names, batch, strict=True):
+                    if not embeddings.has(name):
+                        embeddings.write(name, frame.pixels)
+            if not outputs.kinds:
+                continue
+            # Label maps: a batch is kept as a whole, since in other batches rounding could change a frame's result.
+            paths = [masks_folder / f"{name.rpartition('/')[2]}.png" for name in names]
+            if all(path.is_file() for path in paths):
+                masks = [read_label_png(path) for path in paths]
+            else:
+                masks = [result.mask for result in segment([frame.pixels for frame in batch])]
+                for path, mask in zip(paths, masks, strict=True):
+                    save_picture(path, label_picture(mask, len(outputs.labels)))
+            # Videos of the same frames, at the same times.
+            for frame, mask in zip(batch, masks, strict=True):
+                done.areas.append(count(mask))
+                if "overlay" in write:
+                    mixed = overlay(frame.pixels, mask, colours, outputs.options.opacity)
+                    write["overlay"](Frame(np.asarray(mixed), frame.ticks))
+                if "mask" in write:
+                    write["mask"](Frame(colourise(mask, colours), frame.ticks))
+        if not done.frames:
+            raise VideoError(done.problem or f"{source.path} contains no frame")
+    facts |= {"frames": done.frames, "problem": done.problem}
+    if outputs.kinds:
+        facts["areas"] = dict(sum(map(Counter, done.areas), Counter()))
     if "json" in outputs.kinds:
-        _write_json(source, outputs, result, float(video.timing.rate))
-    if embeddings:
-        embeddings.place.adopt(source.name, work)
-    if "labels" in outputs.kinds:
-        replace_folder(masks.folder, outputs.path("labels", source))
-    _remove(work)
-    return result
+        height, width = done.size
+        about = {
+            "width": width,
+            "height": height,
+            "frames": done.frames,
+            "frames_per_second": float(video.timing.rate),
+            "problem": done.problem or None,
+            "areas": area_table(facts["areas"], outputs.labels),
+            "pixels_by_frame": done.areas,
+        }
+        outputs.write_facts(source, about)
+    if "labels" not in outputs.kinds:
+        shutil.rmtree(masks_folder, ignore_errors=True)
+        with suppress(OSError):  # not empty: another video is unfinished
+            for parent in masks_folder.relative_to(outputs.folder).parents:
+                (outputs.folder / parent).rmdir()
+    return facts
 
 
-def _until_problem(frames: Iterable[Frame], result: VideoResult, ended: Callable[[], bool]) -> Iterator[Frame]:
-    """The frames, up to where the video is damaged, which is noted in ``result``, or to where the user ends it."""
+def _until_problem(frames: Iterable[Frame], done: _Progress, stop: Callable[[], bool]) -> Iterator[Frame]:
+    """The frames up to the end of what can be read, or to where the user stops; ``done`` counts them."""
     try:
         for frame in frames:
-            result.add_frame(frame)
+            done.frames += 1
+            done.size = frame.pixels.shape[:2]
             yield frame
-            if ended():
+            if stop():
                 return
     except VideoError as error:
-        result.problem = str(error)
-
-
-def _embedded(
-    frames: Iterable[Frame], embeddings: EmbeddingWriter, place: Place, result: VideoResult
-) -> Iterator[Frame]:
-    """The frames; each that goes through has its embedding in ``place``, kept from an earlier run, or new."""
-    for number, frame in enumerate(frames):
-        if result.embedding is None:
-            try:
-                result.embedding = embeddings.facts(*frame.pixels.shape[:2])
-            except InputError as error:  # of this video alone, where it would otherwise end the run
-                raise VideoError(str(error)) from error
-        if not place.has(frame_name(number)):
-            embeddings.write(frame_name(number), frame.pixels, place)
-        yield frame
-
-
-def _labelled(
-    frames: Iterable[Frame], masks: FrameMasks, segment: Segmenter, batch_size: int, result: VideoResult
-) -> Iterator[tuple[Frame, np.ndarray]]:
-    """Each frame with its label map: kept from an earlier run, or new and then kept."""
-    frames, number = iter(frames), 0
-    while batch := list(islice(frames, batch_size)):
-        numbers = range(number, number + len(batch))
-        # A batch is taken up as a whole: in another company, rounding could give a frame another result.
-        if all(masks.has(i) for i in numbers):
-            found = [masks.read(i) for i in numbers]
-        else:
-            found = segment([frame.pixels for frame in batch])
-            for i, mask in zip(numbers, found, strict=True):
-                masks.write(i, mask)
-        for frame, mask in zip(batch, found, strict=True):
-            result.add_mask(mask)
-            yield frame, mask
-        number += len(batch)
-
-
-def _write_overlays(
-    source: Source, outputs: Outputs, labelled: Iterable[tuple[Frame, np.ndarray]], timing: Timing
-) -> None:
-    drawn = (
-        Frame(np.asarray(overlay(frame.pixels, mask, outputs.colours, outputs.opacity)), frame.ticks)
-        for frame, mask in labelled
-    )
-    WRITERS[outputs.video_format](outputs.path("overlay", source), drawn, timing)
-
-
-def _write_masks(source: Source, outputs: Outputs, masks: FrameMasks, ticks: Sequence[int], timing: Timing) -> None:
-    coloured = (Frame(colourise(masks.read(number), outputs.colours), at) for number, at in enumerate(ticks))
-    WRITERS[outputs.video_format](outputs.path("mask", source), coloured, timing)
-
-
-def _write_json(source: Source, outputs: Outputs, result: VideoResult, rate: float) -> None:
-    height, width = result.size
-    outputs.write_facts(
-        source,
-        width=width,
-        height=height,
-        frames=len(result.ticks),
-        frames_per_second=rate,
-        problem=result.problem or None,
-        areas=outputs.describe(result.areas),
-        pixels_by_frame=result.by_frame,
-    )
-
-
-class FrameMasks:
-    """Label maps of the frames that are done, each a PNG of its own, ``000000.png`` the first."""
-
-    def __init__(self, folder: Path, num_labels: int) -> None:
-        self.folder, self.num_labels = folder, num_labels
-
-    def path(self, number: int) -> Path:
-        return self.folder / f"{frame_name(number)}.png"
-
-    def has(self, number: int) -> bool:
-        return self.path(number).is_file()
-
-    def read(self, number: int) -> np.ndarray:
-        return read_label_png(self.path(number))
-
-    def write(self, number: int, mask: np.ndarray) -> None:
-        save_label_png(self.path(number), mask, self.num_labels)
-
-
-def _remove(work: Path) -> None:
-    """Delete the work folder of a video, and the folders that it leaves empty."""
-    shutil.rmtree(work, ignore_errors=True)
-    with suppress(OSError):  # not empty: another video is unfinished
-        for parent in work.parents:
-            parent.rmdir()
+        done.problem = str(error)
 
 
 @contextmanager
 def ctrl_c_ends(wanted: bool) -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether Ctrl-C was pressed; the first time it interrupts nothing, if ``wanted``."""
+    """Give a function that tells whether Ctrl-C was pressed; if ``wanted``, the first press interrupts nothing."""
     pressed = False
 
     def note(number: int, stack: object) -> None:

@@ -17,7 +17,7 @@ from ..checkpoints import load_lseg
 from ..device import allow_tf32, reduced_dtype
 from ..models import LSegNet
 from ..models.precision import cast_products, compile_parts
-from ..options import block_options
+from ..options import block_options, weights_name
 from ..training.start import check_backbone
 
 
@@ -31,14 +31,6 @@ def add_test_options(parser: Parser) -> None:
     group.add_argument("--log_dir", "--logpath", type=Path, default=REPOSITORY / "logs", help="gets a line per test")
     group.add_argument("--jobname", default="default", help="part of the log's file name")
     group.add_argument("--seed", type=int, default=0, help="of what a test draws at random")
-
-
-def weights_name(path: Path) -> str:
-    """What results are named after: the file, for a checkpoint of a run the run too (every run has a last.ckpt)."""
-    path = path.resolve()
-    if path.parent.name == "checkpoints" and path.parent.parent.name.startswith("version_"):
-        return f"{path.parents[2].name}_{path.parents[1].name}_{path.stem}"
-    return path.stem
 
 
 def default_folder(options: argparse.Namespace, test: str) -> Path:

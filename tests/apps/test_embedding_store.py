@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from apps.predict.embedding_store import STORES, manifest
+from apps.predict.embedding_store import STORES
 from lseg_utils.errors import InputError
 
 
@@ -41,7 +40,7 @@ def test_what_is_stored_comes_back(kind: str, tmp_path: Path) -> None:
         assert not store.has(name)
         store.add(name, array)
         assert store.has(name)
-    store.finish()
+    store.finish({})
     for name, array in arrays.items():
         found = read(kind, tmp_path, name)
         assert found.dtype == np.float16
@@ -55,11 +54,11 @@ def test_a_run_that_ended_early_is_taken_up(kind: str, tmp_path: Path) -> None:
     second = STORES[kind](tmp_path)
     assert second.has("a") and not second.has("b")
     second.add("b", embedding(1))
-    second.finish()
+    second.finish({})
     third = STORES[kind](tmp_path)
     third.add("c", embedding(2))
     third.add("a", embedding(3))
-    third.finish()
+    third.finish({})
     for name, seed in (("a", 3), ("b", 1), ("c", 2)):
         assert third.has(name)
         np.testing.assert_array_equal(read(kind, tmp_path, name), embedding(seed))
@@ -70,7 +69,7 @@ def test_what_a_kill_left_of_the_first_hdf5_file_does_no_harm(tmp_path: Path) ->
     store = STORES["h5"](tmp_path)
     store.add("a", embedding(0))
     (tmp_path / ".embeddings.aside.h5").write_bytes(b"half an HDF5 file")
-    store.finish()
+    store.finish({})
     np.testing.assert_array_equal(read("h5", tmp_path, "a"), embedding(0))
     assert not [path for path in tmp_path.rglob(".*")]
 
@@ -79,26 +78,55 @@ def test_hdf5_is_chunked(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     store = STORES["h5"](tmp_path)
     store.add("a", embedding(0))
-    store.finish()
+    store.finish({})
     with h5py.File(tmp_path / "embeddings.h5") as file:
         assert file["a"].chunks == (32, 32, 8)
 
 
 @pytest.mark.parametrize(("first", "second"), [("cat", "cat/x/y"), ("cat/x/y", "cat")])
-@pytest.mark.parametrize("packed", [True, False])
-def test_an_hdf5_name_cannot_lie_inside_another(first: str, second: str, packed: bool, tmp_path: Path) -> None:
+def test_an_hdf5_name_inside_another_is_refused_and_nothing_is_lost(first: str, second: str, tmp_path: Path) -> None:
     pytest.importorskip("h5py")
     earlier = STORES["h5"](tmp_path)
     earlier.add(first, embedding(0))
-    if packed:
-        earlier.finish()
+    earlier.finish({})
     later = STORES["h5"](tmp_path)
-    with pytest.raises(InputError, match=f"named {first} and cannot hold one named {second} too"):
-        later.add(second, embedding(1))
-    later.add("category", embedding(2))  # another name, though it begins alike
-    later.finish()
+    later.add(second, embedding(1))
+    with pytest.raises(InputError, match=rf"cannot contain {second}:.*rename"):
+        later.finish({})
     np.testing.assert_array_equal(read("h5", tmp_path, first), embedding(0))
-    np.testing.assert_array_equal(read("h5", tmp_path, "category"), embedding(2))
+    assert STORES["h5"](tmp_path).has(second)
+
+
+def test_the_frames_of_another_video_replace_those_of_the_first(kind: str, tmp_path: Path) -> None:
+    first = STORES[kind](tmp_path)
+    for number in range(3):
+        first.add(f"clip.frames/{number}", embedding(number))
+    first.finish({})
+    second = STORES[kind](tmp_path)
+    second.forget("clip.frames")
+    second.add("clip.frames/0", embedding(5))  # and then it is killed
+    third = STORES[kind](tmp_path)
+    assert [third.has(f"clip.frames/{number}") for number in range(3)] == [True, False, False]
+    third.add("clip.frames/1", embedding(6))
+    third.finish({})
+    assert [STORES[kind](tmp_path).has(f"clip.frames/{number}") for number in range(3)] == [True, True, False]
+    np.testing.assert_array_equal(read(kind, tmp_path, "clip.frames/0"), embedding(5))
+
+
+def test_what_a_kill_left_of_finished_parts_is_cleaned(tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    (tmp_path / ".parts.done" / "clip.frames").mkdir(parents=True)
+    STORES["h5"](tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_hdf5_file_describes_itself(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    store = STORES["h5"](tmp_path)
+    store.add("a", embedding(0))
+    store.finish({"variant": "unit", "pca": 3})
+    with h5py.File(tmp_path / "embeddings.h5") as file:
+        assert dict(file.attrs) == {"variant": "unit", "pca": 3}
 
 
 def test_a_damaged_hdf5_file_is_named(tmp_path: Path) -> None:
@@ -106,19 +134,3 @@ def test_a_damaged_hdf5_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "embeddings.h5").write_bytes(b"no hdf5")
     with pytest.raises(InputError, match=r"embeddings\.h5 is damaged"):
         STORES["h5"](tmp_path)
-
-
-def test_without_h5py_the_message_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(InputError, match="pip install h5py"):
-        STORES["h5"](tmp_path)
-
-
-def test_the_manifest_lists_what_is_there(tmp_path: Path) -> None:
-    store = STORES["npy"](tmp_path)
-    store.add("a/b", embedding(0))
-    entries = [{"name": "a/b", "shape": [40, 70, 8]}, {"name": "gone", "shape": [1, 1, 8]}]
-    assert manifest(store, entries, {"variant": "unit"}) == {
-        "variant": "unit",
-        "embeddings": [{"name": "a/b", "shape": [40, 70, 8], "file": "a/b.npy", "dtype": "float16"}],
-    }

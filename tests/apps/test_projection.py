@@ -74,9 +74,9 @@ def test_a_constant_cloud_has_colours_too() -> None:
 
 
 def test_too_few_pixels_are_refused() -> None:
-    with pytest.raises(InputError, match="3 components cannot be found in 2 pixels"):
+    with pytest.raises(InputError, match="3 components .* 2 pixels"):
         fitted(torch.ones(2, 5), 3)
-    with pytest.raises(InputError, match="in 0 pixels"):
+    with pytest.raises(InputError, match=" 0 pixels"):
         PCAFit().finish(3)
 
 
@@ -90,5 +90,5 @@ def test_saved_with_text_and_read_again(tmp_path: Path) -> None:
         assert file["labels"].tolist() == ["a", "b"] and file["text_components"].shape == (2, 3)
         np.testing.assert_allclose(file["text_offset"], text @ pca.mean)
     (tmp_path / "other.npz").write_text("hello")
-    with pytest.raises(InputError, match=r"other\.npz holds no basis"):
+    with pytest.raises(InputError, match=r"other\.npz contains no basis"):
         PixelPCA.load(tmp_path / "other.npz")

@@ -76,7 +76,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     folder = touch(tmp_path / "in", "notes.txt")
     _, problems = find_sources([str(folder), str(tmp_path / "missing.jpg")], tmp_path / "out")
-    assert "holds no picture or video" in problems[0] and "missing.jpg" in problems[1]
+    assert str(folder) in problems[0] and "missing.jpg" in problems[1]
 
 
 @pytest.mark.parametrize("blank", ["", "  "])
@@ -88,4 +88,22 @@ def test_a_blank_input_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_folder_of_results_is_no_input(tmp_path: Path) -> None:
     sources, problems = find_sources([str(touch(tmp_path / "in", "a.jpg"))], tmp_path / "sub" / ".." / "in")
-    assert sources == [] and "name another folder for the results" in problems[0]
+    assert sources == [] and "choose another output folder" in problems[0]
+
+
+def test_names_that_differ_only_by_case_are_told_apart(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "in", "Cat.jpg", "cat.jpg", "dog.jpg")
+    found = [name for name, _ in names([folder], tmp_path / "out")]
+    assert len({name.casefold() for name in found}) == 3 and "dog" in found
+    assert {name[:3] for name in found} == {"Cat", "cat", "dog"}
+
+
+def test_long_names_leave_room_for_suffixes(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "in", f"{'x' * 250}.jpg", f"{'x' * 249}y.jpg", f"{'猫' * 83}.jpg", "short.jpg")
+    found = [name for name, _ in names([folder], tmp_path / "out")]
+    assert len(set(found)) == 4 and max(len(name.encode()) for name in found) <= 230 and "short" in found
+
+
+def test_a_folder_named_like_the_frames_of_a_video_has_another_name(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "in", "clip.mp4", "clip.frames/000000.png")
+    assert [name for name, _ in names([folder], tmp_path / "out")] == ["clip_frames/000000", "clip"]

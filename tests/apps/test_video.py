@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
@@ -13,13 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apps.predict.video_reader import Camera, Frame, Timing, VideoError, VideoFile
-from apps.predict.video_writer import WRITERS, write_gif, write_mp4
+from apps.predict.video_reader import Camera, Frame, VideoError, VideoFile
+from apps.predict.video_writer import WRITERS
 from lseg_utils.errors import InputError
+from predict_script import TIMING, write_video
 
 av = pytest.importorskip("av")
-
-TIMING = Timing(Fraction(1, 24), Fraction(24))
 
 
 def moving_square(count: int, height: int = 48, width: int = 64) -> Iterator[Frame]:
@@ -54,7 +54,7 @@ def rotated(path: Path, to: Path, matrix: tuple[int, int, int, int]) -> Path:
 
 def test_mp4_keeps_every_frame_its_rate_and_its_order(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "a.mp4"
-    assert write_mp4(path, moving_square(25), TIMING) == 25
+    write_video(path, moving_square(25))
     video = VideoFile(path)
     assert video.timing.rate == 24 and video.timing.frames == 25
     frames = list(video)
@@ -67,7 +67,7 @@ def test_mp4_keeps_every_frame_its_rate_and_its_order(tmp_path: Path) -> None:
 
 def test_mp4_is_what_browsers_play(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
-    write_mp4(path, moving_square(3), TIMING)
+    write_video(path, moving_square(3))
     with av.open(str(path)) as container:
         codec = container.streams.video[0].codec_context
         assert (codec.name, codec.pix_fmt) == ("h264", "yuv420p")
@@ -79,7 +79,7 @@ def test_odd_sides_are_filled_up_and_uneven_times_kept(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     ticks = [0, 3, 4, 10]
     frames = (Frame(frame.pixels, at) for frame, at in zip(moving_square(4, 47, 63), ticks))
-    write_mp4(path, frames, TIMING)
+    write_video(path, frames)
     video = VideoFile(path)
     found = list(video)
     assert found[0].pixels.shape == (48, 64, 3)
@@ -90,15 +90,15 @@ def test_odd_sides_are_filled_up_and_uneven_times_kept(tmp_path: Path) -> None:
 
 def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        for suffix, write in WRITERS.items():
-            write(tmp_path / f"{name}.{suffix}", moving_square(10), TIMING)
+        for suffix in WRITERS:
+            write_video(tmp_path / f"{name}.{suffix}", moving_square(10))
     for suffix in WRITERS:
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
 def test_gif_keeps_every_frame_and_the_length(tmp_path: Path) -> None:
     path = tmp_path / "a.gif"
-    assert write_gif(path, moving_square(24), TIMING) == 24
+    write_video(path, moving_square(24))
     with Image.open(path) as picture:
         times = []
         for number in range(picture.n_frames):
@@ -108,14 +108,15 @@ def test_gif_keeps_every_frame_and_the_length(tmp_path: Path) -> None:
 
 
 def test_no_frames_no_file(tmp_path: Path) -> None:
-    for suffix, write in WRITERS.items():
-        assert write(tmp_path / f"a.{suffix}", iter([]), TIMING) == 0
+    for suffix in WRITERS:
+        with pytest.raises(VideoError, match="no frame"):
+            write_video(tmp_path / f"a.{suffix}", iter([]))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("matrix", [(0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)])
 def test_frames_are_turned_upright_as_other_readers_do(tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
-    write_mp4(tmp_path / "a.mp4", moving_square(2), TIMING)
+    write_video(tmp_path / "a.mp4", moving_square(2))
     path = rotated(tmp_path / "a.mp4", tmp_path / "turned.mp4", matrix)
     expected = cv2.cvtColor(cv2.VideoCapture(str(path)).read()[1], cv2.COLOR_BGR2RGB)
     np.testing.assert_array_equal(next(iter(VideoFile(path))).pixels, expected)
@@ -144,10 +145,65 @@ def test_a_file_cut_off_in_a_frame_gives_the_whole_frames_and_says_so(tmp_path: 
         np.testing.assert_array_equal(one, other)
 
 
+def transport_stream(path: Path) -> tuple[list[np.ndarray], bytes]:
+    """60 frames in MPEG-TS with a key frame every 10: their pixels, and the bytes of the file."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=24, options={"g": "10"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for frame in noise(60):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return [frame.pixels for frame in VideoFile(path)], path.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["lost", "zeros"])
+def test_damaged_frames_of_a_transport_stream_are_left_out_and_the_rest_is_read(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "a.ts"
+    whole, data = transport_stream(path)
+    middle = len(data) // 2 // 188 * 188  # in whole packets
+    path.write_bytes(data[:middle] + (b"" if damage == "lost" else bytes(3 * 188)) + data[middle + 3 * 188 :])
+    found: list[Frame] = []
+    with pytest.raises(VideoError, match=r"a\.ts has \d+ damaged frames, which were left out; "):
+        for frame in VideoFile(path):
+            found.append(frame)
+    assert 48 <= len(found) < 60
+    np.testing.assert_array_equal(found[-1].pixels, whole[-1])  # it was read to its end
+    for frame in found:
+        assert any(np.array_equal(frame.pixels, one) for one in whole)
+    assert all(a.ticks < b.ticks for a, b in pairwise(found))
+
+
+def test_a_transport_stream_that_is_cut_off_gives_its_whole_frames_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.ts"
+    whole, data = transport_stream(path)
+    path.write_bytes(data[: len(data) * 7 // 10])
+    found = []
+    with pytest.raises(VideoError, match="is damaged or cut off after"):
+        for frame in VideoFile(path):
+            found.append(frame.pixels)
+    np.testing.assert_array_equal(found, whole[: len(found)])
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(VideoError, match=r"pipe\.mp4 is not a regular file"):
+        VideoFile(tmp_path / "pipe.mp4")
+
+
+def test_a_gif_is_written_frame_by_frame(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    with WRITERS["gif"](path, TIMING) as add:
+        sizes = []
+        for frame in noise(20):
+            add(frame)
+            sizes.append((tmp_path / ".a.aside.gif").stat().st_size)
+    assert sizes[-1] > 20_000  # not only at the end
+
+
 def test_files_that_are_no_video_are_named(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("hello")
     (tmp_path / "empty.mp4").write_bytes(b"")
-    write_mp4(tmp_path / "whole.mp4", moving_square(5), TIMING)
+    write_video(tmp_path / "whole.mp4", moving_square(5))
     (tmp_path / "headless.mp4").write_bytes((tmp_path / "whole.mp4").read_bytes()[:200])
     for name in ("text.mp4", "empty.mp4", "headless.mp4", "missing.mp4"):
         with pytest.raises(VideoError, match=f"{name} cannot be read as a video"):
@@ -164,7 +220,7 @@ def test_a_failure_in_the_middle_leaves_what_was_there(tmp_path: Path, suffix: s
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(InputError, match="no room left"):
-        WRITERS[suffix](path, failing(), TIMING)
+        write_video(path, failing())
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 

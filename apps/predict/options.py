@@ -1,0 +1,156 @@
+"""What a run of predict_lseg.py was asked to do: values that check themselves. Imports neither torch nor OpenCV."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from apps.predict.sources import Source
+from lseg_utils.errors import InputError, raise_all
+from modules.choices import MODES, VARIANTS
+
+KINDS = {"overlay": "overlays", "mask": "masks", "labels": "labels", "json": "json"}  # kind -> folder
+PICTURE_FORMATS, VIDEO_FORMATS, STORES = ("jpg", "png"), ("mp4", "gif"), ("npy", "pt", "h5")
+OPACITY = 0.6
+MIN_COMPONENTS = 3  # a colour is made of three
+
+
+@dataclass(frozen=True)
+class LookOptions:
+    """How pictures and frames go through the network.
+
+    Args:
+        mode, long_side: as in ``LSegPredictor.segment``.
+        batch_size: pictures that go through the network together.
+        max_frames: of each video or camera; None for all.
+    """
+
+    mode: str = "whole"
+    long_side: int | None = None
+    batch_size: int = 4
+    max_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        problems = [] if self.mode in MODES else [f"--mode {self.mode!r} is unknown; choose one of {', '.join(MODES)}"]
+        for name in ("long_side", "batch_size", "max_frames"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                problems.append(f"--{name} is {value}; it must be at least 1")
+        raise_all(problems)
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """What is written of each picture and video.
+
+    Args:
+        kinds: keys of ``KINDS``; empty for embeddings alone.
+        opacity: of the colours in overlays, 0 (the picture alone) to 1 (the colours alone).
+        picture_format, video_format: file types of overlays (and of a video's mask).
+    """
+
+    kinds: frozenset[str] = frozenset(KINDS)
+    opacity: float = OPACITY
+    picture_format: str = "jpg"
+    video_format: str = "mp4"
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"--write: unknown kind {kind!r}; choose from {', '.join(KINDS)}, or none"
+            for kind in sorted(self.kinds - KINDS.keys())
+        ]
+        if not 0 <= self.opacity <= 1:
+            problems.append(f"--opacity is {self.opacity}; it must be from 0 (the picture alone) to 1")
+        raise_all(problems)
+
+
+@dataclass(frozen=True)
+class EmbeddingOptions:
+    """Which pixel embeddings are written.
+
+    Args:
+        store: one of ``STORES``, or None to write PCA previews alone.
+        size: "input", "half" or (height, width).
+        variant, multi_scale, long_side: as in ``LSegPredictor.embed``.
+        pca: the number of principal components; None keeps all dimensions.
+    """
+
+    store: str | None = None
+    size: str | tuple[int, int] = "half"
+    variant: str = "unit"
+    multi_scale: bool = False
+    pca: int | None = None
+    long_side: int | None = None
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.variant not in VARIANTS:
+            problems.append(f"--embedding_variant {self.variant!r} is unknown; choose one of {', '.join(VARIANTS)}")
+        if self.pca is not None and self.pca < MIN_COMPONENTS:
+            problems.append(f"--pca is {self.pca}; it must be at least {MIN_COMPONENTS}")
+        if self.store == "h5" and find_spec("h5py") is None:
+            problems.append("--embeddings h5 needs h5py: pip install h5py (or choose npy or pt)")
+        raise_all(problems)
+
+    def check_dimensions(self, dimensions: int) -> None:
+        """``InputError`` for more components than a network's embeddings have dimensions."""
+        if self.pca and self.pca > dimensions:
+            raise InputError(f"--pca is {self.pca}; it must be at most {dimensions}, the embeddings' dimensions")
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Which network runs, and on what.
+
+    Args:
+        weights: the checkpoint; trust: whether code in the file may run.
+        backbone: the backbone that the checkpoint must have; None for any.
+        block: those of arch_option, block_depth and activation that were given.
+        device, precision: as in ``LSegPredictor``.
+    """
+
+    weights: Path
+    trust: bool
+    backbone: str | None
+    block: Mapping[str, int | str]
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """A whole run. labels: those of ``--labels``, or None for the checkpoint's own; templates: as in ``encode_text``.
+
+    folder: where results go; overwrite: delete the results of an earlier run there first.
+    """
+
+    sources: tuple[Source, ...]
+    network: NetworkOptions
+    labels: tuple[str, ...] | None
+    templates: str | None
+    look: LookOptions
+    write: WriteOptions
+    embedding: EmbeddingOptions | None
+    folder: Path
+    overwrite: bool
+
+
+def parse_kinds(text: str) -> frozenset[str]:
+    """The kinds that ``--write`` lists, none for "none"; ``InputError`` for "none" next to others."""
+    kinds = {part.strip() for part in text.split(",")} - {""}
+    if "none" in kinds and len(kinds) > 1:
+        raise InputError(f"--write is {text!r}; none cannot be combined with other kinds")
+    return frozenset(kinds - {"none"})
+
+
+def parse_size(text: str) -> str | tuple[int, int]:
+    """ "input", "half", or "480x640" as (height, width); ``InputError`` for anything else."""
+    if text in ("input", "half"):
+        return text
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not found:
+        raise InputError(f"--embedding_size is {text!r}; use input, half, or HEIGHTxWIDTH such as 480x640")
+    return int(found[1]), int(found[2])
