@@ -3,7 +3,7 @@
     predictor = torch.hub.load("path/to/this/folder", "lseg", source="local", checkpoint="demo_e200.ckpt")
     predictor.segment("cat.jpg", ["cat", "grass", "other"]).overlay()
 
-``lseg`` is a predictor; every backbone is an entry too and is the bare network. Whatever here has no leading underscore
+``lseg`` is a predictor; every backbone is an entry too and is the bare network. Every name without a leading underscore
 is an entry for torch.hub.
 """
 
@@ -22,7 +22,7 @@ for _name in ("modules", "encoding_ext"):  # torch.hub has put this folder on th
     if _found != [_Path(__file__).resolve().parent / _name]:
         raise ImportError(
             f"LSeg's package '{_name}' is hidden by {_found[0]}, which this process imported before under the same "
-            "name; load LSeg first, or in a process of its own"
+            "name; load LSeg first, or in a separate process"
         )
 
 from lseg_utils.errors import InputError as _InputError  # noqa: E402

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # mIoU on ADE20K's validation set by the published protocol, on all GPUs of this node. Further options are passed on
-# and win: bash test.sh --weights other.ckpt
+# and take precedence: bash test.sh --weights other.ckpt
 set -euo pipefail
 home="$(cd "$(dirname "$0")" && pwd)"
 source "$home/recipes/launch.sh"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Zero-shot: tests every fold of a benchmark with given checkpoints, then prints the table beside the published one.
+# Zero-shot: tests every fold of a benchmark with given checkpoints, then prints the table next to the published one.
 #
 #   bash test_zs.sh DATASET BACKBONE [--weights 'checkpoints/pascal_fold%.ckpt'] [--folds "0 1 2 3"] [more options]
 #   bash test_zs.sh pascal clip_resnet101
 #
 # In --weights, % stands for the fold. Default: the released files (python -m modules.zoo lists them) under
-# checkpoints/. More options: those of test_lseg_zs.py. A fold that was tested already, with
-# the same file and options, is kept. Uses all GPUs of this node.
+# checkpoints/. More options: those of test_lseg_zs.py. The result of a fold already tested
+# with the same file and options is kept. Uses all GPUs of this node.
 set -euo pipefail
 home="$(cd "$(dirname "$0")" && pwd)"
 [ $# -ge 2 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }

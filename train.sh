@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The paper's ADE20K recipe, on all GPUs of this node. Further options are passed on and win, such as --batch_size 4.
-# $TORCHRUN, if set, holds options of torchrun that join this node with others (recipes/train_slurm.sh sets it).
+# The paper's ADE20K recipe, on all GPUs of this node. Further options, such as --batch_size 4, are passed on and take precedence.
+# $TORCHRUN, if set, contains options of torchrun that join this node with others (recipes/train_slurm.sh sets it).
 set -euo pipefail
 home="$(cd "$(dirname "$0")" && pwd)"
 python="${PYTHON:-$([ -x "$home/.venv/bin/python" ] && echo "$home/.venv/bin/python" || echo python)}"

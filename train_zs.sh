@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Zero-shot: trains and tests every fold of a benchmark, then prints its table beside the published one.
+# Zero-shot: trains and tests every fold of a benchmark, then prints its table next to the published one.
 #
 #   bash train_zs.sh DATASET BACKBONE [--lrs "0.001 0.004"] [--folds "0 1 2 3"] [--control] [train_lseg_zs.py's options]
 #   bash train_zs.sh pascal clip_resnet101
 #
-# DATASET pascal, coco, fss or miniature_zs. --lrs: base learning rates; the one of best validation mIoU is tested.
-# --control: also tests with the names of the test classes exchanged. Killed at any point, the same command goes on.
+# DATASET pascal, coco, fss or miniature_zs. --lrs: base learning rates; the one with the best validation mIoU is tested.
+# --control: also tests with the names of the test classes exchanged. If it is interrupted, run it again to resume.
 # Uses all GPUs of this node.
 set -euo pipefail
 home="$(cd "$(dirname "$0")" && pwd)"

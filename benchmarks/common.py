@@ -38,20 +38,22 @@ def build_parser(description: str, *left_out: str) -> Parser:
     """A parser with the options of all benchmarks, less those ``left_out``; what is not given depends on the device."""
     parser = Parser(description)
     numbers = {
-        "size": "side of the square images",
-        "batch": "images at a time",
-        "labels": "how many labels",
-        "threads": "of the processor; default: one a core",
-        "rounds": "timed rounds; the median counts",
+        "size": "side of the square images in pixels",
+        "batch": "images per batch",
+        "labels": "number of labels",
+        "threads": "CPU threads; default: one per core",
+        "rounds": "timed rounds, of which the median is reported",
     }
     if "backbone" not in left_out:
         parser.add_argument("--backbone", choices=list(BACKBONES))
     for name, text in numbers.items():
         if name not in left_out:
             parser.add_argument(f"--{name}", type=int, help=text)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    parser.add_argument("--quick", action="store_true", help="a tiny network, one round: shows that everything runs")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON")
+    parser.add_argument("--device", default="auto", help="device to use: auto, cpu, cuda, cuda:1")
+    parser.add_argument(
+        "--quick", action="store_true", help="use a tiny network and one round, to show that everything runs"
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON files")
     return parser
 
 
@@ -71,12 +73,12 @@ def parse(parser: Parser, argv: Sequence[str] | None, defaults: dict[str, dict[s
         if getattr(options, name, 0) is None:
             setattr(options, name, value)
     problems = [
-        f"--{name} is {value}, but has to be at least 1"
+        f"--{name} is {value}, but must be at least 1"
         for name in ("batch", "labels", "threads", "rounds", "images")
         if isinstance(value := getattr(options, name, None), int) and value < 1
     ]
     if getattr(options, "size", None) is not None and (options.size < MULTIPLE or options.size % MULTIPLE):
-        problems.append(f"--size is {options.size}, but has to be a multiple of {MULTIPLE}")
+        problems.append(f"--size is {options.size}, but must be a multiple of {MULTIPLE}")
     if text := unwritable(options.output, "--output"):
         problems.append(text)
     if problems:

@@ -1,6 +1,6 @@
 """Count the floating-point operations of a training step per image and the memory that weights and optimiser take.
 
-A multiplication with an addition counts as two. Counted by PyTorch on tensors without memory: runs anywhere.
+A multiplication with an addition counts as two. PyTorch counts on meta tensors, so this runs anywhere.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def count(backbone: str, side: int, labels: int) -> tuple[float, float, float, f
 def main() -> None:
     """Print one row per backbone."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=480, help="of the square image")
+    parser.add_argument("--side", type=int, default=480, help="side of the square image in pixels")
     parser.add_argument("--labels", type=int, default=150)
     options = parser.parse_args()
     names = [name for name in BACKBONES if not name.startswith("tiny")]

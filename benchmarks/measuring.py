@@ -75,7 +75,7 @@ class Process:
         try:
             error, value = self._pipe.recv()
         except EOFError:
-            raise MemoryError("the process of a benchmark was killed; was memory short?") from None
+            raise MemoryError("the process of a benchmark was killed, possibly because memory ran out") from None
         if error is not None:
             raise error(value)
         return value

@@ -24,7 +24,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     paths = [folder / f"{name}_{kind}.json" for kind in ("cpu", "cuda") for name in ORDER]
     results = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
     if not results:
-        raise InputError(f"no results in {folder}; bash benchmarks/run_all.sh makes some")
+        raise InputError(f"no results in {folder}; run `bash benchmarks/run_all.sh` first")
     return results
 
 

@@ -1,7 +1,7 @@
-"""Pre-trains the miniature's own CLIP: contrastively, on renderings of single things and captions with synonyms.
+"""Pre-trains the miniature's own CLIP contrastively, on renderings of single objects and captions with synonyms.
 
-The result is a state dict of ``clip.model.CLIP`` as OpenAI's files are, so that everything downstream (reading the
-text tower, freezing it, encoding bare labels) is the code that serves the real CLIP.
+The result is a state dict of ``clip.model.CLIP`` as OpenAI's files are, so that the code for the real CLIP (reading
+the text tower, freezing it, encoding bare labels) serves this one too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from miniature.drawing import draw_single
 from miniature.names import LABELS, with_synonyms, wordings
 
 with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # clip's business, not our user's
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # does not concern our users
     import clip
     from clip.model import CLIP
 
@@ -35,7 +35,7 @@ VOCABULARY = 49408  # OpenAI's byte pair encoding
 EMBEDDING = 64
 IMAGE_SIZE = 32
 SYNONYM_PROBABILITY = 0.5
-VERSION = 2  # raise it when the same settings give other weights, so that old files are made again
+VERSION = 2  # increase it when the same settings give other weights, so that old files are replaced
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class ClipSettings:
 
 
 def make_clip(folder: Path, settings: ClipSettings) -> tuple[Path, dict[str, float], bool]:
-    """Train ``<folder>/clip_tiny.pt`` and write it, unless it is there already with exactly these settings.
+    """Train ``<folder>/clip_tiny.pt`` and write it, unless it exists with exactly these settings.
 
-    ``clip_tiny.json`` beside it tells the settings and the retrieval accuracies. Returns the path of the weights, the
+    ``clip_tiny.json`` contains the settings and the retrieval accuracies. Returns the path of the weights, the
     accuracies (see :func:`retrieval`), and whether they were made now.
     """
     target, notes = folder / "clip_tiny.pt", folder / "clip_tiny.json"
@@ -66,7 +66,7 @@ def make_clip(folder: Path, settings: ClipSettings) -> tuple[Path, dict[str, flo
         if found["settings"] == wanted:
             return target, found["retrieval"], False
     state, accuracies = train_clip(settings)
-    notes.unlink(missing_ok=True)  # a kill between the two files must not leave old notes beside new weights
+    notes.unlink(missing_ok=True)  # a kill between the two files must not leave old notes next to new weights
     with write_aside(target) as aside:
         torch.save(state, aside)
     with write_aside(notes) as aside:
@@ -140,7 +140,7 @@ def render(count: int, rng: np.random.Generator) -> Tensor:
 def train_clip(settings: ClipSettings) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Train a CLIP, leaving torch's global random state as it was; bit for bit the same with as many threads.
 
-    Every batch holds one rendering of each label, so that no two of its captions mean the same. Only the rows of the
+    Every batch contains one rendering of each label, so that no two of its captions mean the same. Only the rows of the
     token embedding that captions use are trained: AdamW over all 49408 would take most of the time and change none
     of the others by more than weight decay.
 

@@ -1,4 +1,4 @@
-"""How both miniature worlds are put on disk: as a whole or not at all, and again only when their settings change."""
+"""Writes both miniature worlds to disk: completely or not at all, and again only when their settings change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from miniature.names import with_synonyms
 
 
 def make_folder(folder: Path, settings: dict, write: Callable[[Path], None]) -> bool:
-    """Let ``write`` fill ``folder``, unless its ``world.json`` says ``settings`` already; returns whether it was made.
+    """Let ``write`` fill ``folder``, unless its ``world.json`` contains ``settings``; return whether it was made.
 
     ``write`` gets the path of a new folder beside it, to which ``world.json`` is added last. A folder with other
     settings is replaced as a whole. Raises ``InputError`` where the folder is somebody else's or cannot be written.
@@ -27,7 +27,7 @@ def make_folder(folder: Path, settings: dict, write: Callable[[Path], None]) -> 
     if folder.exists() and found is None:
         raise InputError(
             f"{folder} exists and was not made by miniature.prepare (it has no readable world.json); "
-            f"move it away or give another --data_path"
+            f"move it elsewhere or give another --data_path"
         )
     # Always the same names, so that what a killed process left does not pile up.
     aside, old = folder.with_name(f".{folder.name}.aside"), folder.with_name(f".{folder.name}.old")
@@ -42,7 +42,7 @@ def make_folder(folder: Path, settings: dict, write: Callable[[Path], None]) -> 
             os.replace(folder, old)
         os.replace(aside, folder)
     except OSError as error:
-        text = f"cannot write {folder}: {error.strerror}; free the space or give another --data_path"
+        text = f"cannot write {folder}: {error.strerror}; free some space or give another --data_path"
         raise InputError(text) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -51,7 +51,7 @@ def make_folder(folder: Path, settings: dict, write: Callable[[Path], None]) -> 
 
 
 def read_settings(folder: Path) -> dict | None:
-    """What ``world.json`` says; None where it is missing or unreadable, as in a folder that is not a finished world."""
+    """The content of ``world.json``; None if it is missing or unreadable, that is, if the world is not finished."""
     try:
         settings = json.loads((folder / "world.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The vocabulary of the miniature world: what things are called, their synonyms, and what is held back."""
+"""The vocabulary of the miniature world: labels, their synonyms, and which combinations are unseen in training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures that end the quickstart: what the network sees, under which labels, and what its text tower knows.
+"""The pictures at the end of the quickstart: predictions with several label lists, and label similarities.
 
 ``Segment`` is any function (image (3, H, W) normalised, N labels) -> int (H, W) of 0..N-1; ``ToPixels`` undoes the
 normalisation, -> uint8 (H, W, 3).
@@ -24,10 +24,10 @@ Segment = Callable[[Tensor, Sequence[str]], np.ndarray]
 ToPixels = Callable[[Tensor], np.ndarray]
 
 FACTOR = 4  # 64 pixels become 256
-WELL_VISIBLE = 100  # pixels: less of an object is half hidden behind another
+WELL_VISIBLE = 100  # pixels; an object with fewer is half hidden behind another
 STAR_NOTE = "* = unseen: no training mask ever had this label"
 
-# A thing's colour on the map is its own, darker or paler by its shape; what a word alone names has a colour of its own.
+# An object's colour on the map is its own, darker or paler depending on its shape; single words have their own colours.
 _SHADE = dict(zip(SHAPES, (0.08, -0.30, 0.32, -0.46, 0.55, -0.14)))
 _WORD_RGB = {
     **COLOUR_RGB,
@@ -121,7 +121,7 @@ def prediction_sheet(dataset: Any, chosen: Sequence[int], segment: Segment, to_p
 
 
 def relabel_sheet(image: Tensor, mask: np.ndarray, segment: Segment, to_pixels: ToPixels) -> Image.Image:
-    """One image segmented again under other label lists, each with the legend of what it found."""
+    """One image segmented again under other label lists, each with a legend of the labels that occur."""
     synonyms = list(map(with_synonyms, LABELS))
     single = _one_object(mask)
     lists = {
@@ -163,7 +163,7 @@ def cosine_maps(trained: np.ndarray, untrained: np.ndarray) -> Image.Image:
         for matrix in (trained, untrained)
     ]
     titles = ["text tower of the miniature's CLIP", "untrained text tower (random weights)"]
-    return _side_by_side(maps, titles, f"Cosine of the label embeddings of each two labels.  {STAR_NOTE}")
+    return _side_by_side(maps, titles, f"Cosine similarity of all pairs of label embeddings.  {STAR_NOTE}")
 
 
 # -------------------------------------------------------------------------------------------------------- parts
@@ -175,7 +175,7 @@ def _enlarged(pixels: np.ndarray) -> Image.Image:
 
 
 def _panel(labels: np.ndarray, names: Sequence[str]) -> tuple[Image.Image, Image.Image]:
-    """A named map and the legend of what occurs in it, the largest area first."""
+    """A named map and the legend of the labels that occur in it, largest area first."""
     colours, names = label_colours(names), starred(names)
     picture = named_map(labels, colours, names, FACTOR)
     found, areas = np.unique(labels[labels >= 0], return_counts=True)
@@ -183,7 +183,7 @@ def _panel(labels: np.ndarray, names: Sequence[str]) -> tuple[Image.Image, Image
 
 
 def _one_object(mask: np.ndarray) -> str:
-    """The label that covers most of the truth: among unseen compositions, else among all objects, else of all."""
+    """The label with the largest true area: an unseen composition if there is one, else an object, else any label."""
     areas = np.bincount(mask[mask >= 0], minlength=len(LABELS))
     return LABELS[
         max(range(len(LABELS)), key=lambda i: (areas[i] > 0, LABELS[i] in UNSEEN, LABELS[i] not in TEXTURES, areas[i]))
@@ -196,7 +196,7 @@ def _panel_row(
     heading: str = "",
     footer: Image.Image | None = None,
 ) -> Image.Image:
-    """Panels of title, map and legend next to each other, all with as much room as the longest legend takes."""
+    """Panels of title, map and legend next to each other, all as tall as the longest legend needs."""
     height = side + max(key.height for *_, key in panels if key is not None)
     cells = []
     for _, picture, key in panels:

@@ -1,4 +1,4 @@
-"""Make the miniature world and its tiny CLIP: pictures, masks, label files, `clip_tiny.pt`. Safe to run again."""
+"""Make the miniature world and its tiny CLIP: pictures, masks, label files, `clip_tiny.pt`. It can be run again."""
 
 from __future__ import annotations
 
@@ -17,15 +17,21 @@ from miniature.world import TRAINING_IMAGES, VALIDATION_IMAGES, make_world
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """World, then CLIP; what is there already, with the same settings, is left alone."""
+    """Make the world, then the CLIP; keep whatever already exists with the same settings."""
     parser = Parser(__doc__)
-    parser.add_argument("--data_path", type=Path, default=REPOSITORY / "quickstart" / "datasets", help="where to")
-    parser.add_argument("--seed", type=int, default=0, help="of the pictures and of the CLIP; 0 or more")
-    parser.add_argument("--training", type=int, default=TRAINING_IMAGES, help="training images")
-    parser.add_argument("--validation", type=int, default=VALIDATION_IMAGES, help="validation images")
-    parser.add_argument("--clip_steps", type=int, default=ClipSettings(seed=0).steps, help="steps of the tiny CLIP")
-    parser.add_argument("--zs_training", type=int, default=TRAINING_IMAGES_ZS, help="zero-shot: training, per class")
-    parser.add_argument("--zs_test", type=int, default=TEST_IMAGES_ZS, help="zero-shot: test images, per class")
+    parser.add_argument("--data_path", type=Path, default=REPOSITORY / "quickstart" / "datasets", help="output folder")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the pictures and of the CLIP; 0 or more")
+    parser.add_argument("--training", type=int, default=TRAINING_IMAGES, help="number of training images")
+    parser.add_argument("--validation", type=int, default=VALIDATION_IMAGES, help="number of validation images")
+    parser.add_argument(
+        "--clip_steps", type=int, default=ClipSettings(seed=0).steps, help="training steps of the tiny CLIP"
+    )
+    parser.add_argument(
+        "--zs_training", type=int, default=TRAINING_IMAGES_ZS, help="number of training images per class, zero-shot"
+    )
+    parser.add_argument(
+        "--zs_test", type=int, default=TEST_IMAGES_ZS, help="number of test images per class, zero-shot"
+    )
     options = parser.parse(argv)
     check(options.seed, options.training, options.validation, options.clip_steps, options.zs_training, options.zs_test)
 
@@ -36,13 +42,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder, made = make_fewshot_world(options.data_path, options.seed, options.zs_training, options.zs_test)
     print(f"{folder}: {'made' if made else 'already there'}")
     rows = [(wording, 100 * accuracy) for wording, accuracy in accuracies.items()]
-    print(text_table(("its retrieval among 40 labels", "accuracy %"), rows))
+    print(text_table(("retrieval of the tiny CLIP among 40 labels", "accuracy %"), rows))
 
 
 def check(seed: int, *counts: int) -> None:
     """``InputError`` unless the seed is at least 0 and each count at least 1."""
     if seed < 0 or min(counts) < 1:
-        raise InputError(f"--seed is {seed}, the counts are {counts}; give a seed of 0 or more and counts of 1 or more")
+        raise InputError(f"--seed must be at least 0, got {seed}; all other numbers must be at least 1, got {counts}")
 
 
 if __name__ == "__main__":

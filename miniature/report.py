@@ -1,4 +1,4 @@
-"""Show what the quickstart measured: a table, and pictures of what the network sees under which labels."""
+"""Show what the quickstart measured: a table, and pictures of the predictions with several label lists."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from modules.models import LSegNet, build_lseg
 
 @dataclass(frozen=True)
 class Places:
-    """Where ``quickstart.sh`` puts what belongs to one seed, below its ``--folder``."""
+    """Where ``quickstart.sh`` writes the files of one seed, below its ``--folder``."""
 
     folder: Path
     seed: int
@@ -63,7 +63,7 @@ class Places:
 
     @property
     def command(self) -> str:
-        """What makes all of it."""
+        """The command that makes everything."""
         words = ["bash", "quickstart.sh", "--seed", str(self.seed), *(["--short"] if self.short else [])]
         if self.folder != REPOSITORY / "quickstart":
             words += ["--folder", str(self.folder)]
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "quickstart", help="the quickstart's --folder")
     parser.add_argument("--seed", type=int, default=0, help="the quickstart's --seed")
-    parser.add_argument("--short", action="store_true", help="of a quickstart with --short")
+    parser.add_argument("--short", action="store_true", help="report on a quickstart that ran with --short")
     options = parser.parse(argv)
     places = Places(options.folder.resolve(), options.seed, options.short)
 
@@ -94,8 +94,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     print(table)
     if places.short:
-        print("A short run: it shows that everything runs, not that it learns.")
-    print(f"\npicture sheet, beside relabel.png, iou_map.png and cosine.png:\n{places.report / 'sheet.png'}")
+        print("This was a short run: it shows that everything runs, not that it learns.")
+    pictures = ", ".join(f"{name}.png" for name in ("sheet", "relabel", "iou_map", "cosine"))
+    print(f"\npictures: {pictures} in {places.report}\n{what_next(places.checkpoint)}")
+
+
+def what_next(checkpoint: Path) -> str:
+    """The trained network, and commands that use it."""
+    weights = shlex.quote(str(checkpoint))
+    return (
+        f"trained network: {checkpoint}\n\nwhat to try next, after `source .venv/bin/activate`:\n"
+        f'  python predict_lseg.py PICTURE --weights {weights} --labels "crimson disc, azure box, lawn"\n'
+        "  pip install -r requirements-extras.txt    # for the app and the notebook\n"
+        f"  streamlit run lseg_app.py -- --checkpoint {weights}\n"
+        "  lseg_demo.ipynb, in any Jupyter\n"
+        "This network only understands the miniature's shapes, colours and textures; README.md says how to get others."
+    )
 
 
 def check_all(places: Places) -> dict[str, dict]:
@@ -108,7 +122,7 @@ def check_all(places: Places) -> dict[str, dict]:
     except InputError as error:
         problems.append(str(error))
     if problems:
-        problems.append(f"`{places.command}` makes all that is missing; then run this again")
+        problems.append(f"run `{places.command}`, which makes whatever is missing; then run this command again")
         raise InputError("\n".join(problems))
     return results
 
@@ -131,13 +145,13 @@ def write_pictures(places: Places, net: LSegNet) -> None:
 
 
 def cosines(net: LSegNet) -> np.ndarray:
-    """(40, 40): how alike the text tower finds each two of the miniature's labels, -1..1."""
+    """(40, 40): cosine similarity of the text embeddings of the miniature's labels, -1..1."""
     text = net.encode_labels(LABELS)
     return (text @ text.T).numpy()
 
 
 def untrained_like(net: LSegNet, seed: int) -> LSegNet:
-    """A network of the same architecture whose weights are random, the text tower's too."""
+    """A network of the same architecture with random weights, in the text tower too."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_lseg(labels=None, **net.architecture).eval()

@@ -27,7 +27,7 @@ COLUMNS = {"seen": "seen mIoU %", "unseen": "unseen mIoU %", "all": "all mIoU %"
 
 
 def read_results(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The results.json of each test in ``folder``, by the test's name, and what is wrong with them.
+    """The results.json of each test in ``folder``, by the test's name, and a list of problems.
 
     A missing control is nothing wrong; a missing or damaged file of another kind is.
     """
@@ -44,7 +44,7 @@ def read_results(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """One results.json of ``test_lseg.py --eval --dataset miniature``; ``InputError`` where it is not one."""
+    """One results.json of ``test_lseg.py --eval --dataset miniature``; ``InputError`` for any other file."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -59,7 +59,7 @@ def read_result(path: Path) -> dict[str, Any]:
     except (AttributeError, KeyError, TypeError, ValueError):
         fits = False
     if not fits:
-        raise InputError(f"{path} is no test of the miniature's {len(LABELS)} labels; delete it")
+        raise InputError(f"{path} is not the result of a test of the miniature's {len(LABELS)} labels; delete it")
     return result
 
 
@@ -85,5 +85,5 @@ def table_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
 def composition_ious(result: Mapping[str, Any]) -> np.ndarray:
     """IoU in percent of every composition: float (6, 6), colours down, shapes across; NaN: in no validation image."""
     ious = np.array(list(result["per_class_iou"].values()), dtype=float)
-    ious[np.sum(result["confusion"], axis=1) == 0] = np.nan  # no pixel of it is true
+    ious[np.sum(result["confusion"], axis=1) == 0] = np.nan  # the label does not occur
     return np.array([[ious[LABELS.index(f"{colour} {shape}")] for shape in SHAPES] for colour in COLOURS])

@@ -20,7 +20,7 @@ PLACING_TRIES = 60
 
 
 def world_settings(seed: int, training: int = TRAINING_IMAGES, validation: int = VALIDATION_IMAGES) -> dict:
-    """All that a world depends on; ``world.json`` holds it."""
+    """Everything that a world depends on; ``world.json`` contains it."""
     return {
         "version": VERSION,
         "seed": seed,
@@ -47,7 +47,7 @@ def make_world(
 
 
 def compose(rng: np.random.Generator, labels: list[str], size: int = SIZE) -> list[Placement]:
-    """Place an object for each label, hardly overlapping; a crowded picture may hold fewer than were asked for."""
+    """Place an object for each label with little overlap; a crowded picture may contain fewer than requested."""
     placed: list[Placement] = []
     for label in labels:
         for _ in range(PLACING_TRIES):
@@ -80,7 +80,7 @@ def _write_all(folder: Path, settings: dict) -> None:
 
 
 class _Deck:
-    """Draws labels as from a shuffled deck of cards, so that each composition appears almost equally often."""
+    """Draws labels like cards from a shuffled deck, so that all compositions appear almost equally often."""
 
     def __init__(self, labels: list[str], rng: np.random.Generator):
         self.labels, self.rng, self.left = labels, rng, []

@@ -1,6 +1,6 @@
 """The image tower for programs without this code: as ONNX and as a torch.export program, checked against PyTorch.
 
-The tower gives ``LSegNet.embed``: pixel embeddings at half of the image's size. Labels stay a matrix beside it, so one
+The tower gives ``LSegNet.embed``: pixel embeddings at half of the image's size. Labels stay a separate matrix, so one
 file serves any label set. Shapes: B images, H x W pixels (multiples of 32), C embedding dimensions.
 """
 
@@ -28,14 +28,14 @@ from .models.upsampling import upsample_x2
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 SMALLEST = 2 * MULTIPLE  # tracing keeps one token or pixel apart from several
-TRACED = (2, 3, 160, 224)  # no two sizes alike, none of them 1: what is alike while tracing stays so
+TRACED = (2, 3, 160, 224)  # all sizes differ and none is 1: sizes that are equal while tracing are taken for the same
 CHECKED = ((1, 3, 96, 192), (3, 3, 224, 64))
 TOLERANCE = 1e-3  # of the largest number of an embedding, or of 1 where all are smaller
 METADATA_FILE = "lseg.json"  # inside a .pt2
 
 
 class ExportTower(nn.Module):
-    """Image encoder and decoder of a network, which they are shared with: ``LSegNet.embed`` without its checks."""
+    """Image encoder and decoder, shared with a network: ``LSegNet.embed`` without its checks."""
 
     def __init__(self, net: LSegNet) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ExportTower(nn.Module):
 
 
 def missing_packages() -> list[str]:
-    """What has to be installed before ``write_onnx`` can run."""
+    """The packages that ``write_onnx`` needs and that are not installed."""
     return [name for name in ONNX_PACKAGES if find_spec(name) is None]
 
 
@@ -59,7 +59,7 @@ def trace(tower: ExportTower) -> ExportedProgram:
 
 
 def facts(net: LSegNet) -> dict[str, Any]:
-    """What a program has to know to use the tower, in plain types."""
+    """What a program needs to use the tower, in plain types."""
     return {
         "input": "images: (batch, 3, height, width) float32, RGB, (value / 255 - mean) / std; height and width "
         f"multiples of {MULTIPLE}, at least {SMALLEST}",
@@ -75,7 +75,7 @@ def facts(net: LSegNet) -> dict[str, Any]:
 
 
 def write_program(program: ExportedProgram, path: Path, tower: ExportTower, about: dict[str, Any]) -> dict[str, Any]:
-    """Write a .pt2 for ``torch.export.load``; returns what is to be said of it."""
+    """Write a .pt2 for ``torch.export.load``; return its largest difference from PyTorch."""
     with write_aside(path) as aside, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No complete tensor found")  # what was written is checked below
         torch.export.save(program, aside, extra_files={METADATA_FILE: json.dumps(about)})
@@ -84,7 +84,7 @@ def write_program(program: ExportedProgram, path: Path, tower: ExportTower, abou
 
 
 def write_onnx(program: ExportedProgram, path: Path, tower: ExportTower, about: dict[str, Any]) -> dict[str, Any]:
-    """Write an .onnx with ``about`` and its opset as metadata; returns what is to be said of it."""
+    """Write an .onnx with ``about`` and its opset as metadata; return the opset and the largest difference."""
     import onnxruntime
 
     threads = onnxruntime.SessionOptions()
@@ -119,7 +119,7 @@ def checked(path: Path, run: Callable[[np.ndarray], np.ndarray], tower: ExportTo
         except Exception as error:  # whatever a runtime raises means the same
             raise _unfit(path, f"refuses a batch of {size}: {str(error).splitlines()[0][:200]}") from error
         if not difference <= TOLERANCE:  # NaN too
-            raise _unfit(path, f"departs from PyTorch by {difference:.1e} at {size}, more than {TOLERANCE:.0e}")
+            raise _unfit(path, f"differs from PyTorch by {difference:.1e} at {size}, more than {TOLERANCE:.0e}")
         worst = max(worst, float(difference))
     return worst
 

@@ -1,5 +1,5 @@
-# Sourced by the scripts in the folder above, which set $home: sets $python, and in $launch the words that run a script in one
-# process per GPU of this node.
+# Sourced by the scripts in the folder above, which set $home. Sets $python, and sets $launch to the command that runs a
+# script in one process per GPU of this node.
 
 python="${PYTHON:-$([ -x "$home/.venv/bin/python" ] && echo "$home/.venv/bin/python" || echo python)}"
 gpus="$("$python" -c 'import torch; print(torch.cuda.device_count())')" # respects CUDA_VISIBLE_DEVICES

@@ -1,4 +1,4 @@
-"""Print the checkpoint with the best validation mIoU among some runs: how a learning rate of a sweep is chosen."""
+"""Print the checkpoint with the best validation mIoU of several runs, to choose the learning rate of a sweep."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def validation_miou(path: Path) -> float:
-    """The validation mIoU, 0..1, that a checkpoint of ours says it has."""
+    """The validation mIoU, 0..1, that one of our checkpoints contains."""
     metric = read_checkpoint(path).metadata.get("metric", {})
     if "val_miou_epoch" not in metric:
-        raise InputError(f"{path} does not say what its validation mIoU is; only runs of this code can be compared")
+        raise InputError(f"{path} contains no validation mIoU; only checkpoints written by this code can be compared")
     return metric["val_miou_epoch"]
 
 

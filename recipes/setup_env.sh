@@ -1,5 +1,5 @@
-# Sourced by quickstart.sh and run_tests.sh: makes .venv in the repository, once per requirements file, and sets $PYTHON.
-# An installation that was interrupted is taken up again; one that is complete is left alone.
+# Sourced by quickstart.sh and run_tests.sh: creates .venv in the repository, once per requirements file, and sets $PYTHON.
+# An interrupted installation is resumed; a complete one is kept.
 
 setup_env() { # $1: requirements file
     local home stamp system
@@ -15,13 +15,13 @@ setup_env() { # $1: requirements file
         return 1
     }
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$home/$1" || {
-        echo "error: pip could not install $home/$1 (see above); run the same command again to go on" >&2
+        echo "error: pip could not install $home/$1 (see above); run the same command again to resume" >&2
         return 1
     }
     touch "$stamp"
 }
 
-find_python() { # the first Python of 3.10 or newer; $LSEG_PYTHON names another one
+find_python() { # the first Python of 3.10 or newer; $LSEG_PYTHON overrides it
     local candidate
     for candidate in ${LSEG_PYTHON:-python3 python3.13 python3.12 python3.11 python3.10 python}; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
@@ -29,6 +29,6 @@ find_python() { # the first Python of 3.10 or newer; $LSEG_PYTHON names another 
             return 0
         fi
     done
-    echo "error: no Python 3.10 or newer found; install one, or name it: LSEG_PYTHON=/path/to/python" >&2
+    echo "error: no Python 3.10 or newer found; install one, or give its path: LSEG_PYTHON=/path/to/python" >&2
     return 1
 }

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The paper's ADE20K recipe on nodes of a SLURM cluster, one process per GPU. Submit it from the repository's folder,
-# which all nodes have to see; sbatch's own options come before the name, those of train_lseg.py after it:
+# which all nodes must share. Options of sbatch come before the script's name, options of train_lseg.py after it:
 #
 #   sbatch --nodes 4 recipes/train_slurm.sh --batch_size 2
 #
 # Two minutes before the time limit, and whenever SLURM takes the nodes away, the job goes back into the queue; each
-# start goes on from the run's last checkpoint.
+# start resumes from the run's last checkpoint.
 #SBATCH --job-name=lseg
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive
@@ -24,7 +24,7 @@ port=$((15000 + SLURM_JOB_ID % 10000))
 export TORCHRUN="--nnodes $SLURM_JOB_NUM_NODES --nproc_per_node auto --rdzv_backend c10d --rdzv_id $SLURM_JOB_ID
     --rdzv_endpoint $first:$port"
 
-trap 'scontrol requeue "$SLURM_JOB_ID" || echo "not requeued; the same sbatch goes on from the checkpoint"' USR1
+trap 'scontrol requeue "$SLURM_JOB_ID" || echo "not requeued; run the same sbatch command to resume from the checkpoint"' USR1
 srun --kill-on-bad-exit=1 --cpu-bind=none bash "$home/train.sh" "$@" &
 step=$!
 while kill -0 "$step" 2>/dev/null; do wait "$step" || true; done # a trapped signal ends a wait early

@@ -277,6 +277,6 @@ def test_prepare_miniature_makes_all_and_does_nothing_the_second_time(
 
 @pytest.mark.parametrize("wrong", [["--seed", "-1"], ["--training", "0"], ["--clip_steps", "0"]])
 def test_prepare_miniature_refuses_impossible_numbers(tmp_path: Path, wrong: list[str]) -> None:
-    with pytest.raises(InputError, match="give a seed of 0 or more"):
+    with pytest.raises(InputError, match="--seed must be at least 0"):
         prepare_miniature.main(["--data_path", str(tmp_path / "new"), *wrong])
     assert not (tmp_path / "new").exists()

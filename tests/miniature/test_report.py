@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +64,13 @@ def report(folder: Path) -> Path:
     return folder / "report_seed3_short"
 
 
-def test_the_report_is_written_and_ends_with_the_sheet(made, capsys):
+def test_the_report_is_written_and_ends_with_what_to_try_next(made, capsys):
     folder = report(made)
     printed = capsys.readouterr().out
     table = (folder / "table.txt").read_text()
-    assert table in printed and printed.splitlines()[-1] == str(folder / "sheet.png")
+    assert table in printed and f"sheet.png, relabel.png, iou_map.png, cosine.png in {folder}" in printed
+    (line,) = [line for line in printed.splitlines() if "python predict_lseg.py" in line]
+    assert Path(shlex.split(line)[shlex.split(line).index("--weights") + 1]).is_file()
     header, _, labels, synonyms = table.splitlines()[:4]
     assert header.split()[-2:] == ["mIoU", "%"] and labels.split()[-3:] == ["80.0", "70.0", "78.5"]
     assert synonyms.split()[-3:] == ["75.0", "65.0", "73.5"]
