@@ -23,7 +23,8 @@ from torch import Tensor
 from benchmarks import plain
 from benchmarks.common import build_parser, matrix_rates, network, parse, pictures, precision_name, report
 from benchmarks.measuring import Maker, Work, agreement, alternate, row
-from encoding_ext.evaluator import TEST_SCALES, MultiScaleEvaluator, scaled_size, window_starts
+from encoding_ext.evaluator import MultiScaleEvaluator
+from encoding_ext.views import TEST_SCALES, scaled_size, window_starts
 from lseg_utils.errors import run_script
 from modules.device import reduced_dtype
 from modules.models import LSegNet

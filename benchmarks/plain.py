@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from encoding_ext.evaluator import TEST_SCALES, scaled_size, window_starts
+from encoding_ext.views import TEST_SCALES, scaled_size, window_starts
 from modules.models import LSegNet
 from modules.models.head import LOGIT_SCALE
 from modules.models.image_encoders import Reassemble, ViTEncoder, resize_position_embedding

@@ -1,6 +1,6 @@
 """The multi-scale, flipped, sliding-window test protocol of LSeg, over any function that segments square crops.
 
-Legend: N labels; H x W the image; h x w the image at one scale; S the crop size; k the fraction of the scores' size.
+Legend: N labels; H x W the image; h x w the image at one scale; S the crop size; scores come at 1/k of the crop's size.
 """
 
 from __future__ import annotations
@@ -8,18 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from encoding_ext.views import TEST_SCALES, Canvas, View, protocol_canvases
 from lseg_utils.errors import InputError
 from lseg_utils.memory import advised, free_bytes, is_out_of_memory
 
-TEST_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-LARGEST_BATCH = {"cpu": 4}  # crops: a few keep all cores busy, more only take memory
-LARGEST_BATCH_ELSEWHERE = 32
+MAX_BATCH = {"cpu": 4}  # crops: a few keep all cores busy, more only take memory
+MAX_BATCH_ELSEWHERE = 32
 
 
 class MultiScaleEvaluator:
@@ -28,15 +27,25 @@ class MultiScaleEvaluator:
     For each scale the image is resized so that its long side is ``ceil(base_size * scale)``; windows of
     ``crop_size``, 2/3 of it apart, are cut from it (what lies beyond the image is black); each is segmented together
     with its mirror image, and the two are added; windows are averaged where they overlap; the result is resized to
-    the image and summed over scales. No softmax anywhere: raw logits are summed, as the official code does.
+    the image and summed over scales. There is no softmax: raw logits are summed, as in the official code.
 
-    ``predict``: (B, 3, S, S) normalised images -> (B, N, S, S) scores, any floating dtype. It may stop early and return
-    (B, N, S/k, S/k) for a whole k: they are upsampled (bilinear, corners aligned) here, after crop and mirror image
-    have been added at the small size. That is the same, since this upsampling is linear and mirrors like the image.
+    Args:
+        predict: (B, 3, S, S) normalised images -> (B, N, S, S) scores, any floating dtype. It may stop early and
+            return (B, N, S/k, S/k) for a whole number k. These scores are upsampled here (bilinear, aligned corners)
+            after those of crop and mirror image have been added, which gives the same result: this upsampling is
+            linear and commutes with mirroring.
+        num_classes: N.
+        base_size: long side in pixels at scale 1.
+        crop_size: S.
+        scales: positive numbers.
+        flip: whether to add the scores of mirror images.
+        mean, std: of the normalisation; they define what black is.
+        window_batch: how many crops (a mirror image is one more) go through ``predict`` at once. This changes time and
+            memory, not the result. None: as many as should fit into the free memory, and half as many whenever that
+            was too many.
 
-    ``mean`` and ``std`` are those of the normalisation, to know what black is. ``window_batch``: how many crops (a
-    mirror image is one more) go through ``predict`` at once: time and memory, not the result. None: as many as the
-    free memory lets expect, and half as many whenever that was too many.
+    Raises:
+        InputError: an argument out of range, or ``predict`` returned scores of another shape.
     """
 
     def __init__(
@@ -65,7 +74,7 @@ class MultiScaleEvaluator:
 
     def _check(self) -> None:
         wrong = [
-            f"{name} is {value}, but has to be at least {least}"
+            f"{name} is {value}, but must be at least {least}"
             for name, value, least in (
                 ("num_classes", self.num_classes, 1),
                 ("base_size", self.base_size, 1),
@@ -75,43 +84,50 @@ class MultiScaleEvaluator:
             if value is not None and value < least
         ]
         if not self.scales or any(not scale > 0 or math.isinf(scale) for scale in self.scales):
-            wrong.append(f"scales are {self.scales}, but have to be one or more positive numbers")
+            wrong.append(f"scales are {self.scales}, but must be one or more positive numbers")
         if wrong:
             raise InputError("the multi-scale test cannot run: " + "; ".join(wrong))
 
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> Tensor:
-        """(1, 3, H, W) normalised image -> (1, N, H, W) float32 sum of scores, on the image's device."""
+        """(1, 3, H, W) normalised image -> (1, N, H, W) float32 sum of scores, on the image's device.
+
+        ``InputError`` for any other shape.
+        """
         if image.dim() != 4 or image.shape[0] != 1 or image.shape[1] != 3:
             raise InputError(f"the multi-scale test takes one image (1, 3, H, W) at a time, not {tuple(image.shape)}")
+        height, width = image.shape[-2:]
         total: Tensor | None = None
         windows = self._windows(image)
-        # Batches run on from one scale to the next, so that only the last one may be short.
+        # Batches continue from one scale to the next, so that only the last one may be short.
         while batch := list(islice(windows, self.window_batch or self._fitting_batch(image.device))):
-            for window, scores in zip(batch, self._predict([window.pixels() for window in batch])):
-                window.canvas.add(window, scores)
-                if window.canvas.complete:
-                    scale = F.interpolate(
-                        window.canvas.mean_scores(), image.shape[-2:], mode="bilinear", align_corners=True
-                    )
+            for (gathered, view, _), scores in zip(batch, self._predict([crop for _, _, crop in batch])):
+                gathered.add(view, scores, self.flip)
+                if not gathered.waiting:
+                    mean = gathered.mean(self.flip)
+                    scale = F.interpolate(mean, (height, width), mode="bilinear", align_corners=True)
                     total = scale if total is None else total.add_(scale)
+        assert total is not None  # there is at least one scale
         return total
 
     def _fitting_batch(self, device: torch.device) -> int:
-        """How many crops at once, when nobody has said."""
+        """How many crops to predict at once if ``window_batch`` is None."""
         if self._largest is None:
-            # Scores at half the size, twice, and what a large network holds beside them: 64 features a pixel.
+            # Scores at half the size, twice, and what a large network keeps besides: 64 features per pixel.
             crop_bytes = 4 * self.crop_size**2 * (self.num_classes / 2 + 64)
             fitting = int(free_bytes(device) / 2 / crop_bytes)
-            self._largest = max(1, min(LARGEST_BATCH.get(device.type, LARGEST_BATCH_ELSEWHERE), fitting))
+            self._largest = max(1, min(MAX_BATCH.get(device.type, MAX_BATCH_ELSEWHERE), fitting))
         return self._largest
 
-    def _windows(self, image: Tensor) -> Iterator[_Window]:
-        """Every window of every scale, each followed by its mirror image; a scale is prepared when it is reached."""
-        for scale in self.scales:
-            size = scaled_size(image.shape[-2], image.shape[-1], math.ceil(self.base_size * scale))
-            resized = F.interpolate(image.float(), size, mode="bilinear", align_corners=True)
-            yield from _Canvas(resized, self.black, self.crop_size, self.num_classes, self.flip).windows()
+    def _windows(self, image: Tensor) -> Iterator[tuple[_ScoreSum, View, Tensor]]:
+        """Every window of every scale with its pixels (3, S, S); a scale is prepared when it is reached."""
+        black = image.new_tensor(self.black, dtype=torch.float32).view(3, 1, 1)
+        height, width = image.shape[-2:]
+        for canvas in protocol_canvases(height, width, self.base_size, self.crop_size, self.scales, self.flip):
+            gathered = _ScoreSum(canvas, self.num_classes, image.device)
+            pixels = canvas.protocol_pixels(image[0].float(), black)
+            for view in canvas.views:
+                yield gathered, view, view.orient(view.place(pixels))
 
     def _predict(self, crops: list[Tensor]) -> Iterable[Tensor]:
         """Scores (N, S/k, S/k) of each crop; without a fixed ``window_batch``, fewer at a time if memory runs out."""
@@ -143,92 +159,33 @@ class MultiScaleEvaluator:
         return scores.float()
 
 
-def scaled_size(height: int, width: int, long_side: int) -> tuple[int, int]:
-    """(height, width) with the given long side; the other is rounded to nearest, and at least one pixel."""
-    if height > width:
-        return long_side, max(int(1.0 * width * long_side / height + 0.5), 1)
-    return max(int(1.0 * height * long_side / width + 0.5), 1), long_side
+class _ScoreSum:
+    """The scores gathered on a canvas so far."""
 
-
-def window_starts(length: int, crop_size: int) -> list[int]:
-    """Where windows begin along a side: 0, stride, 2 * stride ... until the side is covered; stride = 2/3 crop."""
-    stride = crop_size * 2 // 3
-    return [i * stride for i in range(math.ceil(max(length - crop_size, 0) / stride) + 1)]
-
-
-class _Window(NamedTuple):
-    """One forward: a square of a canvas, as it is or mirrored."""
-
-    canvas: _Canvas
-    top: int
-    left: int
-    mirrored: bool
-
-    def pixels(self) -> Tensor:
-        """(3, S, S)"""
-        return self.orient(self.place(self.canvas.image))
-
-    def place(self, maps: Tensor) -> Tensor:
-        """The part of (C, h', w') under this window, as a view."""
-        size = self.canvas.crop_size
-        return maps[:, self.top : self.top + size, self.left : self.left + size]
-
-    def orient(self, maps: Tensor) -> Tensor:
-        return maps.flip(-1) if self.mirrored else maps
-
-
-class _Canvas:
-    """The image at one scale, black where windows reach beyond it, and the scores gathered on it so far."""
-
-    def __init__(self, image: Tensor, black: Sequence[float], crop_size: int, num_classes: int, flip: bool) -> None:
-        self.crop_size = crop_size
-        self.size = image.shape[-2:]
-        self.rows, self.columns = (window_starts(side, crop_size) for side in self.size)
-        self.orientations = (False, True) if flip else (False,)
-        self.waiting = len(self.rows) * len(self.columns) * len(self.orientations)
-        # Padding once what the last windows overhang is the same as cutting them at the border and padding each.
-        full = (self.rows[-1] + crop_size, self.columns[-1] + crop_size)
-        self.image = image.new_tensor(black).view(3, 1, 1).repeat(1, *full)  # (3, h', w')
-        self.image[:, : self.size[0], : self.size[1]] = image[0]
-        # A pixel's scores side by side: resizing is several times faster so.
-        layout = torch.channels_last
-        self.scores = torch.empty(1, num_classes, *full, device=image.device, memory_format=layout).zero_()
+    def __init__(self, canvas: Canvas, num_classes: int, device: torch.device) -> None:
+        self.canvas, self.waiting = canvas, len(canvas.views)
+        size = (1, num_classes, *canvas.full_size)
+        # Channels last: resizing is several times faster with a pixel's scores next to each other.
+        self.scores = torch.empty(size, device=device, memory_format=torch.channels_last).zero_()
         self.unmirrored: Tensor | None = None  # scores that wait for those of their mirror image
 
-    def windows(self) -> Iterator[_Window]:
-        for top in self.rows:
-            for left in self.columns:
-                for mirrored in self.orientations:
-                    yield _Window(self, top, left, mirrored)
-
-    def add(self, window: _Window, scores: Tensor) -> None:
-        """Add the scores (N, S/k, S/k) of a window, in its own orientation; a mirror image comes after its original."""
+    def add(self, view: View, scores: Tensor, flip: bool) -> None:
+        """Add a view's scores (N, S/k, S/k), in its own orientation; with ``flip``, its mirror image comes next."""
         self.waiting -= 1
-        if window.mirrored:
+        if view.mirrored:
+            assert self.unmirrored is not None
             scores = self.unmirrored + scores.flip(-1)
-        elif len(self.orientations) > 1:
+        elif flip:
             self.unmirrored = scores
             return
-        if scores.shape[-1] != self.crop_size:
-            scores = F.interpolate(scores[None], (self.crop_size,) * 2, mode="bilinear", align_corners=True)[0]
-        window.place(self.scores[0]).add_(scores)
+        if scores.shape[-1] != view.width:
+            scores = F.interpolate(scores[None], (view.height, view.width), mode="bilinear", align_corners=True)[0]
+        view.place(self.scores[0]).add_(scores)
 
-    @property
-    def complete(self) -> bool:
-        return self.waiting == 0
+    def mean(self, flip: bool) -> Tensor:
+        """(1, N, h, w): the sum over windows divided by the number of windows over each pixel.
 
-    def mean_scores(self) -> Tensor:
-        """(1, N, h, w): the sum over windows, divided by the number of windows over each pixel (mirrors are one).
-
-        To be called once: the sum itself is divided.
+        A window and its mirror image, if there is one, count as one. To be called once: the sum itself is divided.
         """
-        height, width = self.size
-        counts = self._cover(self.rows, height)[:, None] * self._cover(self.columns, width)[None, :]
-        return self.scores[:, :, :height, :width].div_(counts)
-
-    def _cover(self, starts: list[int], length: int) -> Tensor:
-        """How many windows lie over each pixel of a side."""
-        cover = self.scores.new_zeros(length)
-        for start in starts:
-            cover[start : start + self.crop_size] += 1
-        return cover
+        windows = self.canvas.cover(self.scores.device) / (2 if flip else 1)
+        return self.scores[..., : self.canvas.height, : self.canvas.width].div_(windows)

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from encoding_ext.views import scaled_size
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -113,17 +115,9 @@ class TrainTransform:
         mirrored = bool(rng.random() < 0.5)
         shortest, longest = (int(self.base_size * factor) for factor in self.scale_range)
         long_side = int(rng.integers(shortest, longest, endpoint=True))
-        resized = _size_with_long_side(size, long_side)
-        left, top = (int(rng.integers(0, max(side - self.crop_size, 0), endpoint=True)) for side in resized)
-        return Crop(mirrored, resized, left, top, self.crop_size)
-
-
-def _size_with_long_side(size: tuple[int, int], long_side: int) -> tuple[int, int]:
-    """``size`` (width, height) scaled to the given long side; the other is rounded to nearest, at least 1 pixel."""
-    width, height = size
-    if height > width:
-        return max(int(1.0 * width * long_side / height + 0.5), 1), long_side
-    return long_side, max(int(1.0 * height * long_side / width + 0.5), 1)
+        height, width = scaled_size(size[1], size[0], long_side)
+        left, top = (int(rng.integers(0, max(side - self.crop_size, 0), endpoint=True)) for side in (width, height))
+        return Crop(mirrored, (width, height), left, top, self.crop_size)
 
 
 @dataclass(frozen=True)

@@ -1,37 +1,30 @@
-"""The image half of a predictor: views of images become coarse embeddings, in batches, in the precision asked for."""
+"""The image half of a predictor: images become coarse embeddings, in batches, in the requested precision.
+
+Legend: H x W the image; h x w the size at which the network looks at it; C embedding dimensions.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
 
-from encoding_ext.evaluator import scaled_size
+from encoding_ext.views import Canvas, protocol_canvases, scaled_size, whole_canvas, window_canvas
 from lseg_utils.errors import InputError
 from lseg_utils.image_input import to_pixels
-from lseg_utils.memory import memory_advice
 
 from ..choices import MODES, PRECISIONS
 from ..device import reduced_dtype
 from ..models import LSegNet
-from .views import (
-    Canvas,
-    EmbeddedImage,
-    Normalise,
-    View,
-    draw,
-    protocol_canvases,
-    resized,
-    whole_canvas,
-    window_canvas,
-)
+from ..models.backbones import MULTIPLE
 
-LESS_MEMORY = "choose a smaller batch_size (images or windows at a time) or a shorter long_side, or another device"
-MOST_KEPT = 3e9  # bytes of the coarse embeddings of one image
+MAX_KEPT = 3e9  # bytes of the coarse embeddings of one image
 
 
 class Levels(NamedTuple):
@@ -41,91 +34,112 @@ class Levels(NamedTuple):
     decoder: list[Tensor]
 
 
+@dataclass
+class EmbeddedImage:
+    """An image that has been through the network: everything needed to compare it with any labels.
+
+    pixels: (H, W, 3) uint8. looks: each canvas with the coarse embeddings (C, h/4, w/4) of its views.
+    """
+
+    pixels: np.ndarray
+    looks: list[tuple[Canvas, list[Tensor]]]
+
+
 class ImageTower:
     """A network's image half. ``base_size``: long side at scale 1; ``crop_size``: side of windows."""
 
     def __init__(self, net: LSegNet, device: torch.device, precision: str, base_size: int, crop_size: int) -> None:
         if precision not in PRECISIONS:
-            raise InputError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+            raise InputError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
         check_positive(base_size=base_size, crop_size=crop_size)
         self.net, self.device = net, device
         self.dtype = reduced_dtype(precision, device)
         self.base_size, self.crop_size = base_size, crop_size
-        self.normalise = Normalise(net.mean, net.std, device)
+        self.mean, self.std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (net.mean, net.std))
 
-    def canvases(self, height: int, width: int, mode: str, long_side: int | None) -> list[Canvas]:
-        """What the network is going to see of an image; ``LSegPredictor.segment`` describes the modes."""
-        if mode not in MODES:
-            raise InputError(f"mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
-        if long_side is not None:
-            check_positive(long_side=long_side)
+    def normalised(self, rgb: Tensor) -> Tensor:
+        """uint8 or 0..1 (3, H, W) -> (x - mean) / std, float32, on the network's device."""
+        rgb = rgb.to(self.device)
+        return ((rgb if rgb.is_floating_point() else rgb.float() / 255).float() - self.mean) / self.std
+
+    def resized(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
+        """The image at ``size`` (h, w), normalised, (3, h, w); smoothed where it shrinks, as in training."""
+        return self.normalised(tv.resize(rgb, list(size), antialias=True))
+
+    @torch.no_grad()
+    def encode(
+        self, images: Sequence[Tensor], mode: str, long_side: int | None, batch_size: int
+    ) -> list[EmbeddedImage]:
+        """Send images (3, H, W) through the network, ``batch_size`` views of equal size together.
+
+        ``LSegPredictor.segment`` describes ``mode`` and ``long_side``.
+        """
+        encoded: list[EmbeddedImage] = []
+        waiting: dict[tuple[int, int], list[tuple[Tensor, list[Tensor]]]] = {}  # pixels of a view, place of its result
+
+        def look(group: list[tuple[Tensor, list[Tensor]]]) -> None:
+            for coarse, (_, found) in zip(self.coarse(torch.stack([pixels for pixels, _ in group])), group):
+                found.append(coarse)
+            group.clear()
+
+        for rgb in images:
+            image = EmbeddedImage(to_pixels(rgb), [(canvas, []) for canvas in self._plan(rgb, mode, long_side)])
+            encoded.append(image)
+            for canvas, found in image.looks:
+                if canvas.protocol:
+                    pixels = canvas.protocol_pixels(self.normalised(rgb), -self.mean / self.std)
+                else:
+                    pixels = self.resized(rgb, (canvas.height, canvas.width))
+                for view in canvas.views:
+                    group = waiting.setdefault((view.height, view.width), [])
+                    group.append((view.orient(view.place(pixels)), found))
+                    if len(group) == batch_size:
+                        look(group)
+        for group in waiting.values():
+            if group:
+                look(group)
+        return encoded
+
+    def _plan(self, rgb: Tensor, mode: str, long_side: int | None) -> list[Canvas]:
+        """What the network is going to see of an image (3, H, W)."""
+        height, width = rgb.shape[1:]
         side = long_side or self.base_size * (2 if mode == "windows" else 1)
         self.check_kept(math.prod(scaled_size(height, width, side)), side)  # before views are counted out
-        if mode == "multi_scale":
+        if mode == "whole":
+            return [whole_canvas(height, width, side, MULTIPLE)]
+        if mode == "windows":
+            canvases = [window_canvas(height, width, side, self.crop_size, MULTIPLE)]
+        elif mode == "multi_scale":
             canvases = protocol_canvases(height, width, side, self.crop_size)
-        elif mode == "windows":
-            canvases = [window_canvas(height, width, side, self.crop_size)]
         else:
-            canvases = [whole_canvas(height, width, side)]
+            raise InputError(f"unknown mode {mode!r}; choose one of {', '.join(MODES)}")
         self.check_kept(sum(view.height * view.width for canvas in canvases for view in canvas.views), side)
         return canvases
 
     def check_kept(self, seen: int, long_side: int) -> None:
-        """``InputError`` if the embeddings of as many pixels are too much to keep for one image."""
+        """``InputError`` if the embeddings of ``seen`` pixels are too large to keep for one image."""
         kept = 4 * self.net.text_encoder.embed_dim * seen / 16
-        if kept > MOST_KEPT:
+        if kept > MAX_KEPT:
             raise InputError(
                 f"long_side {long_side} needs {kept / 1e9:.1f} GB or more for the embeddings of one image; "
-                f"{MOST_KEPT / 1e9:.0f} GB are the limit: choose a shorter side, or cut the image into pieces"
+                f"{MAX_KEPT / 1e9:.0f} GB are the limit: choose a shorter side, or cut the image into pieces"
             )
-
-    @torch.no_grad()
-    def encode(self, batch: Sequence[Tensor], mode: str, long_side: int | None, batch_size: int) -> list[EmbeddedImage]:
-        """Send every view of every image through the network, ``batch_size`` views of equal size together."""
-        check_positive(batch_size=batch_size)
-        encoded = [EmbeddedImage(to_pixels(rgb), self.canvases(*rgb.shape[1:], mode, long_side)) for rgb in batch]
-        waiting: dict[tuple[int, int], list[tuple[View, Tensor]]] = {}
-        for rgb, image in zip(batch, encoded):
-            for canvas in image.canvases:
-                pixels = draw(canvas, rgb, self.normalise)
-                for view in canvas.views:
-                    group = waiting.setdefault((view.height, view.width), [])
-                    group.append((view, view.orient(view.place(pixels))))
-                    if len(group) == batch_size:
-                        self._look(group)
-        for group in waiting.values():
-            self._look(group)
-        return encoded
-
-    def _look(self, group: list[tuple[View, Tensor]]) -> None:
-        """One forward; the views get their embeddings, and the group is emptied."""
-        if group:
-            for (view, _), coarse in zip(group, self.coarse(torch.stack([pixels for _, pixels in group]))):
-                view.coarse = coarse
-            group.clear()
 
     def coarse(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) normalised -> (B, C, h/4, w/4) float32."""
-        with self._forward():
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             return self.net.coarse_embedding(images).float()
 
     def levels(self, rgb: Tensor, size: tuple[int, int]) -> Levels:
         """The maps inside the network when it looks at an image resized to ``size``."""
-        pixels = resized(rgb, size, self.normalise)[None]
-        with self._forward():
-            encoder = self.net.image_encoder(pixels)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            encoder = self.net.image_encoder(self.resized(rgb, size)[None])
             decoder = self.net.decoder.paths(encoder)
         return Levels([level.float() for level in encoder], [level.float() for level in decoder])
 
-    @contextmanager
-    def _forward(self) -> Iterator[None]:
-        """In the precision asked for; running out of memory becomes an ``InputError``."""
-        with memory_advice(LESS_MEMORY), torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            yield
 
-
-def check_positive(**values: int) -> None:
-    """``InputError`` that names the value which is not a whole number of at least 1."""
+def check_positive(**values: int | None) -> None:
+    """``InputError`` that names a value which is neither None nor a whole number of at least 1."""
     for name, value in values.items():
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} is {value!r}; give a whole number of at least 1")
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")

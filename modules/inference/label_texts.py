@@ -1,12 +1,11 @@
-"""From what a caller calls labels to names and a matrix: templates, 'other', repetitions, labels that are too long.
+"""From what a caller calls labels to names and a matrix: templates, 'other', duplicates, labels that are too long.
 
-Legend: N labels, T templates, C embedding dimensions.
+Legend: N labels, C embedding dimensions.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,32 +32,49 @@ def named_matrix(
     """The names of the labels and their (N, C) unit vectors, on the encoder's device.
 
     Args:
-        labels: texts, or a matrix (N, C) of one's own (rows need not be unit vectors); then ``names``, if given, are
-            what the rows are called ("label 0" ... otherwise).
+        labels: texts, or a matrix (N, C) of your own, whose rows need not be unit vectors.
+        names: of the rows of a matrix; default: "label 0", "label 1" ...
         templates: see ``encode_with_templates``.
-        other: nothing is ever added silently; True appends the label 'other', a text appends that text.
+        other: True appends the label 'other', a text appends that text; a label that is there already is not added.
 
     Raises:
-        InputError: no labels, blank or too long ones, a matrix of another shape or with values that are not finite.
+        InputError: no labels, blank or too long ones, a matrix of another shape or with rows that are zero or not
+            finite.
     """
-    if isinstance(labels, Tensor | np.ndarray):
-        if templates is not None or other:
-            raise InputError("templates and other are for labels in words; encode those with encode_text first")
-        matrix = _checked_matrix(encoder, torch.as_tensor(labels))
-        return _checked_names(names, len(matrix)), matrix
-    if names is not None:
-        raise InputError("names are for a matrix of label embeddings; labels in words name themselves")
-    labels = _checked_labels(labels)
-    if other:
+    # 1. Labels in words.
+    if not isinstance(labels, Tensor | np.ndarray):
+        if names is not None:
+            raise InputError("names are for a matrix of label embeddings; labels in words name themselves")
         extra = other if isinstance(other, str) else OTHER
-        labels = labels if extra in labels else [*labels, extra]
-    return labels, encode_with_templates(encoder, labels, templates)
+        if other and not isinstance(labels, str) and extra not in labels:
+            labels = [*labels, extra]
+        matrix = encode_with_templates(encoder, labels, templates)
+        return list(labels), matrix
+    # 2. A matrix.
+    if templates is not None or other:
+        raise InputError("templates and other are for labels in words; encode those with encode_text first")
+    matrix = torch.as_tensor(labels)
+    if matrix.ndim != 2 or not len(matrix) or matrix.shape[1] != encoder.embed_dim:
+        raise InputError(
+            f"the matrix of label embeddings has the shape {tuple(matrix.shape)}; this network needs "
+            f"(N, {encoder.embed_dim})"
+        )
+    matrix = matrix.to(encoder.text_projection.device, torch.float32)
+    wrong = (~matrix.isfinite().all(dim=1) | (matrix.norm(dim=1) == 0)).nonzero().flatten().tolist()
+    if wrong:
+        raise InputError(f"rows {wrong[:10]} of the matrix of label embeddings are zero, infinite or NaN")
+    names = [f"label {row}" for row in range(len(matrix))] if names is None else list(names)
+    if len(names) != len(matrix) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise InputError(
+            f"{len(names)} names for {len(matrix)} rows of label embeddings; give each row a name that is not blank"
+        )
+    return names, F.normalize(matrix, dim=-1)
 
 
 def encode_with_templates(
     encoder: TextEncoder, labels: Sequence[str], templates: str | Sequence[str] | None = None, truncate: bool = False
 ) -> Tensor:
-    """N texts -> (N, C) float32 unit vectors.
+    """N texts -> (N, C) float32 unit vectors, the caller's own copy. A warning names duplicate labels.
 
     Args:
         templates: None: the labels as they are, as LSeg was trained. "imagenet": CLIP's 80 templates. A list of texts
@@ -69,18 +85,21 @@ def encode_with_templates(
     Raises:
         InputError: no labels, one that is blank, or too long; a template without {}.
     """
-    labels = _checked_labels(labels)
-    twice = [label for label, count in Counter(labels).items() if count > 1]
-    if twice:
-        warnings.warn(f"labels given more than once can never all win: {', '.join(twice)}", stacklevel=3)
-    forms = _checked_templates(templates)
-    row_of = {label: row for row, label in enumerate(dict.fromkeys(labels))}
-    texts = [_fitting(encoder, label, forms) if truncate else label for label in row_of]
+    forms: Sequence[str] = AS_IT_IS if templates is None else templates
+    if templates == "imagenet":
+        forms = IMAGENET_TEMPLATES
+    elif isinstance(forms, str) or not forms:
+        raise InputError(f'templates are {templates!r}; give None, "imagenet" or a list such as ["a photo of a {{}}."]')
+    for form in forms:
+        if not isinstance(form, str) or form.count("{}") != 1:
+            raise InputError(f"every template needs exactly one {{}} for the label; {form!r} does not have it")
     try:
-        rows = encoder(texts, forms)
-    except ValueError as error:
-        raise InputError(f"{error} (or cut it: encode_text(..., truncate=True))") from None
-    return rows[[row_of[label] for label in labels]]
+        if truncate:
+            labels = [_fitting(encoder, label, forms) for label in check_labels(labels)]
+        return encoder(labels, forms).clone()
+    except (TypeError, ValueError) as error:
+        advice = "; encode_text(..., truncate=True) cuts it" if "longer than" in str(error) else ""
+        raise InputError(f"{error}{advice}") from None
 
 
 def _fitting(encoder: TextEncoder, label: str, forms: Sequence[str]) -> str:
@@ -101,45 +120,3 @@ def _fitting(encoder: TextEncoder, label: str, forms: Sequence[str]) -> str:
         stacklevel=4,
     )
     return label[:low]
-
-
-def _checked_labels(labels: Sequence[str]) -> list[str]:
-    try:
-        return check_labels(labels)
-    except (TypeError, ValueError) as error:
-        raise InputError(str(error)) from None
-
-
-def _checked_templates(templates: str | Sequence[str] | None) -> Sequence[str]:
-    if templates is None:
-        return AS_IT_IS
-    if templates == "imagenet":
-        return IMAGENET_TEMPLATES
-    if isinstance(templates, str) or not templates:
-        raise InputError(f'templates are {templates!r}; give None, "imagenet" or a list such as ["a photo of a {{}}."]')
-    without = [form for form in templates if not isinstance(form, str) or form.count("{}") != 1]
-    if without:
-        raise InputError(f"a template has one {{}} where the label goes; {without[0]!r} has not")
-    return list(templates)
-
-
-def _checked_matrix(encoder: TextEncoder, matrix: Tensor) -> Tensor:
-    if matrix.ndim != 2 or not len(matrix) or matrix.shape[1] != encoder.embed_dim:
-        raise InputError(
-            f"the matrix of label embeddings has the shape {tuple(matrix.shape)}; this network compares (N, "
-            f"{encoder.embed_dim})"
-        )
-    matrix = matrix.to(encoder.text_projection.device, torch.float32)
-    wrong = (~matrix.isfinite().all(dim=1) | (matrix.norm(dim=1) == 0)).nonzero().flatten().tolist()
-    if wrong:
-        raise InputError(f"rows {wrong[:10]} of the matrix of label embeddings are zero, infinite or NaN")
-    return F.normalize(matrix, dim=-1)
-
-
-def _checked_names(names: Sequence[str] | None, count: int) -> list[str]:
-    if names is None:
-        return [f"label {i}" for i in range(count)]
-    names = _checked_labels(names)
-    if len(names) != count:
-        raise InputError(f"{len(names)} names for {count} rows of label embeddings; give one each")
-    return names

@@ -6,26 +6,24 @@ Legend: H x W the size asked for; h x w the size at which the network looks; C e
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from numbers import Real
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from encoding_ext.evaluator import TEST_SCALES
+from encoding_ext.views import TEST_SCALES, working_size
 from lseg_utils.errors import InputError
 
 from ..models.head import LOGIT_SCALE
+from ..models.backbones import MULTIPLE
 from ..models.precision import full_precision
-from ..models.upsampling import upsample_x2
+from ..models.upsampling import resized_rows, upsample_x2
 from .image_tower import ImageTower, check_positive
-from .scores import resized_rows
-from .views import resized, working_size
 
-LARGEST = 8e9  # bytes of one result: more is a mistake more often than a wish
+MAX_BYTES = 8e9  # of one result: more is more often a mistake than a wish
 STRIP_NUMBERS = 2**24
-
 
 Look = tuple[int, int, bool]  # height, width, mirrored
 
@@ -38,19 +36,17 @@ def looks(
     multi_scale: bool | Sequence[float] = False,
     variant: str = "unit",
 ) -> list[Look]:
-    """Every look that the network takes at an image, see ``LSegPredictor.embed``."""
-    if variant == "summed" and multi_scale is False:
-        multi_scale = True
-    if long_side is not None:
-        check_positive(long_side=long_side)
-    if multi_scale is False:
-        side = long_side or min(max(height, width), 2 * base_size)
-        return [(*working_size(height, width, side), False)]
-    scales = TEST_SCALES if multi_scale is True else multi_scale
+    """Every look that the network takes at an image of this size, see ``LSegPredictor.embed``."""
+    check_positive(long_side=long_side)
+    mirrors, scales = [False, True], multi_scale
+    if multi_scale is False and variant != "summed":
+        mirrors, scales = [False], [1.0]
+    elif isinstance(multi_scale, bool):
+        scales = TEST_SCALES
     if not isinstance(scales, Sequence) or not scales or not all(map(_is_scale, scales)):
         raise InputError(f"multi_scale is {multi_scale!r}; give True, False or a list of positive scales")
-    sides = [math.ceil((long_side or base_size) * scale) for scale in scales]
-    return [(*working_size(height, width, side), mirrored) for side in sides for mirrored in (False, True)]
+    sizes = [working_size(height, width, math.ceil((long_side or base_size) * scale), MULTIPLE) for scale in scales]
+    return [(*size, mirrored) for size in sizes for mirrored in mirrors]
 
 
 def _is_scale(scale: object) -> bool:
@@ -58,16 +54,19 @@ def _is_scale(scale: object) -> bool:
 
 
 def target_size(size: str | tuple[int, int], height: int, width: int, channels: int) -> tuple[int, int]:
-    """The (height, width) of embeddings that ``size`` asks for; ``InputError`` for nonsense and for more than 8 GB."""
+    """The (height, width) of embeddings that ``size`` asks for.
+
+    ``InputError`` for anything but "input", "half" or two positive numbers, and for more than 8 GB.
+    """
     named = {"input": (height, width), "half": (-(-height // 2), -(-width // 2))}
     target = named.get(size, ()) if isinstance(size, str) else tuple(size) if isinstance(size, Sequence) else ()
     if len(target) != 2 or not all(isinstance(side, int) and side > 0 for side in target):
         raise InputError(f'size is {size!r}; give "input", "half" or (height, width)')
     needed = 4 * channels * target[0] * target[1]
-    if needed > LARGEST:
+    if needed > MAX_BYTES:
         raise InputError(
-            f"embeddings of {target[0]} x {target[1]} pixels take {needed / 1e9:.0f} GB, and {LARGEST / 1e9:.0f} are "
-            'the limit; ask for size="half" or a smaller (height, width)'
+            f"embeddings of {target[0]} x {target[1]} pixels take {needed / 1e9:.0f} GB; the limit is "
+            f'{MAX_BYTES / 1e9:.0f} GB: ask for size="half" or a smaller (height, width)'
         )
     return target
 
@@ -76,36 +75,26 @@ def pixel_embedding(
     tower: ImageTower, rgb: Tensor, views: Sequence[Look], size: tuple[int, int], variant: str, dtype: torch.dtype
 ) -> Tensor:
     """(H, W, C): the sum over ``views``, see ``LSegPredictor.embed`` for the variants. Differentiable."""
-    total: Tensor | None = None
+    # Embeddings are many: without gradients, work on strips of rows, and in place. With gradients, autograd would have
+    # to remember each strip, so work on all rows together.
+    grad = torch.is_grad_enabled()
+    total = torch.zeros(*size, tower.net.text_encoder.embed_dim, device=tower.device)
+    step = size[0] if grad else max(STRIP_NUMBERS // total[0].numel(), 1)
+    strips = [slice(top, min(top + step, size[0])) for top in range(0, size[0], step)]
     for height, width, mirrored in views:
-        pixels = resized(rgb, (height, width), tower.normalise)[None]
-        coarse = tower.coarse(pixels.flip(-1) if mirrored else pixels)
+        pixels = tower.resized(rgb, (height, width))[None]
+        coarse = tower.coarse(pixels.flip(-1) if mirrored else pixels)  # (1, C, h/4, w/4)
         with full_precision(coarse.device):
             half = upsample_x2(coarse.contiguous(memory_format=torch.channels_last))
             half = (half.flip(-1) if mirrored else half)[0].permute(1, 2, 0)  # (h/2, w/2, C)
-            if total is None:
-                total = half.new_zeros(*size, half.shape[2])
-            for rows in _strips(total):
+            for rows in strips:
                 part = resized_rows(half, rows, size)
                 total[rows] += part if variant == "raw" else F.normalize(part, dim=-1)
     if variant in ("unit", "scaled"):
+        length = LOGIT_SCALE if variant == "scaled" else 1.0
         with full_precision(total.device):
-            total = _unit(total, LOGIT_SCALE if variant == "scaled" else 1.0)
+            if grad:
+                return (F.normalize(total, dim=-1) * length).to(dtype)
+            for rows in strips:
+                total[rows] = F.normalize(total[rows], dim=-1) * length
     return total.to(dtype)
-
-
-def _unit(vectors: Tensor, length: float) -> Tensor:
-    """(H, W, C) -> vectors of the given length; in place where no gradient is wanted, since they are many."""
-    if torch.is_grad_enabled():
-        return F.normalize(vectors, dim=-1) * length
-    for rows in _strips(vectors):
-        vectors[rows] = F.normalize(vectors[rows], dim=-1) * length
-    return vectors
-
-
-def _strips(vectors: Tensor) -> Iterator[slice]:
-    """Rows of (H, W, C) to work on together: some, or all where autograd would have to remember each strip."""
-    height, width, channels = vectors.shape
-    step = height if torch.is_grad_enabled() else max(STRIP_NUMBERS // (width * channels), 1)
-    for top in range(0, height, step):
-        yield slice(top, min(top + step, height))

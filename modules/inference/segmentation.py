@@ -19,8 +19,8 @@ from lseg_utils.errors import InputError
 from lseg_utils.pictures import save_picture
 from lseg_utils.results import write_json
 
+from .image_tower import EmbeddedImage
 from .scores import Ranking
-from .views import EmbeddedImage
 
 OPACITY = 0.6
 

@@ -52,3 +52,17 @@ def upsampled_rows(x: Tensor, start: int, stop: int, height: int) -> Tensor:
     rows = rows.unflatten(2, x.shape[2:]).permute(0, 3, 1, 2)
     wide = F.interpolate(rows, (stop - start, 2 * x.shape[2]), mode="bilinear", align_corners=True)
     return wide.permute(0, 2, 3, 1)
+
+
+def resized_rows(maps: Tensor, rows: slice, size: tuple[int, int]) -> Tensor:
+    """Some rows of maps (h, w, K) resized to ``size`` (H, W), bilinear with aligned corners: (rows, W, K)."""
+    source, (height, width) = len(maps), size
+    step = (source - 1) / (height - 1) if height > 1 else 0.0
+    position = torch.arange(rows.start, rows.stop, device=maps.device, dtype=torch.float32) * step
+    low = position.floor().clamp(max=source - 1).long()
+    high = (low + 1).clamp(max=source - 1)
+    mixed = torch.lerp(maps[low], maps[high], (position - low)[:, None, None])
+    if maps.shape[1] == width:
+        return mixed
+    wide = F.interpolate(mixed.permute(2, 0, 1)[None], (len(low), width), mode="bilinear", align_corners=True)
+    return wide[0].permute(1, 2, 0)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from encoding_ext import MultiScaleEvaluator
-from encoding_ext.evaluator import LARGEST_BATCH
+from encoding_ext.evaluator import MAX_BATCH
 from lseg_utils.errors import InputError
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)
@@ -224,7 +224,7 @@ def greedy(limit: int, seen: list[int]):
 
 
 def test_a_batch_that_was_too_large_is_halved_until_it_fits(monkeypatch):
-    monkeypatch.setitem(LARGEST_BATCH, "cpu", 8)
+    monkeypatch.setitem(MAX_BATCH, "cpu", 8)
     seen: list[int] = []
     image = random_image(97, 61)
     tried = evaluator(greedy(2, seen))

@@ -64,10 +64,10 @@ def test_a_matrix_is_taken_in_place_of_words():
 
 def test_a_label_twice_is_warned_of_and_the_first_wins():
     model = predictor()
-    with pytest.warns(UserWarning, match="more than once.*dog"):
+    with pytest.warns(UserWarning, match="duplicate.*dog"):
         result = model.segment(picture(40, 40), ["dog", "dog", "sky"])
     assert result.labels == ["dog", "dog", "sky"] and not (result.mask == 1).any()
-    with pytest.warns(UserWarning, match="more than once"):  # each time, not only the first
+    with pytest.warns(UserWarning, match="duplicate"):  # each time, not only the first
         model.encode_text(["dog", "dog"])
 
 
@@ -118,7 +118,7 @@ def test_labels_that_cannot_be_used_are_named(labels, reason):
     [
         ({"templates": "clip"}, "imagenet"),
         ({"templates": []}, "imagenet"),
-        ({"templates": ["a photo"]}, "'a photo' has not"),
+        ({"templates": ["a photo"]}, "'a photo'"),
         ({"names": ["dog"]}, "name themselves"),
     ],
 )
