@@ -16,8 +16,8 @@ from torch import Tensor
 from encoding_ext.views import TEST_SCALES, working_size
 from lseg_utils.errors import InputError
 
-from ..models.head import LOGIT_SCALE
 from ..models.backbones import MULTIPLE
+from ..models.head import LOGIT_SCALE
 from ..models.precision import full_precision
 from ..models.upsampling import resized_rows, upsample_x2
 from .image_tower import ImageTower, check_positive
