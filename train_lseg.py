@@ -1,31 +1,18 @@
-"""Train LSeg on a dataset with a fixed label set. ``bash train.sh`` holds the paper's recipe."""
+"""Train LSeg on a dataset with a fixed label set. ``bash train.sh`` runs the paper's recipe."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
 
-import pytorch_lightning as pl
-
-from data import check_dataset, get_dataset
+from data import check_dataset
 from data.choice import DataChoice
-from data.loading import make_loader
-from encoding_ext.transforms import image_to_tensor
 from lseg_utils.cli import Parser, chosen
 from lseg_utils.distributed import run_distributed
 from lseg_utils.errors import raise_all
-from modules.choices import Speed
-from modules.lseg_module import LSegModule
-from modules.models import BACKBONES
-from modules.options import (
-    add_data_options,
-    add_training_options,
-    compatibility_problems,
-    optimization_config,
-)
-from modules.training.start import build_network, start_problems
-from modules.training.trainer import find_version, fit, trainer_problems
+from modules.models.backbones import BACKBONES
+from modules.options import add_data_options, add_training_options, training_settings
+from modules.training.run import Training
 
 
 def build_parser() -> Parser:
@@ -37,43 +24,35 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Check everything, build, resume if the run is known, train."""
-    options = build_parser().parse(argv)
-    check_all(options)
-    config = optimization_config(options)
-    pl.seed_everything(options.seed, workers=True, verbose=False)
-    train_set, val_set = (load_split(options, split) for split in ("train", "val"))
-    version, last = find_version(options)
-    net = build_network(options, train_set.labels, resuming=last is not None)
-    module = LSegModule(net, config, dataset=options.dataset, data_path=options.data_path, seed=options.seed)
-    fit(module, train_set, val_set, make_loader, options, version, last)
+    """Check everything, then load the data and train; a run that exists is resumed."""
+    training, choice = check_all(build_parser().parse(argv))
+
+    from data.lightning import TrainingData
+    from encoding_ext.transforms import image_to_tensor
+    from modules.lseg_module import LSegModule
+    from modules.models import LSegNet
+    from modules.training.trainer import run_training
+
+    config, seed, backbone = training.optimization, training.run.seed, BACKBONES[training.network.backbone]
+    to_tensor = image_to_tensor(backbone.mean, backbone.std)
+    data = TrainingData(choice, to_tensor, batch_size=config.batch_size, seed=seed)
+
+    def make_module(net: LSegNet) -> LSegModule:
+        return LSegModule(net, config, dataset=choice.dataset, data_path=choice.data_path, seed=seed)
+
+    run_training(training, data, make_module)
 
 
-def check_all(options: argparse.Namespace) -> None:
-    """One ``InputError`` with everything that is wrong, before anything is built."""
-    raise_all(
-        compatibility_problems(options) + trainer_problems(options) + start_problems(options),
-        lambda: optimization_config(options),
-        lambda: chosen(Speed, options),
+def check_all(options: argparse.Namespace) -> tuple[Training, DataChoice]:
+    """The settings; one ``InputError`` with everything that is wrong, before torch is imported."""
+    training, choice, *_ = raise_all(
+        [],
+        lambda: training_settings(options),
         lambda: chosen(DataChoice, options),
         lambda: check_dataset(options.dataset, options.data_path, ("train", "val")),
     )
-
-
-def load_split(options: argparse.Namespace, split: str) -> Any:
-    """The training or validation set, normalised as the backbone wants it."""
-    spec = BACKBONES[options.backbone]
-    return get_dataset(
-        options.dataset,
-        root=options.data_path,
-        split=split,
-        mode=split,
-        transform=image_to_tensor(spec.mean, spec.std),
-        base_size=options.base_size,
-        crop_size=options.crop_size,
-        label_src=options.label_src,
-        on_bad_image=options.on_bad_image,
-    )
+    training.optimization.check_batch_statistics(choice.crop_size, images=training.optimization.batch_size)
+    return training, choice
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data import get_dataset
 from lseg_utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,18 +47,10 @@ class DataChoice:
         if problems:
             raise InputError("\n".join(problems))
 
-    def check(self, *splits: str) -> None:
-        """``InputError`` with everything wrong with these splits on disk, as far as no decoding is needed."""
-        from data import check_dataset
-
-        check_dataset(self.dataset, self.data_path, splits, **self._of_benchmark())
-
     def load(
         self, split: str, mode: str | None = None, transform: Callable[[Image.Image], Tensor] | None = None
     ) -> Any:
         """The dataset of a split; ``mode`` and ``transform`` as in ``data.get_dataset``."""
-        from data import get_dataset
-
         return get_dataset(
             self.dataset,
             root=self.data_path,
@@ -68,14 +61,7 @@ class DataChoice:
             crop_size=self.crop_size,
             label_src=self.label_src,
             on_bad_image=self.on_bad_image,
-            **self._of_benchmark(),
+            fold=self.fold,
+            nshot=self.nshot,
+            held_out=self.held_out,
         )
-
-    def labels(self) -> Sequence[str]:
-        """The labels of a test, without any image."""
-        from data import get_labels
-
-        return get_labels(self.dataset, self.label_src, self.data_path)
-
-    def _of_benchmark(self) -> dict[str, int | None]:
-        return {"fold": self.fold, "nshot": self.nshot, "held_out": self.held_out}

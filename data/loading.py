@@ -1,7 +1,7 @@
-"""Loading in an order, and with augmentation, that depend on nothing but the seed and the epoch.
+"""Loading in an order and with augmentation that depend on the seed and the epoch alone.
 
-Neither the number of workers, nor the batch size, nor the number of processes, nor where a run was resumed changes
-what sample ``index`` looks like in a given epoch.
+The numbers of workers and processes, the batch size and interruptions do not change what sample ``index`` looks like
+in an epoch.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _ORDER, _AUGMENTATION = 1, 2
 class EpochSampler(Sampler):
     """Yields ``(epoch, index)`` for this process's share of ``length`` samples.
 
-    Shuffled: the order is a function of ``(seed, epoch)``; every process gets equally many, for which samples from
-    the front of the order are repeated or, with ``drop_last``, those at its end are left out.
+    Shuffled: the order is a function of ``(seed, epoch)``; all processes get equally many samples, for which samples
+    from the front of the order are repeated or, with ``drop_last``, those at its end are left out.
     Not shuffled (a test): every sample exactly once over all processes, in order; shares may differ by one.
 
-    rank, world: this process and how many there are; None: asked from ``torch.distributed`` when iterating.
+    rank, world: number of this process and of all; None: those of ``torch.distributed`` when iterating.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class SeededDataset(Dataset):
         return {"index": used, "skipped": skipped} | _as_dict(item)
 
     def generator(self, epoch: int, index: int) -> np.random.Generator:
-        """Where the augmentation of sample ``index`` in ``epoch`` comes from."""
+        """The generator of the augmentation of sample ``index`` in ``epoch``."""
         return np.random.default_rng((_AUGMENTATION, self.seed, epoch, index))
 
 
@@ -104,7 +104,7 @@ def _as_dict(item: dict[str, Any] | tuple[Tensor, Tensor | str]) -> dict[str, An
 
 
 def _use_one_thread(_: int) -> None:
-    """The workers share the cores already; PyTorch sees to its own threads, but not to OpenCV's."""
+    """The workers already share the cores; PyTorch limits its own threads, but not OpenCV's."""
     cv2.setNumThreads(0)
 
 
@@ -121,8 +121,8 @@ def make_loader(
 ) -> DataLoader:
     """A loader of dict batches (see :class:`SeededDataset`; ``index`` int64 (B,), ``skipped`` a list of B texts).
 
-    ``drop_last`` leaves out the incomplete last batch, unless that is all there is (a few images to try it on). Call
-    ``loader.sampler.set_epoch`` before each epoch; Lightning does, if told ``use_distributed_sampler=False``.
+    ``drop_last`` leaves out the incomplete last batch, unless it is the only one (a few images, to try it). Call
+    ``loader.sampler.set_epoch`` before each epoch; Lightning does, with ``use_distributed_sampler=False``.
     """
     sampler = EpochSampler(len(dataset), seed, shuffle, rank, world, drop_last)
     if len(sampler) < batch_size:
@@ -136,7 +136,7 @@ def make_loader(
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,  # each prepares two batches ahead
         worker_init_fn=_use_one_thread,
-        # Its own generator: the loader would else draw from torch's global one at each start of an epoch, and a
-        # resumed run would go on with other random numbers than an undisturbed one.
+        # Its own generator: otherwise the loader would draw from torch's global one at the start of each epoch, and a
+        # resumed run would continue with other random numbers than an undisturbed one.
         generator=torch.Generator().manual_seed(seed),
     )

@@ -1,4 +1,4 @@
-"""Command lines that take ``--some-flag`` and ``--some_flag`` alike, and say what a misspelt one may have meant."""
+"""Command lines that accept ``--some-flag`` and ``--some_flag`` alike, and suggest what a misspelt one means."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def normalise_flags(argv: Iterable[str]) -> list[str]:
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the defaults, but not those that only say that nothing was given: their help says what happens then."""
+    """Adds the defaults, except None and False: the help text tells what they do."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, False):
@@ -39,7 +39,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes ``--some-flag`` and ``--some_flag`` alike, never abbreviations, and shows defaults in its help."""
+    """Accepts ``--some-flag`` and ``--some_flag`` alike but no abbreviations, and shows defaults in its help."""
 
     def __init__(self, description: str, **more: Any) -> None:
         super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=False, **more)
@@ -52,21 +52,21 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        """Leave with status 2 and the message; the usage of a script with fifty options would bury it."""
+        """Exit with status 2 and the message; the usage of a script with fifty options would bury it."""
         self.exit(2, f"error: {message}\n`{self.prog} --help` lists the options\n")
 
     def _unknown(self, text: str) -> str:
         flag = text.split("=")[0]
         if not flag.startswith("-"):
-            return f"nothing takes the value {text!r}"
+            return f"the value {text!r} belongs to no option"
         known = [name for action in self._actions for name in action.option_strings]
         similar = difflib.get_close_matches(flag, known, n=1)
-        return f"there is no option {flag}" + (f"; did you mean {similar[0]}?" if similar else "")
+        return f"unknown option {flag}" + (f"; did you mean {similar[0]}?" if similar else "")
 
 
 @contextmanager
 def doubts_as_notes() -> Iterator[None]:
-    """Print what is warned of inside as notes."""
+    """Print warnings of the block as notes."""
     with warnings.catch_warnings(record=True) as doubts:
         warnings.simplefilter("always")
         yield

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# In a test one process may be done with its images long before another. The dead are found otherwise: watch.py.
+# In a test, one process may finish its images long before another. watch.py finds dead processes.
 PATIENCE = timedelta(days=1)
 
 _watch: Watch | None = None
@@ -34,17 +34,17 @@ class Launched(NamedTuple):
 
 
 def launched() -> Launched | None:
-    """What torchrun says it started; None in a process that it did not start."""
+    """What torchrun started, by its environment variables; None in a process that it did not start."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     return Launched(*(int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "WORLD_SIZE")))
 
 
 def run_distributed(main: Callable[[], int | None]) -> None:
-    """``run_script`` for a script that may run in several processes: when one of them fails, all end and say why."""
+    """``run_script`` for a script that may run in several processes: when one fails, all end and show the reason."""
 
     def end_together() -> int | None:
-        """``main``, with an eye on the other processes."""
+        """``main``, while watching the other processes."""
         watch_others()
         try:
             code = main()
@@ -58,7 +58,7 @@ def run_distributed(main: Callable[[], int | None]) -> None:
 
 
 def watch_others(children: Sequence[subprocess.Popen] = ()) -> None:
-    """From now on, end when another process of this run does; nothing where there is none, or none is known yet.
+    """From now on, end when another process of this run ends; does nothing where no other is known.
 
     children: the processes after this one, where this one has started them.
     """
@@ -85,7 +85,7 @@ def end_because_of(error: BaseException) -> None:
 def sum_over_processes(tensor: Tensor) -> Tensor:
     """The element-wise sum of ``tensor`` over all processes, on its own device; a plain copy in a single process.
 
-    Every process has to call it, with the same shape and dtype. ``tensor`` itself stays as it is.
+    Every process must call it, with the same shape and dtype. ``tensor`` itself is not changed.
     """
     import torch
 
@@ -100,9 +100,9 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
 
 
 def join_group(device: torch.device) -> torch.device:
-    """Join the processes that torchrun started, each on its own GPU if ``device`` is CUDA; alone, nothing happens.
+    """Join the processes that torchrun started, each on its own GPU if ``device`` is CUDA; alone, do nothing.
 
-    Returns the device this process is to use; raises ``InputError`` if there are fewer GPUs than processes.
+    Returns the device that this process must use; raises ``InputError`` if there are fewer GPUs than processes.
     """
     import torch
     import torch.distributed as dist
@@ -112,7 +112,7 @@ def join_group(device: torch.device) -> torch.device:
     if device.type == "cuda":
         number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if number >= there:
-            raise InputError(f"more processes than GPUs: there are {there} here; use torchrun --nproc_per_node {there}")
+            raise InputError(f"more processes than the {there} GPUs here; use torchrun --nproc_per_node {there}")
         device = torch.device("cuda", number)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
@@ -120,7 +120,7 @@ def join_group(device: torch.device) -> torch.device:
 
 
 def leave_group() -> None:
-    """Part when all have come here: the first process, which may hold the store that all look into, ends last."""
+    """Leave the group when all processes have come here: the first one, which may run the common store, ends last."""
     global _watch
     wait_for_all()
     if _watch is not None:
@@ -132,7 +132,7 @@ def leave_group() -> None:
 
 
 def from_first(value: Any) -> Any:
-    """The first process's ``value`` in all of them (every process has to call it)."""
+    """The first process's ``value`` in all of them (every process must call it)."""
     dist = _group()
     if dist is None:
         return value

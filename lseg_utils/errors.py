@@ -1,9 +1,10 @@
-"""The one exception for everything a user can put right, and the wrapper that shows it without a traceback."""
+"""The exception for everything that a user can put right, and the wrapper that shows it without a traceback."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class InputError(ValueError):
@@ -13,42 +14,43 @@ class InputError(ValueError):
     """
 
 
-def raise_all(problems: Iterable[str], *checks: Callable[[], object]) -> None:
-    """Raise one ``InputError`` with all ``problems`` and all that the ``checks`` raise; return if nothing is wrong."""
-    found = list(problems)
+def raise_all(problems: Iterable[str], *checks: Callable[[], Any]) -> list[Any]:
+    """What the ``checks`` return, or one ``InputError`` with all ``problems`` and all that the checks raise."""
+    found, results = list(problems), []
     for check in checks:
         try:
-            check()
+            results.append(check())
         except InputError as error:
             found.append(str(error))
     if found:
         raise InputError("\n".join(found))
+    return results
 
 
 def clean_message(error: BaseException) -> str:
-    """The instruction alone, also where a DataLoader worker has wrapped it in its own traceback."""
+    """The instruction without the traceback that a DataLoader worker wraps it in."""
     return str(error).rsplit("InputError: ", 1)[-1].strip()
 
 
 def message_for_user(error: BaseException) -> str | None:
-    """What to show instead of a traceback; None for an error that only a developer can put right."""
+    """The message to show instead of a traceback; None for an error that only a developer can put right."""
     worker = _loss_of_a_worker(error)
     if worker is not None:
         return (
-            f"a process that loads images has ended ({str(worker).strip()}): was it killed, or memory short? Fewer "
-            "--workers need less. The same command goes on where the run was last saved"
+            f"a data-loading worker died ({str(worker).strip()}), probably killed or out of memory. Try fewer "
+            "--workers; the same command resumes where the run was last saved"
         )
     if isinstance(error, InputError):
         return clean_message(error)
     if isinstance(error, KeyboardInterrupt):
-        return "stopped by the keyboard; run the same command again to go on"
+        return "interrupted from the keyboard; run the same command again to resume"
     return None
 
 
 def _loss_of_a_worker(error: BaseException | None) -> BaseException | None:
-    """What PyTorch raises when a DataLoader worker has been killed, if ``error`` is it or was raised because of it.
+    """PyTorch's error for a DataLoader worker that was killed, if ``error`` is it or was caused by it.
 
-    PyTorch raises it out of a signal handler, so inside whatever line the program is at: code that handles its own
+    PyTorch raises it in a signal handler, thus inside whatever line is being executed: code that handles its own
     errors there may have wrapped it in one of them.
     """
     while error is not None:
@@ -66,7 +68,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def run_script(main: Callable[[], int | None]) -> None:
-    """Run a script's ``main`` and leave the process, with :func:`exit_code` and without traceback where possible."""
+    """Run a script's ``main`` and exit with :func:`exit_code`, without a traceback where possible."""
     try:
         code = main()
     except (Exception, KeyboardInterrupt) as error:

@@ -1,4 +1,4 @@
-"""Results of a test: a table for people, JSON and CSV for programs, one line in a log."""
+"""Results of a test: a table for people, JSON and CSV for programs, a line in a log."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON aside and rename, so that a reader never meets half a file."""
+    """Write JSON aside and rename it, so that a reader never finds half a file."""
     with write_aside(path) as aside:
         aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a table as CSV, aside and renamed."""
+    """Write a table as CSV, aside, and rename it."""
     with write_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
 

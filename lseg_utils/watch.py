@@ -1,8 +1,8 @@
-"""Processes of one run end together: when one fails or vanishes, all say why and end, and none waits for it.
+"""Processes of one run end together: when one fails or vanishes, all show the reason and end; none waits for it.
 
 A collective operation can wait half an hour for a process that is gone, and a launcher sees only its own node. So a
-thread in every process looks once a second into the key-value store through which the processes have met. A process
-that fails leaves its message there. One that was killed leaves none, but counts no further, which its neighbour sees.
+thread in every process reads, once a second, the key-value store through which the processes have met. A process that
+fails leaves its message there. One that was killed leaves none, but stops counting, which its neighbour notices.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from lseg_utils.errors import exit_code, message_for_user
 if TYPE_CHECKING:
     import torch.distributed as dist
 
-BEAT = 1.0  # seconds between two looks into the store
+BEAT = 1.0  # seconds between two readings of the store
 SILENCE = 45.0  # seconds without a sign of life after which a process counts as gone
 CONNECT = timedelta(minutes=10)  # for the first process to open the store
 
-GO_ON = "the same command goes on where the run was last saved"
-VANISHED = f"another process of this run has ended without a word: killed, memory short, or its machine down; {GO_ON}"
+RESUME = "the same command resumes where the run was last saved"
+VANISHED = f"lost contact with another process of this run (killed, out of memory, or its machine went down); {RESUME}"
 
 
 class Watch(threading.Thread):
@@ -51,7 +51,7 @@ class Watch(threading.Thread):
         self._neighbour = (b"", time.monotonic())  # its last count, and when that was new
 
     def run(self) -> None:
-        """Look, and be seen, once a second until :meth:`stop`."""
+        """Read the store and count in it once a second until :meth:`stop`."""
         try:
             self._store = _connect()
             self._connected.set()
@@ -63,17 +63,17 @@ class Watch(threading.Thread):
                 self._store.set(f"beats of {self.rank}", str(beats))
                 self._look()
                 self._answered = time.monotonic()
-        except RuntimeError:  # the store has gone, and with it the process that held it
+        except RuntimeError:  # the store is gone, and with it the process that ran it
             if not self._over.is_set():
                 self.end(f"error: process {self.rank} ends: {VANISHED}\n", code=1)
 
     def stop(self) -> None:
-        """Look no more: whatever happens to the others is no longer this process's business."""
+        """Stop reading: what happens to the others no longer matters to this process."""
         self._over.set()
         self.join(timeout=2 * BEAT)
 
     def announce(self, message: str, rank: int | None = None) -> tuple[int, str]:
-        """Tell all that ``rank`` (this process) failed, unless one did before; returns the first and its message."""
+        """Report that ``rank`` (default: this process) failed; returns the first that did, with its message."""
         self._over.set()
         mine = self.rank if rank is None else rank, message
         if not self._connected.wait(timeout=5 * BEAT):
@@ -84,7 +84,7 @@ class Watch(threading.Thread):
             return mine
 
     def end(self, text: str, code: int, linger: float = 0.0) -> NoReturn:
-        """Show ``text`` and end this process hard, since destructors and exit handlers may wait for the others."""
+        """Show ``text`` and end this process at once: destructors and exit handlers might wait for the others."""
         if not self._last_word.acquire(blocking=False):
             time.sleep(SILENCE)  # the other thread is about to end the process
         print(f"\n{text}" if text else "", end="", file=sys.stderr)  # below a progress bar
@@ -94,14 +94,14 @@ class Watch(threading.Thread):
         os._exit(code)
 
     def because_of(self, rank: int, message: str) -> str:
-        """What this process says when ``rank`` has failed."""
+        """What this process prints when ``rank`` has failed."""
         line, *more = message.splitlines() or [""]
         shown = line if len(line) <= 300 else f"{line[:300]} ..."
-        more_there = " ... (in full from that process)" if more else ""
+        more_there = " ... (that process prints it in full)" if more else ""
         return f"error: process {self.rank} ends, because process {rank} has failed: {shown}{more_there}\n"
 
     def _mind_silence(self) -> None:
-        """End when the store does not answer at all: its machine is down, or the network between."""
+        """End when the store does not answer: its machine or the network is down."""
         while not self._over.wait(BEAT):
             if time.monotonic() - self._answered > SILENCE:
                 self.end(f"error: process {self.rank} ends: {VANISHED}\n", code=1)
@@ -110,15 +110,15 @@ class Watch(threading.Thread):
         if self._store.check(["failed"]):
             failed = _parse(self._store.get("failed"))
             if not self._over.is_set():
-                # Later than that process, so that launchers take its end for the cause, and not the end of this one.
+                # Later than that process, so that launchers take its end as the cause, not the end of this one.
                 self.end(self.because_of(*failed), code=1, linger=3 * BEAT)
         elif missing := self._dead_launcher() or self._dead_child() or self._silent_neighbour():
             number, how = missing
-            failed = self.announce(f"{how}; {GO_ON}", number)
+            failed = self.announce(f"{how}; {RESUME}", number)
             self.end(self.because_of(*failed), code=1, linger=2 * BEAT)
 
     def _dead_launcher(self) -> tuple[int, str] | None:
-        return None if self.launcher in (None, os.getppid()) else (self.rank, "what had started it has ended")
+        return None if self.launcher in (None, os.getppid()) else (self.rank, "the process that started it has ended")
 
     def _dead_child(self) -> tuple[int, str] | None:
         for number, child in enumerate(self.children, start=self.rank + 1):
@@ -142,7 +142,7 @@ def end_with_the_others(watch: Watch, error: BaseException) -> NoReturn:
     message = message_for_user(error)
     text = f"error: {message}\n"
     if _lost_connection(error):
-        time.sleep(2 * BEAT)  # the thread may find out which process it was, and ends this one then
+        time.sleep(2 * BEAT)  # the thread may find out which process it was, and then ends this one
         message, text = VANISHED, f"error: process {watch.rank} ends: {VANISHED}\n"
     elif message is None:
         message = f"{type(error).__name__}: {error}"

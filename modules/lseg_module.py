@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -21,9 +21,12 @@ from .models.streaming import upsampled_cross_entropy, upsampled_max
 from .training.optimization import OptimizationConfig
 from .training.optimizer import apply_settings, build_optimizer
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 class NonFiniteLossError(InputError):
-    """The loss became infinite or NaN; the text says where."""
+    """The loss became infinite or NaN; the message names the step and the files."""
 
 
 class LSegModule(pl.LightningModule):
@@ -32,8 +35,12 @@ class LSegModule(pl.LightningModule):
     Args:
         net: the network, with its labels.
         config: optimiser, rates and schedule.
-        dataset, data_path: name of the dataset and the folder it lies in (None: the default one), for the checkpoint.
+        dataset, data_path: name of the dataset and its folder (None: the default one), for the checkpoint.
         seed: of everything random inside the network (dropout).
+
+    Attributes:
+        run_facts: what else a resumed run must have in common with the checkpoint, which records it.
+        settings: all settings by group, for the logger.
     """
 
     def __init__(
@@ -52,9 +59,11 @@ class LSegModule(pl.LightningModule):
         self.seed = seed
         self.metric = SegmentationMetric(len(net.labels)) if net.labels else None
         self.skipped: list[str] = []
+        self.run_facts: dict[str, Any] = {}
+        self.settings: dict[str, Any] = {}
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: str = "cpu", **options: Any) -> LSegModule:
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: str = "cpu", **options: Any) -> Self:
         """A module around the network of an official or own file; ``options`` as for ``checkpoints.load_lseg``."""
         return cls(load_lseg(checkpoint_path, map_location=map_location, **options))
 
@@ -64,12 +73,17 @@ class LSegModule(pl.LightningModule):
 
     # ------------------------------------------------------------------------------------------ training
 
+    def setup(self, stage: str) -> None:
+        """Log the settings; TensorBoard's logger writes them to hparams.yaml."""
+        if stage == "fit" and self.logger and self.settings:
+            self.logger.log_hyperparams(self.settings)
+
     def on_train_start(self) -> None:
         self.total_steps = int(self.trainer.estimated_stepping_batches)
         apply_settings(self.optimizers(use_pl_optimizer=False), self.config)
 
     def on_train_epoch_start(self) -> None:
-        # Whatever an epoch draws depends on the seed and the epoch: a resumed run draws what an undisturbed one does.
+        # Random numbers depend on the seed and the epoch alone, so a resumed run draws the same as an undisturbed one.
         torch.manual_seed(hash((self.seed, self.current_epoch, self.global_rank)) % 2**63)
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -78,7 +92,7 @@ class LSegModule(pl.LightningModule):
             group["lr"] = group["initial_lr"] * factor
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The loss of a batch; ``NonFiniteLossError`` naming step and files if it is no finite number."""
+        """The loss of a batch; ``NonFiniteLossError`` with step and files if it is infinite or NaN."""
         images, masks, labels = self.training_images(batch)
         loss = self.loss(self.net.half_logits(images, labels), masks)
         if not torch.isfinite(loss):
@@ -97,14 +111,16 @@ class LSegModule(pl.LightningModule):
         self.log_dict({"lr_encoder": groups[0]["lr"], "lr_decoder": groups[1]["lr"]})
         if self.skipped:
             shown = "\n  ".join(sorted(set(self.skipped))[:10])
-            print(f"epoch {self.current_epoch}: {len(self.skipped)} unreadable images were skipped:\n  {shown}")
+            print(f"epoch {self.current_epoch}: skipped {len(self.skipped)} unreadable image(s):\n  {shown}")
             self.skipped.clear()
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy over labelled pixels, in float32: their mean, or 0 where no pixel of the batch has a label.
+        """Mean cross-entropy over the labelled pixels, in float32; 0 where no pixel of the batch has a label.
 
-        logits: (B, N, H, W), or (B, N, H/2, W/2) as ``net.half_logits`` gives them, for a fraction of the memory.
-        target: (B, H, W) int64; negative and ``config.ignore_index``: not counted.
+        Simplest replacement: ``F.cross_entropy(upsample_x2(logits), target, ignore_index=-1)``.
+
+        logits: (B, N, H, W), or (B, N, H/2, W/2) as ``net.half_logits`` returns them: less memory.
+        target: (B, H, W) int64; negative values and ``config.ignore_index`` are left out.
         """
         ignored = self.config.ignore_index
         target = target.masked_fill(target < 0, ignored)
@@ -115,7 +131,7 @@ class LSegModule(pl.LightningModule):
         return total / (target != ignored).sum().clamp_min(1)
 
     def _where(self, batch: dict[str, Any], loss: Tensor) -> str:
-        """Where a loss went wrong, and what to do."""
+        """Where the loss became infinite or NaN, and what to do."""
         dataset = self.trainer.train_dataloader.dataset.dataset
         files = ", ".join(dataset.name_of(int(i)) for i in batch["index"])
         folder = getattr(self.trainer.checkpoint_callback, "dirpath", None)
@@ -133,7 +149,7 @@ class LSegModule(pl.LightningModule):
         self.metric.reset()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Counts a batch; returns the predicted labels (B, H, W)."""
+        """Count a batch; return the predicted labels, int64 (B, H, W)."""
         logits = self.net.half_logits(batch["image"])
         predicted = upsampled_max(logits)[1]
         self.metric.update(batch["mask"], predicted)
@@ -141,12 +157,12 @@ class LSegModule(pl.LightningModule):
         return predicted
 
     def labels_of(self, batch: dict[str, Any]) -> list[list[str]]:
-        """The names that the prediction chose from, for each image of a validation batch."""
+        """The label list of each image of a validation batch."""
         return [self.net.labels] * len(batch["image"])
 
     def on_validation_epoch_end(self) -> None:
         pixel_accuracy, miou = self.metric.all_reduce().get()
-        # Every process has the same sums, so there is nothing left to synchronise.
+        # Every process has the same sums, so nothing is left to synchronise.
         self.log_dict({"val_acc_epoch": pixel_accuracy, "val_miou_epoch": miou}, prog_bar=True)
 
     # ---------------------------------------------------------------------- optimiser and checkpoint hooks
@@ -155,7 +171,7 @@ class LSegModule(pl.LightningModule):
         return build_optimizer(self.net, self.config)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Official names on disk, and the file's description of itself."""
+        """Write official names, and the metadata that describe the file."""
         checkpoint["state_dict"] = to_official(self.net.state_dict())
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         checkpoint[METADATA_KEY] = metadata_of(
@@ -163,6 +179,7 @@ class LSegModule(pl.LightningModule):
             dataset=self.dataset,
             data_path=self.data_path and str(self.data_path.resolve()),
             optimization=asdict(self.config),
+            run=self.run_facts,
             epoch=self.current_epoch,
             step=self.global_step,
             metric=metrics,
@@ -170,7 +187,7 @@ class LSegModule(pl.LightningModule):
         )
 
     def extra_metadata(self) -> dict[str, Any]:
-        """What else a subclass wants its checkpoints to say."""
+        """Further metadata of a subclass's checkpoints."""
         return {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from encoding_ext.metrics import EpisodeMetric
 
-from .checkpoints import load_lseg
 from .lseg_module import LSegModule
 from .models import LSegNet
 from .models.lseg_net import Labels
@@ -30,9 +29,9 @@ class LSegModuleZS(LSegModule):
 
     Args:
         net: the network; its labels are all class names of the benchmark, in class order.
-        validation_classes: whose mean IoU chooses the checkpoint.
+        validation_classes: the classes whose mean IoU chooses the checkpoint.
         finetune: learn from the support images alone (few-shot fine-tuning of the official ``--finetune_mode``).
-        selection: how checkpoints are chosen, for the record: fold, held-out classes, ``held_out`` or ``official``.
+        selection: how checkpoints are chosen (fold, classes, ``held_out`` or ``official``), for their metadata.
     """
 
     def __init__(
@@ -52,15 +51,8 @@ class LSegModuleZS(LSegModule):
         self.finetune = finetune
         self.selection = selection or {}
 
-    @classmethod
-    def load_from_checkpoint(
-        cls, checkpoint_path: str | Path, map_location: str = "cpu", **options: Any
-    ) -> LSegModuleZS:
-        """A module around the network of an official or own file; ``options`` as for ``checkpoints.load_lseg``."""
-        return cls(load_lseg(checkpoint_path, map_location=map_location, **options))
-
     def training_images(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Labels]:
-        """The images of the batch, their support images as further ones (in fine-tuning: those alone), and labels."""
+        """The images of the batch and their support images (in fine-tuning: the support images alone), with labels."""
         images, masks, class_ids = [], [], []
         if not self.finetune:
             images, masks, class_ids = [batch["image"]], [batch["mask"]], [batch["class_id"]]
@@ -72,7 +64,7 @@ class LSegModuleZS(LSegModule):
         return torch.cat(images), torch.cat(masks), episode_labels(torch.cat(class_ids), self.net.labels)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Counts a batch of episodes; returns the predicted labels (B, H, W)."""
+        """Count a batch of episodes; return the predicted labels, int64 (B, H, W)."""
         logits, mask = self.net.half_logits(batch["image"], self.labels_of(batch)), batch["mask"]
         predicted = upsampled_max(logits)[1]
         self.metric.update(mask, predicted, batch["class_id"], ignore=mask < 0, weight=batch["weight"])

@@ -6,11 +6,15 @@ import argparse
 from pathlib import Path
 
 from lseg_utils.cli import Parser, chosen
+from lseg_utils.errors import raise_all
 from lseg_utils.files import REPOSITORY
 
-from .choices import OPTIMIZERS, PRECISIONS, SCHEDULES
+from .choices import OPTIMIZERS, PRECISIONS, SCHEDULES, Speed
 from .models.backbones import BACKBONES, MULTIPLE, RANDOM
 from .training.optimization import OptimizationConfig
+from .training.processes import Processes
+from .training.run import Run, Training
+from .training.start import NetworkChoice
 
 NO_EFFECT = "accepted for old command lines; changes nothing, as in the official code"
 BLOCK = ("arch_option", "block_depth", "activation")
@@ -102,11 +106,6 @@ def add_optimization_options(parser: Parser) -> None:
     add("ignore_index", "leave this label number out of the loss")
 
 
-def optimization_config(options: argparse.Namespace) -> OptimizationConfig:
-    """The checked configuration; ``InputError`` for an impossible one."""
-    return chosen(OptimizationConfig, options, **({"optimizer": "adam"} if options.midasproto else {}))
-
-
 def add_training_options(parser: Parser, backbone: str, exp_name: str) -> None:
     """Everything that the two training scripts share except the data; the arguments are defaults."""
     add_network_options(parser, backbone)
@@ -143,6 +142,20 @@ def add_training_options(parser: Parser, backbone: str, exp_name: str) -> None:
     group.add_argument("--devices", "--gpus", type=int, default=-1, help="start this many processes; -1: one per GPU")
     group.add_argument("--num_nodes", type=int, help="train on this many nodes; default: torchrun's number, else 1")
     add_compatibility_options(parser)
+
+
+def training_settings(options: argparse.Namespace) -> Training:
+    """The settings of ``add_training_options``; one ``InputError`` with everything wrong with them."""
+    config = {"optimizer": "adam"} if options.midasproto else {}
+    parts = raise_all(
+        compatibility_problems(options),
+        lambda: chosen(NetworkChoice, options),
+        lambda: chosen(OptimizationConfig, options, **config),
+        lambda: chosen(Run, options),
+        lambda: chosen(Processes, options),
+        lambda: chosen(Speed, options),
+    )
+    return Training(*parts)
 
 
 def add_compatibility_options(parser: Parser) -> None:

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train_lseg
 from lseg_utils.distributed import run_distributed
+from modules import lseg_module
 from modules.lseg_module import LSegModule
 
 
@@ -55,5 +56,5 @@ class Faulty(LSegModule):
 
 
 if __name__ == "__main__":
-    train_lseg.LSegModule = Frozen if os.environ["ALTER"].startswith("freeze") else Faulty
+    lseg_module.LSegModule = Frozen if os.environ["ALTER"].startswith("freeze") else Faulty
     run_distributed(train_lseg.main)

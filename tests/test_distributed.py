@@ -116,7 +116,7 @@ def test_killed_or_failing_processes_end_the_run_and_it_goes_on_from_the_last_ch
 
     code, output = finish([sys.executable, *line, "--devices", "2", "--workers", "1"], "worker:1:4")
     assert code != 0
-    assert "a process that loads images has ended" in output and "killed by signal" in output, output[-3000:]
+    assert "a data-loading worker died" in output and "killed by signal" in output, output[-3000:]
     assert "error: process 0 ends, because process 1 has failed" in output and epochs_done(root) == 2
 
 

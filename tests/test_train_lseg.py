@@ -7,6 +7,7 @@ import shlex
 import signal
 import struct
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,12 +15,15 @@ import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
+import train_lseg
 from ade_tree import image_path, make_tree, truncate
 from data import get_labels
+from lseg_utils.errors import InputError, clean_message
 from modules.checkpoints import load_lseg
 from modules.safe_load import read_torch_file
+from modules.training.together import environments
 from modules.zoo import identify
-from scripts import TINY, command, environment, run
+from scripts import REPOSITORY, TINY, command, environment, run
 
 
 @pytest.fixture
@@ -139,68 +143,154 @@ def test_two_processes_train_and_resume(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_finetune_starts_from_a_checkpoint(root, tmp_path):
-    run("train_lseg.py", *arguments(root, "--exp_name", "first", "--max_epochs", 1), cwd=tmp_path)
+def train(root: Path, *more: object) -> None:
+    """The script's ``main`` in this process."""
+    train_lseg.main(list(map(str, more if "--data_path" in more else arguments(root, *more))))
+
+
+def refused(root: Path, *more: object) -> str:
+    """What the script answers to bad input."""
+    with pytest.raises(InputError) as caught:
+        train(root, *more)
+    return clean_message(caught.value)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_finetune_starts_from_a_checkpoint(root, capsys):
+    train(root, "--exp_name", "first", "--max_epochs", 1)
     first = last_checkpoint(root, "first")
     # Where the file says it, the width of the decoder need not be given, neither at first nor on resuming.
     said = ("--clip_weights", "--backbone_weights", "random", "--num_features", "16")
     without = [option for option in arguments(root) if option not in said]
     without += ["--finetune_weights", first]
-    assert "--dropout" in run("train_lseg.py", *without, "--dropout", 0.1, cwd=tmp_path, code=2)
+    assert "--dropout" in refused(root, *without, "--dropout", 0.1)
     options = [*without, "--base_lr", 1e-12, "--weight_decay", 0, "--max_epochs", 1]
-    run("train_lseg.py", *options, "--exp_name", "second", cwd=tmp_path)
+    train(root, *options, "--exp_name", "second")
     name = "net.scratch.head1.weight"
     torch.testing.assert_close(weights_of(last_checkpoint(root, "second"))[name], weights_of(first)[name])
-    output = run("train_lseg.py", *options, "--exp_name", "second", "--max_epochs", 2, cwd=tmp_path)
-    assert "resuming" in output
+    train(root, *options, "--exp_name", "second", "--max_epochs", 2)
+    assert "resuming" in capsys.readouterr().out
     other_backbone = ["tiny_resnet" if option == "tiny_vit" else option for option in options]
-    output = run("train_lseg.py", *other_backbone, "--exp_name", "third", cwd=tmp_path, code=2)
-    assert "is a tiny_vit" in output and "Traceback" not in output
+    assert "is a tiny_vit" in refused(root, *other_backbone, "--exp_name", "third")
 
 
-def test_a_bad_image_stops_by_name_or_is_skipped_and_counted(root, tmp_path):
+@pytest.mark.usefixtures("one_thread")
+def test_a_bad_image_stops_by_name_or_is_skipped_and_counted(root, capsys):
     bad = image_path(root, "train", "a4")
     truncate(bad)
-    stop = arguments(root, "--max_epochs", 1, "--exp_name")
-    output = run("train_lseg.py", *stop, "stop", cwd=tmp_path, code=2)
-    assert str(bad) in output and "Traceback" not in output
-    output = run("train_lseg.py", *stop, "skip", "--on_bad_image", "skip", cwd=tmp_path)
-    assert "1 unreadable images were skipped" in output and str(bad) in output
+    assert str(bad) in refused(root, "--max_epochs", 1, "--exp_name", "stop")
+    train(root, "--max_epochs", 1, "--exp_name", "skip", "--on_bad_image", "skip")
+    output = capsys.readouterr().out
+    assert "skipped 1 unreadable" in output and str(bad) in output
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_names_step_and_files_and_keeps_the_last_checkpoint(root, tmp_path):
-    options = arguments(root, "--exp_name", "wild", "--max_epochs", 1, "--batch_size", 3)
-    run("train_lseg.py", *options, cwd=tmp_path)
+@pytest.mark.usefixtures("one_thread")
+def test_a_loss_that_is_not_finite_names_step_and_files_and_keeps_the_last_checkpoint(root):
+    options = ("--exp_name", "wild", "--batch_size", 3)
+    train(root, *options, "--max_epochs", 1)
     before = last_checkpoint(root, "wild").read_bytes()
-    options = arguments(root, "--exp_name", "wild", "--max_epochs", 5, "--batch_size", 3, "--base_lr", 1e30)
-    output = run("train_lseg.py", *options, cwd=tmp_path, code=2)
+    output = refused(root, *options, "--max_epochs", 5, "--base_lr", 1e30)
     assert "the loss is" in output and "step" in output and ".jpg" in output
     assert f"is intact ({last_checkpoint(root, 'wild')})" in output
     assert last_checkpoint(root, "wild").read_bytes() == before
 
 
-def test_all_problems_are_reported_at_once_before_anything_is_built(tmp_path):
+def test_all_problems_are_reported_at_once_by_a_process_of_its_own(tmp_path):
     options = ["--data_path", tmp_path / "nowhere", "--aux", "--clip_weights", tmp_path / "no.pt", "--devices", 0]
     output = run("train_lseg.py", *options, "--checkpoint_dir", tmp_path / "runs", cwd=tmp_path, code=2)
-    for part in ("nowhere", "prepare_ade20k.py", "--aux", "no.pt", "--devices 0"):
+    for part in ("nowhere", "prepare_ade20k.py", "--aux", "no.pt", "--devices is 0"):
         assert part in output
     assert "Traceback" not in output
 
 
-def test_gpus_that_are_not_there_and_a_folder_that_cannot_be_written(root, tmp_path):
+@pytest.mark.parametrize("script", ["train_lseg", "train_lseg_zs"])
+def test_bad_input_is_answered_before_torch_is_imported(script, tmp_path):
+    cases = [
+        ["--help"],
+        ["--no_such_option"],
+        ["--data_path", tmp_path / "nowhere"],
+        ["--dataset", "no_such_dataset"],
+        ["--data_path", tmp_path, "--clip_weights", tmp_path / "no.pt"],
+    ]
+    code = f"""
+import contextlib, io, sys
+from lseg_utils.errors import InputError
+import {script}
+for options in {[list(map(str, case)) for case in cases]}:
+    with contextlib.suppress(SystemExit, InputError), contextlib.redirect_stdout(io.StringIO()):
+        {script}.main(options)
+        raise AssertionError(options)
+print(sorted({{"torch", "timm", "pytorch_lightning", "torchvision", "cv2"}} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
+def test_gpus_that_are_not_there(root):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    assert "no CUDA GPU" in refused(root, "--dry-run", "--accelerator", "gpu")
+
+
+def test_a_folder_that_cannot_be_written(root, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    options = arguments(root, "--dry-run")
-    options[options.index("--checkpoint_dir") + 1] = tmp_path / "file" / "runs"
-    if not torch.cuda.is_available():
-        options[options.index("--accelerator") + 1] = "gpu"
-    output = run("train_lseg.py", *options, cwd=tmp_path, code=2)
-    assert "cannot be written" in output and "--checkpoint_dir" in output
-    assert torch.cuda.is_available() or "no CUDA GPU" in output
+    output = refused(root, "--dry-run", "--checkpoint_dir", tmp_path / "file" / "runs")
+    assert "not writable" in output and "--checkpoint_dir" in output
 
 
-def test_official_flags_with_a_dry_run_leave_nothing_behind(root, tmp_path):
+def test_batch_normalisation_needs_more_than_one_value(root):
+    output = refused(root, "--dry-run", "--crop_size", 32, "--batch_size", 1)
+    assert "--batch_size 2" in output and "--crop_size 64" in output
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_resumed_run_refuses_other_sizes_and_weights_and_tells_another_seed(root, tmp_path, capsys):
+    run_of = ("--exp_name", "run", "--max_epochs", 1, "--batch_size", 9)
+    train(root, *run_of)
+    version = last_checkpoint(root, "run").parent.parent
+    assert read_torch_file(last_checkpoint(root, "run"))["lseg"]["sizes"] == {"base": 64, "crop": 64}
+    assert "backbone: tiny_vit" in (version / "hparams.yaml").read_text()
+    assert not (version.parent / ".lock").exists()
+    clip = tmp_path / "other.pt"
+    clip.write_bytes(b"x")
+    for other in (["--crop_size", 96], ["--base_size", 96], ["--clip_weights", clip]):
+        output = refused(root, *run_of, *other)
+        assert "started differently" in output and f"{other[0][2:]} was" in output
+    capsys.readouterr()
+    train(root, *run_of, "--seed", 7, "--accumulate_grad_batches", 2)
+    output = capsys.readouterr().out
+    assert "seed was 0" in output and "accumulate_grad_batches was 1" in output
+
+
+def test_two_trainings_of_one_run_at_once_are_refused(root):
+    holder = f"from lseg_utils.lock import locked\nwith locked({str(root.parent / 'runs' / 'run')!r}, ''):\n    "
+    holder += "print('ready', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holder], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        output = refused(root, "--exp_name", "run", "--max_epochs", 1)
+        process.communicate("\n")
+    assert f"process {process.pid}" in output and "--exp_name" in output
+    train(root, "--exp_name", "run", "--max_epochs", 1, "--batch_size", 9)
+
+
+@pytest.mark.parametrize(
+    ("variables", "ours"),
+    [
+        ({"SLURM_NTASKS": "1", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "x"}, True),
+        ({"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "4"}, False),
+        ({}, True),
+    ],
+)
+def test_a_slurm_job_of_one_task_starts_its_own_processes(variables, ours, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert bool(environments()) == ours
+
+
+def test_official_flags_with_a_dry_run_leave_nothing_behind(root):
     flags = "--base_lr 0.004 --weight_decay 1e-4 --no-scaleinv --max_epochs 240 --widehead --accumulate_grad_batches 2"
-    output = run("train_lseg.py", *arguments(root, "--exp_name", "dry", "--dry-run", *flags.split()), cwd=tmp_path)
-    assert "train_loss" in output
+    train(root, "--exp_name", "dry", "--dry-run", *flags.split())
     assert not (root.parent / "runs" / "dry").exists()

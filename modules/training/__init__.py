@@ -1,1 +1,1 @@
-"""A training: its options, what it starts from, the optimiser, the processes, the Trainer."""
+"""A training: its settings, first weights, optimiser, processes and Trainer."""

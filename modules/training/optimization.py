@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lseg_utils.errors import InputError
 
 from ..choices import OPTIMIZERS, SCHEDULES
+from ..models.backbones import MULTIPLE
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,18 @@ class OptimizationConfig:
     def scratch_lr(self) -> float:
         """Initial rate of the decoder and the head."""
         return self.encoder_lr * self.scratch_factor
+
+    def check_batch_statistics(self, crop_size: int | None, images: int) -> None:
+        """``InputError`` if batch normalisation would get one value per channel from ``images`` crops.
+
+        The coarsest feature map of a crop has (crop_size / 32) ** 2 values per channel. None: the dataset's size,
+        which is large enough.
+        """
+        if crop_size is not None and images * (crop_size // MULTIPLE) ** 2 == 1:
+            raise InputError(
+                f"--crop_size {crop_size} with a single image per step gives batch normalisation one value per "
+                f"channel; use --batch_size 2 or --crop_size {2 * MULTIPLE}"
+            )
 
     def describe(self) -> str:
         """The two rates with the formula, for the log."""

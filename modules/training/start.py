@@ -2,62 +2,96 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import load_file
+from typing import TYPE_CHECKING, Any
 
 from lseg_utils.errors import InputError
 
-from ..checkpoints import load_lseg
-from ..models import LSegNet, build_lseg
 from ..models.backbones import RANDOM
-from ..models.pretrained import load_pretrained
-from ..options import block_options
-from ..safe_load import read_torch_file, read_torchscript_weights
+
+if TYPE_CHECKING:
+    from ..models import LSegNet
+
+WEIGHTS = ("finetune_weights", "clip_weights", "backbone_weights")
 
 
-def start_problems(options: argparse.Namespace) -> list[str]:
-    """Files that are not there, and options that exclude one another."""
-    problems = []
-    for name in ("finetune_weights", "clip_weights", "backbone_weights"):
-        path = getattr(options, name)
-        if path and str(path) != RANDOM and not Path(path).is_file():
-            problems.append(f"--{name}: there is no file {path}")
-    if options.finetune_weights and (options.clip_weights or options.backbone_weights):
-        problems.append("--finetune_weights replaces --clip_weights and --backbone_weights; give only one kind")
-    if options.finetune_weights and options.dropout:
-        problems.append("--dropout has no effect on the network of --finetune_weights; leave one of them out")
-    return problems
+@dataclass(frozen=True)
+class NetworkChoice:
+    """An architecture and its first weights. None: what the checkpoint says, else the default of ``build_lseg``."""
+
+    backbone: str
+    num_features: int = 256
+    dropout: float = 0.0
+    arch_option: int | None = None
+    block_depth: int | None = None
+    activation: str | None = None
+    finetune_weights: Path | None = None
+    """A checkpoint that gives all weights and the width of the decoder."""
+    clip_weights: str | None = None
+    """A file with CLIP's text tower, or ``random``; None: download."""
+    backbone_weights: str | None = None
+    """A file with ImageNet weights, or ``random``; None: download."""
+    trust_checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        given = {name: path for name in WEIGHTS if (path := getattr(self, name))}
+        problems = [
+            f"--{name}: the file {path} does not exist"
+            for name, path in given.items()
+            if str(path) != RANDOM and not Path(path).is_file()
+        ]
+        if self.finetune_weights and len(given) > 1:
+            problems.append("--finetune_weights replaces --clip_weights and --backbone_weights; give only one kind")
+        if self.finetune_weights and self.dropout:
+            problems.append("--dropout has no effect on the network of --finetune_weights; leave one of them out")
+        if problems:
+            raise InputError("\n".join(problems))
+
+    @property
+    def block(self) -> dict[str, int | str]:
+        """The given options of the spatial regularisation block."""
+        names = ("arch_option", "block_depth", "activation")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def sources(self) -> dict[str, str | None]:
+        """What the first weights are read from: name and size of the files, for the checkpoint."""
+
+        def describe(path: str | Path | None) -> str | None:
+            if path is None or str(path) == RANDOM:
+                return path
+            return f"{Path(path).name} ({Path(path).stat().st_size} bytes)"
+
+        return {name: describe(getattr(self, name)) for name in WEIGHTS}
 
 
-def build_network(options: argparse.Namespace, labels: list[str], resuming: bool) -> LSegNet:
-    """The network to train; nothing is downloaded where a checkpoint overwrites it anyway, nor by a dry run."""
+def build_network(choice: NetworkChoice, labels: list[str], *, weights: bool = True, download: bool = True) -> LSegNet:
+    """The network to train.
+
+    Args:
+        choice: architecture and first weights.
+        labels: the label set.
+        weights: read the first weights; False where a checkpoint of the run replaces them anyway.
+        download: download what ``choice`` does not name; False: random weights stand in for it.
+    """
+    from ..checkpoints import load_lseg
+    from ..models import build_lseg
+    from ..models.pretrained import load_pretrained
+
     try:
-        # Also where the run's own checkpoint will replace the weights: the architecture is that of the file.
-        if options.finetune_weights:
-            net = load_lseg(
-                options.finetune_weights,
-                labels=labels,
-                trust_checkpoint=options.trust_checkpoint,
-                **block_options(options),
-            )
-            check_backbone(net, options.backbone, options.finetune_weights)
+        if choice.finetune_weights:  # also where its weights are replaced: the file decides the architecture
+            trust = choice.trust_checkpoint
+            net = load_lseg(choice.finetune_weights, labels=labels, trust_checkpoint=trust, **choice.block)
+            check_backbone(net, choice.backbone, choice.finetune_weights)
         else:
-            net = build_lseg(
-                options.backbone,
-                labels,
-                features=options.num_features,
-                dropout=options.dropout,
-                **block_options(options),
-            )
+            features, dropout = choice.num_features, choice.dropout
+            net = build_lseg(choice.backbone, labels, features=features, dropout=dropout, **choice.block)
         check_label_lengths(net, labels)
-        if not (options.finetune_weights or resuming):
-            sources = (options.clip_weights, options.backbone_weights)
-            if options.dry_run and None in sources:
-                print("dry run: random weights stand in for what a training would download")
+        if weights and not choice.finetune_weights:
+            sources = (choice.clip_weights, choice.backbone_weights)
+            if not download and None in sources:
+                print("dry run: random weights replace what a training would download")
                 sources = tuple(source or RANDOM for source in sources)
             load_pretrained(net, *sources, read=read_weights)
     except ValueError as error:
@@ -70,7 +104,7 @@ def check_backbone(net: LSegNet, backbone: str | None, path: Path) -> None:
     found = net.architecture["backbone"]
     if backbone not in (None, found):
         raise InputError(
-            f"backbone {backbone} was asked for, but {path} is a {found}; ask for {found}, or give another checkpoint"
+            f"--backbone is {backbone}, but {path} is a {found}; use --backbone {found}, or another checkpoint"
         )
 
 
@@ -79,12 +113,16 @@ def check_label_lengths(net: LSegNet, labels: Sequence[str]) -> None:
     try:
         net.text_encoder.tokenize(labels)
     except ValueError as error:
-        raise InputError(f"{error} (in the file of --label_src, or name another one)") from error
+        raise InputError(f"{error} (shorten it in the file of --label_src, or choose another list)") from error
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """A CLIP or ImageNet file: safetensors, a TorchScript archive, a state dict, or a dict that holds one."""
+    """Read a CLIP or ImageNet file: safetensors, a TorchScript archive, a state dict, or a dict that contains one."""
+    from ..safe_load import read_torch_file, read_torchscript_weights
+
     if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
         return load_file(path)
     weights = read_torchscript_weights(path)
     weights = read_torch_file(path) if weights is None else weights

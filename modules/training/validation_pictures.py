@@ -1,4 +1,4 @@
-"""What the network makes of a few validation images, in the logger after every epoch."""
+"""The network's predictions for a few validation images, in the logger after every epoch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ValidationPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """outputs: what ``validation_step`` returns, the predicted labels (B, H, W)."""
+        """``outputs``: what ``validation_step`` returns, the predicted labels (B, H, W)."""
         if batch_idx == 0 and trainer.is_global_zero and trainer.logger is not None:
             log_picture(trainer.logger, self._picture(module, outputs.cpu(), batch), trainer.current_epoch)
 

@@ -39,8 +39,8 @@ def test_dashes_and_underscores_are_the_same_flag(parser: Parser) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--bacth-size", "3"], ["there is no option --bacth_size", "did you mean --batch_size?", "'3'"]),
-        (["--nothing_like_it=4"], ["there is no option --nothing_like_it\n"]),
+        (["--bacth-size", "3"], ["unknown option --bacth_size", "did you mean --batch_size?", "'3'"]),
+        (["--nothing_like_it=4"], ["unknown option --nothing_like_it\n"]),
         (["--batch_size", "many"], ["--batch_size", "'many'"]),
     ],
 )

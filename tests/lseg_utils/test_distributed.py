@@ -23,6 +23,6 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(InputError, match="there are 2 here.*--nproc_per_node 2"):
+    with pytest.raises(InputError, match="2 GPUs here.*--nproc_per_node 2"):
         join_group(torch.device("cuda"))
     assert not torch.distributed.is_initialized()

@@ -36,7 +36,7 @@ def test_a_killed_worker_is_named_whatever_it_interrupted() -> None:
         except RuntimeError as error:
             raise InputError("a.jpg is damaged") from error
     except InputError as error:
-        assert "a process that loads images has ended (DataLoader worker (pid 7)" in message_for_user(error)
+        assert "a data-loading worker died (DataLoader worker (pid 7)" in message_for_user(error)
     assert message_for_user(RuntimeError("shapes differ")) is None
 
 

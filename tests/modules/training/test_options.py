@@ -14,7 +14,7 @@ from data.choice import DataChoice
 from lseg_utils.cli import Parser, chosen
 from lseg_utils.errors import InputError
 from modules.device import reduced_dtype, resolve_device
-from modules.options import add_data_options, block_options, compatibility_problems, optimization_config
+from modules.options import add_data_options, block_options, compatibility_problems, training_settings
 from modules.training.trainer import lightning_precision
 
 NO_EFFECT = (
@@ -50,7 +50,7 @@ def test_the_training_command_of_the_readme():
     )
     assert (options.dataset, options.data_path, options.exp_name) == ("ade20k", Path("../datasets"), "lseg_ade20k_l16")
     assert (options.backbone, options.accumulate_grad_batches) == ("clip_vitl16_384", 2)
-    config = optimization_config(options)
+    config = training_settings(options).optimization
     assert (config.batch_size, config.base_lr, config.weight_decay, config.max_epochs) == (4, 0.004, 1e-4, 240)
     assert compatibility_problems(options) == []
 
@@ -147,22 +147,19 @@ def test_sizes_and_workers_with_which_nothing_would_run(line, expected):
 
 
 def test_optimisation_options_reach_the_configuration():
-    config = optimization_config(
-        parse_train(
-            "--optimizer adamw --schedule cosine --warmup_steps 7 --scratch_factor 2 --momentum 0.8 --ignore_index 255"
-        )
-    )
+    given = "--optimizer adamw --schedule cosine --warmup_steps 7 --scratch_factor 2 --momentum 0.8 --ignore_index 255"
+    config = training_settings(parse_train(given)).optimization
     assert (config.optimizer, config.schedule, config.warmup_steps) == ("adamw", "cosine", 7)
     assert (config.scratch_factor, config.momentum, config.ignore_index) == (2.0, 0.8, 255)
-    assert optimization_config(parse_train("--midasproto")).optimizer == "adam"
-    assert optimization_config(parse_train()) == type(config)()  # the defaults are the paper's
+    assert training_settings(parse_train("--midasproto")).optimization.optimizer == "adam"
+    assert training_settings(parse_train()).optimization == type(config)()  # the defaults are the paper's
 
 
 def test_impossible_optimisation_is_an_instruction():
     with pytest.raises(InputError, match="batch_size is 0.*positive"):
-        optimization_config(parse_train("--batch_size 0"))
+        training_settings(parse_train("--batch_size 0"))
     with pytest.raises(InputError, match="warmup_steps.*cosine"):
-        optimization_config(parse_train("--warmup_steps 10"))
+        training_settings(parse_train("--warmup_steps 10"))
 
 
 def test_only_the_block_options_that_were_given_are_passed_on():

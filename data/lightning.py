@@ -1,0 +1,63 @@
+"""The data of a training as a LightningDataModule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytorch_lightning as pl
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from data.choice import DataChoice
+from data.loading import make_loader
+
+
+class TrainingData(pl.LightningDataModule):
+    """The training and the validation set of a dataset, in batches of ``data.loading``.
+
+    Args:
+        choice: the dataset and its options; support images (``nshot``) are only for training.
+        transform: RGB image -> float tensor (3, h, w), normalised as the network expects.
+        batch_size: images per process and step.
+        seed: of order and augmentation.
+
+    Attributes:
+        first_epoch: the epoch with which a resumed run continues.
+    """
+
+    def __init__(
+        self, choice: DataChoice, transform: Callable[[Image.Image], Tensor], *, batch_size: int, seed: int
+    ) -> None:
+        super().__init__()
+        self.choice, self.batch_size, self.seed = choice, batch_size, seed
+        self.first_epoch = 0
+        self.train_set = choice.load("train", transform=transform)
+        self.val_set = replace(choice, nshot=choice.nshot and 0).load("val", transform=transform)
+
+    @property
+    def labels(self) -> list[str]:
+        """All labels of the dataset."""
+        return self.train_set.labels
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Base size and crop size of training, in pixels; the benchmarks have one size for both."""
+        crop = self.train_set.crop_size
+        return getattr(self.train_set, "base_size", crop), crop
+
+    def train_dataloader(self) -> DataLoader:
+        """Called by Lightning once each process knows its rank."""
+        loader = self._loader(self.train_set, shuffle=True)
+        loader.sampler.set_epoch(self.first_epoch)  # workers fetch before Lightning sets the epoch
+        return loader
+
+    def val_dataloader(self) -> DataLoader:
+        """Every validation image once over all processes."""
+        return self._loader(self.val_set, shuffle=False)
+
+    def _loader(self, dataset: Any, shuffle: bool) -> DataLoader:
+        workers = self.choice.workers
+        return make_loader(dataset, self.batch_size, self.seed, shuffle, num_workers=workers, drop_last=shuffle)
