@@ -1,4 +1,4 @@
-"""LSeg in a browser: a picture, labels as text, their colours over it, what is near a pixel, heat maps of any words.
+"""LSeg in a browser: segment a picture with any labels, ask about a pixel, see heat maps of any words.
 
 streamlit run lseg_app.py
 streamlit run lseg_app.py -- --checkpoint FILE
@@ -19,23 +19,25 @@ from lseg_utils.files import REPOSITORY
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", "--weights", type=Path, help="to begin with; others can be chosen in the page")
+    parser.add_argument(
+        "--checkpoint", "--weights", type=Path, help="begin with this one; others can be chosen in the page"
+    )
     folder = REPOSITORY / "checkpoints"
-    parser.add_argument("--checkpoint_dir", type=Path, default=folder, help="searched with its subfolders")
+    parser.add_argument("--checkpoint_dir", type=Path, default=folder, help="look for checkpoints here")
     folder = REPOSITORY / "quickstart"
-    parser.add_argument("--quickstart", type=Path, default=folder, help="the --folder of quickstart.sh")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--quickstart", type=Path, default=folder, help="look for networks of quickstart.sh here")
+    parser.add_argument("--device", default="auto", help="run on auto, cpu, cuda, cuda:1 or mps")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Show the page; Streamlit calls this once for every change that a visitor makes."""
+    """Show the page; Streamlit calls this again after each change by a visitor."""
     from apps.web import page
 
     try:
         options = build_parser().parse(argv)
-    except SystemExit:  # it would end Streamlit's thread without a word to the visitor
-        page.refused("The app was started with options that it does not take; its terminal says which.")
+    except SystemExit:  # it would end Streamlit's thread, and the visitor would see nothing
+        page.refused("The app was started with unknown options; the message in its terminal names them.")
         return
     page.show(
         options.checkpoint,
@@ -47,16 +49,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def refuse() -> None:
-    """Say how this script is started, or what its options are."""
+    """Explain how to start this script, or list its options."""
     build_parser().parse(None)
     raise InputError(
-        "this is a page for a browser; start it with `streamlit run lseg_app.py -- [options]` (if there is no "
-        "streamlit: pip install -r requirements-extras.txt)"
+        "this script is a web page; start it with `streamlit run lseg_app.py -- [options]` (to install streamlit: "
+        "pip install -r requirements-extras.txt)"
     )
 
 
 def in_streamlit() -> bool:
-    """Whether Streamlit runs this script."""
+    """Whether Streamlit is running this script."""
     runtime = sys.modules.get("streamlit.runtime")
     return runtime is not None and runtime.exists()
 

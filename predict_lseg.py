@@ -113,7 +113,7 @@ def read_request(options: argparse.Namespace) -> Request:
     weights, problems = options.weights, []
     if weights is None:
         weights = default_checkpoint()
-        print(f"note: no --weights, so this is the checkpoint of the quickstart: {weights}")
+        print(f"note: no --weights given; using {weights}")
     elif not weights.is_file():
         problems.append(
             f"there is no file {weights}; `python -m modules.zoo` lists the published checkpoints, and "

@@ -69,6 +69,8 @@ def _checked(path: Path) -> Path:
         raise InputError(f"there is no image {path}")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name an image in it")
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file (a pipe, socket or device?); copy the image to a file")
     return path
 
 

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -37,6 +39,7 @@ from predict_script import (
     video,
 )
 from predicting import picture
+from scripts import REPOSITORY
 from tiny import tiny_net
 
 
@@ -230,6 +233,61 @@ def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(weights, folder, monk
     files(out)
     predict(weights, folder)
     assert "2 done, 1 done before, 0 with problems" in capsys.readouterr().out
+
+
+def test_a_finished_run_does_not_build_the_network(weights, folder, monkeypatch, capsys):
+    more = ["--embeddings", "npy"]
+    line = arguments(weights, folder, more=more)
+    del line[line.index("--labels") : line.index("--labels") + 2]
+    assert predict_lseg.main(line) == 0
+    (folder.parent / "out" / "embeddings" / "manifest.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(LSegPredictor, "from_checkpoint", None)  # calling it would fail
+        assert predict_lseg.main(line) == 0
+    assert "0 done, 3 done before" in capsys.readouterr().out
+    assert len(manifest(folder.parent / "out")["embeddings"]) == 3
+    with pytest.raises(InputError, match="labels: .*a red car.* there, .*sky.* now"):
+        predict(weights, folder, more=more)
+
+
+def test_a_folder_is_used_by_one_run_at_a_time(weights, folder):
+    out = folder.parent / "out"
+    out.mkdir()
+    code = "import sys, lseg_utils.lock as lock\nwith lock.locked(sys.argv[1], ''): print(flush=True), input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, str(out)], cwd=REPOSITORY, **pipes) as process:
+        process.stdout.readline()
+        with pytest.raises(InputError, match=rf"out is in use by process {process.pid} .*--output_dir"):
+            predict(weights, folder)
+        process.communicate(b"\n")
+    predict(weights, folder)
+
+
+def test_a_named_pipe_is_reported_and_the_rest_is_done(weights, folder, capsys):
+    for name in ("pipe.png", "pipe.gif", "pipe.mp4"):
+        os.mkfifo(folder / name)
+    out = predict(weights, folder, code=1, more=["--embeddings", "npy", "--pca", 3])
+    captured = capsys.readouterr()
+    assert captured.err.count("is not a regular file") == 3 and "3 done" in captured.out
+    assert len(list((out / "masks").rglob("*.png"))) == 3
+
+
+def test_names_near_the_limit_of_the_file_system_are_written(weights, tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture(20, 30)).save(tmp_path / "in" / f"{'x' * 251}.png")
+    video(tmp_path / "clip.mp4", 2).rename(tmp_path / "in" / f"{'y' * 251}.mp4")
+    out = predict(weights, tmp_path / "in", more=["--embeddings", "npy", "--pca", 3])
+    assert len(list((out / "json").iterdir())) == 2 and len(manifest(out)["embeddings"]) == 3
+
+
+def test_without_weights_the_checkpoint_of_the_quickstart_is_used(weights, folder, monkeypatch, capsys):
+    monkeypatch.setattr(predict_lseg, "default_checkpoint", lambda: weights)
+    line = arguments(weights, folder)
+    del line[line.index("--weights") : line.index("--weights") + 2]
+    assert predict_lseg.main(line) == 0
+    assert str(weights) in capsys.readouterr().out
+    run = json.loads((folder.parent / "out" / "run.json").read_text())
+    assert run["settings"]["checkpoint"]["file"] == "tiny.ckpt"
 
 
 # ------------------------------------------------------------------------------------------------------ bad options
@@ -504,6 +562,16 @@ def test_embeddings_need_no_labels(folder, tmp_path):
         predict_lseg.main(line)
     assert predict_lseg.main([*line, "--write", "none", "--embeddings", "npy", "--pca", "3"]) == 0
     assert np.load(folder.parent / "out" / "embeddings" / "a.npy").shape == (25, 35, 3)
+
+
+def test_text_vectors_are_written_for_programs_without_the_network(weights, folder):
+    out = predict(weights, folder, more=["--embeddings", "npy", "--write", "none"])
+    text = np.load(out / "text.npy")
+    pixels = np.load(out / "embeddings" / "a.npy").astype(np.float32)
+    expected = LSegPredictor.from_checkpoint(weights, "cpu").similarity(pixels, LABELS).numpy()
+    np.testing.assert_allclose(pixels @ text.T, expected, atol=2e-3)
+    assert json.loads((out / "labels.json").read_text())["labels"] == LABELS
+    assert not (out / "legend.png").exists()  # nothing shows its colours
 
 
 def test_embeddings_can_be_added_to_a_finished_run(weights, folder):

@@ -33,7 +33,7 @@ class EmbeddingWriter:
     """Writes the embeddings of pictures and frames below ``folder``.
 
     Args:
-        predictor: makes the embeddings.
+        predictor: makes the embeddings; None where all are finished.
         options: which ones.
         folder: of the results.
         about: facts about the network for the manifest.
@@ -42,7 +42,7 @@ class EmbeddingWriter:
     """
 
     def __init__(
-        self, predictor: LSegPredictor, options: EmbeddingOptions, folder: Path, about: Mapping[str, Any]
+        self, predictor: LSegPredictor | None, options: EmbeddingOptions, folder: Path, about: Mapping[str, Any]
     ) -> None:
         self.predictor, self.options, self.folder = predictor, options, folder
         self.about = {**about, **vars(options), "basis": BASIS if options.pca else None}

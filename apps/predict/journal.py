@@ -41,13 +41,13 @@ class Journal:
     ) -> None:
         run_file, ledger_file = folder / RUN_FILE, folder / LEDGER_FILE
         settings = json.loads(json.dumps(settings))
-        earlier = read_settings(folder)  # also before deleting: never delete what is not ours
+        earlier = read_run(folder)  # also before deleting: never delete what is not ours
         if forget is not None:  # before the new settings are written: a kill must not leave old results under them
             ledger_file.unlink(missing_ok=True)
             forget()
         elif earlier is not None:
-            refuse_other_settings(folder, earlier, settings)
-            settings[OPTIONAL] = settings[OPTIONAL] or earlier[OPTIONAL]
+            _refuse_other_settings(folder, earlier["settings"], settings)
+            settings[OPTIONAL] = settings[OPTIONAL] or earlier["settings"][OPTIONAL]
         write_json(run_file, {"settings": settings, **about})
         self._ledger = Ledger(ledger_file, {"settings": RUN_FILE})
         self._records: dict[str, Record] = {record["name"]: record for record in self._ledger.records}
@@ -109,18 +109,20 @@ def identity(path: Path) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns]
 
 
-def read_settings(folder: Path) -> dict[str, Any] | None:
-    """The settings of the earlier run in ``folder``, None without one; ``InputError`` for another program's file."""
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """What run.json in ``folder`` contains, None without one; ``InputError`` for another program's file."""
     run_file = folder / RUN_FILE
     if not run_file.exists():
         return None
     try:
-        return {OPTIONAL: None, **json.loads(run_file.read_text(encoding="utf-8"))["settings"]}
-    except (ValueError, KeyError, TypeError) as error:
+        run = json.loads(run_file.read_text(encoding="utf-8"))
+        run["settings"].setdefault(OPTIONAL, None)
+        return run
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{run_file} was not written by this script; choose another --output_dir") from error
 
 
-def refuse_other_settings(folder: Path, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def _refuse_other_settings(folder: Path, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """``InputError`` that lists every setting in which the results in ``folder`` differ from those asked for."""
     if None in (earlier[OPTIONAL], settings[OPTIONAL]):
         earlier, settings = {**earlier, OPTIONAL: None}, {**settings, OPTIONAL: None}

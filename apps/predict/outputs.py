@@ -44,11 +44,6 @@ class Outputs:
     about: Mapping[str, Any]
 
     @property
-    def kinds(self) -> frozenset[str]:
-        """The kinds of results, keys of ``KINDS``."""
-        return self.options.kinds
-
-    @property
     def colours(self) -> np.ndarray:
         """(N, 3) uint8, the labels' colours."""
         return label_colours(len(self.labels))
@@ -66,11 +61,11 @@ class Outputs:
 
     def frames_folder(self, source: Source) -> Path:
         """The folder of a video's label maps: a result, or kept until the video is finished, to resume from."""
-        return self.path("labels", source) if "labels" in self.kinds else self.folder / UNFINISHED / source.name
+        return self.path("labels", source) if "labels" in self.options.kinds else self.folder / UNFINISHED / source.name
 
     def complete(self, source: Source) -> bool:
         """Whether every file of ``source`` is there."""
-        return all(self.path(kind, source).exists() for kind in self.kinds)
+        return all(self.path(kind, source).exists() for kind in self.options.kinds)
 
     def forget(self) -> None:
         """Delete all results: they may belong to other labels."""
@@ -86,14 +81,14 @@ class Outputs:
         """Write labels.json, and legend.png if there are at most 500 labels and something shows their colours."""
         if self.labels:
             write_json(self.folder / "labels.json", {"labels": list(self.labels)})
-        if self.kinds and len(self.labels) <= MAX_LEGEND_LABELS:
+        if self.options.kinds and len(self.labels) <= MAX_LEGEND_LABELS:
             key = legend(range(len(self.labels)), self.labels, self.colours, 800)
             save_picture(self.folder / "legend.png", key)
 
     def check_size(self, height: int, width: int) -> None:
         """``InputError`` if a picture of this size cannot have an overlay of the format that was asked for."""
         longest = max(height, width)
-        if "overlay" in self.kinds and self.options.picture_format == "jpg" and longest > MAX_JPEG_SIDE:
+        if "overlay" in self.options.kinds and self.options.picture_format == "jpg" and longest > MAX_JPEG_SIDE:
             raise InputError(
                 f"a side of {longest:,} pixels is too long for JPEG (at most {MAX_JPEG_SIDE:,}); use "
                 "--overlay_format png"
@@ -101,13 +96,13 @@ class Outputs:
 
     def write(self, source: Source, result: Segmentation) -> dict[int, int]:
         """Write all kinds of results of a picture; returns label number -> pixels."""
-        if "overlay" in self.kinds:
+        if "overlay" in self.options.kinds:
             save_picture(self.path("overlay", source), Image.fromarray(result.overlay(self.options.opacity)))
-        if "mask" in self.kinds:
+        if "mask" in self.options.kinds:
             save_picture(self.path("mask", source), result.mask_picture())
-        if "labels" in self.kinds:
+        if "labels" in self.options.kinds:
             save_picture(self.path("labels", source), result.label_picture())
-        if "json" in self.kinds:
+        if "json" in self.options.kinds:
             self.write_facts(source, result.facts())
         return result.pixel_counts()
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from apps.predict.embeddings import EmbeddingWriter, forget_embeddings
-from apps.predict.journal import Journal, Record
+from apps.predict.journal import Journal, read_run
 from apps.predict.lookahead import sample_images, size_note
 from apps.predict.options import LookOptions, Request
 from apps.predict.outputs import MAX_LABELS, Outputs
@@ -39,14 +39,14 @@ class Run:
     """What every source passes through: the network, what is written, and the account of what is finished.
 
     Args:
-        predictor: the network.
+        predictor: the network; None where everything is finished.
         labels, text: N names and their embeddings (N, C).
         look: how the network looks at pictures and frames.
         outputs, embeddings: write the results; embeddings None for none.
         journal: records what is finished.
     """
 
-    predictor: LSegPredictor
+    predictor: LSegPredictor | None
     labels: Sequence[str]
     text: Tensor
     look: LookOptions
@@ -61,13 +61,11 @@ class Run:
         A source that cannot be read is a failure in the report. What cannot be written ends the run with
         ``InputError`` or ``OSError``: the next file could not be written either.
         """
-        pending = set()
+        pending = self.pending(sources)
         for source in sources:
-            if record := self._finished(source):
+            if source not in pending:
                 self.report.earlier += 1
-                self.report.count(record)
-            else:
-                pending.add(source)
+                self.report.count(self.journal.finished(source, self._parts))
         with progress_bar(total=len(pending), desc="segmenting", unit="file") as bar:
             for group in _in_groups(sources, self.look.batch_size):  # of all, so that a resumed run has equal batches
                 group = [source for source in group if source in pending]
@@ -76,6 +74,18 @@ class Run:
                 elif group:
                     self._video(group[0])
                 bar.update(len(group))
+
+    def pending(self, sources: Sequence[Source]) -> set[Source]:
+        """The sources that are not finished with everything that this run writes, or whose files have changed."""
+        parts = self._parts
+
+        def finished(source: Source) -> bool:
+            record = self.journal.finished(source, parts)
+            if record is None or not self.outputs.complete(source):
+                return False
+            return self.embeddings is None or self.embeddings.complete(record)
+
+        return {source for source in sources if not finished(source)}
 
     def segment(self, images: Iterable[Tensor | np.ndarray]) -> Iterator[Segmentation]:
         """The segmentations of pictures (3, H, W) or frames (H, W, 3), in their order."""
@@ -86,13 +96,7 @@ class Run:
 
     @property
     def _parts(self) -> frozenset[str]:
-        return self.outputs.kinds | ({"embeddings"} if self.embeddings else set())
-
-    def _finished(self, source: Source) -> Record | None:
-        record = self.journal.finished(source, self._parts)
-        if record is None or not self.outputs.complete(source):
-            return None
-        return record if self.embeddings is None or self.embeddings.complete(record) else None
+        return self.outputs.options.kinds | ({"embeddings"} if self.embeddings else set())
 
     def _pictures(self, group: Sequence[Source]) -> None:
         """Read, segment, write and record up to a batch of pictures."""
@@ -106,10 +110,10 @@ class Run:
                 images[source] = rgb
             except InputError as error:
                 self.report.failures.append((str(source.path), str(error)))
-        results = self.segment(images.values()) if self.outputs.kinds else iter(())
+        results = self.segment(images.values()) if self.outputs.options.kinds else iter(())
         for source, rgb in images.items():
             facts: dict[str, Any] = {}
-            if self.outputs.kinds:
+            if self.outputs.options.kinds:
                 facts["areas"] = self.outputs.write(source, next(results))
             if self.embeddings:
                 self.embeddings.write(source.name, rgb)
@@ -151,22 +155,13 @@ def predict(request: Request) -> int:
 
     Raises ``InputError`` for whatever ends a run, after the report if it had begun.
     """
-    network, folder = request.network, request.folder
+    folder = request.folder
     with locked(folder, "--output_dir"):
-        predictor = LSegPredictor.from_checkpoint(
-            network.weights, network.device, network.precision, trust_checkpoint=network.trust, **network.block
-        )
-        check_backbone(predictor.net, network.backbone, network.weights)
-        labels, text = _labels_and_matrix(request, predictor)
-        run = _build_run(request, predictor, labels, text)
+        run = _without_network(request) or _with_network(request)
         problem = ""
         try:
-            run.outputs.describe_labels()
-            if run.embeddings:
-                if note := size_note(request.sources, run.embeddings, request.look.max_frames):
-                    print(f"note: {note}")
-                images = sample_images(request.sources, predictor.max_pixels, request.look.max_frames)
-                run.embeddings.prepare(images, labels, text)
+            if run.predictor:
+                _prepare(run, request)
             run.run(request.sources)
             if run.embeddings:
                 run.embeddings.finish(run.journal.records())
@@ -174,29 +169,58 @@ def predict(request: Request) -> int:
             problem = f"{error.filename or folder} cannot be written: {error.strerror or error}"
         except InputError as error:
             problem = str(error)
-        run.report.show(labels, folder)
+        run.report.show(run.labels, folder)
     if problem:
         raise InputError(problem)
     return 1 if run.report.failures else 0
 
 
-def _labels_and_matrix(request: Request, predictor: LSegPredictor) -> tuple[list[str], Tensor]:
-    """The labels and their matrix (N, C), computed once for the whole run; doubts about them are printed."""
-    labels, weights = request.labels or predictor.net.labels, request.network.weights
-    if labels is None and not request.write.kinds:
-        return [], torch.zeros(0, predictor.net.text_encoder.embed_dim)  # embeddings need no labels
+def _without_network(request: Request) -> Run | None:
+    """The run, if an earlier one has finished all sources, so that loading the network would take time for nothing.
+
+    ``InputError`` if the folder contains results of other settings.
+    """
+    earlier = None if request.overwrite else read_run(request.folder)
+    if not earlier or "base_size" not in earlier:
+        return None
+    labels = request.labels
+    if labels is None and earlier["own_labels"]:
+        labels = earlier["settings"]["labels"]  # if the checkpoint is another one, the settings differ
     if labels is None:
-        raise InputError(f"{weights} contains no labels; give --labels 'cat, grass, other', or a file")
+        return None
+    run = _build_run(request, None, list(labels), torch.empty(0), earlier["base_size"])
+    return None if run.pending(request.sources) else run
+
+
+def _with_network(request: Request) -> Run:
+    """The run on a loaded network; doubts about the labels, which are encoded here, are printed."""
+    network = request.network
+    predictor = LSegPredictor.from_checkpoint(
+        network.weights, network.device, network.precision, trust_checkpoint=network.trust, **network.block
+    )
+    check_backbone(predictor.net, network.backbone, network.weights)
+    dimensions = predictor.net.text_encoder.embed_dim
+    if request.embedding:
+        request.embedding.check_dimensions(dimensions)
+    labels = request.labels or predictor.net.labels
+    if labels is None and request.write.kinds:
+        raise InputError(f"{network.weights} contains no labels; give --labels 'cat, grass, other', or a file")
+    if labels is None:  # embeddings need none
+        return _build_run(request, predictor, [], torch.zeros(0, dimensions), predictor.base_size)
+    labels = list(labels)
     if request.labels is None and request.write.kinds:
         shown = ", ".join(labels[:SHOWN_LABELS]) + (", ..." if len(labels) > SHOWN_LABELS else "")
         print(f"note: using the checkpoint's own {len(labels)} labels ({shown}); --labels chooses others")
     if len(labels) > MAX_LABELS:
         raise InputError(f"{len(labels):,} labels do not fit into a label PNG; give at most {MAX_LABELS:,}")
     with doubts_as_notes():
-        return list(labels), predictor.encode_text(labels, request.templates)
+        text = predictor.encode_text(labels, request.templates)
+    return _build_run(request, predictor, labels, text, predictor.base_size)
 
 
-def _build_run(request: Request, predictor: LSegPredictor, labels: list[str], text: Tensor) -> Run:
+def _build_run(
+    request: Request, predictor: LSegPredictor | None, labels: list[str], text: Tensor, base_size: int
+) -> Run:
     """Everything that a run needs; ``InputError`` if the folder contains results of other settings."""
     network, look, write, folder = request.network, request.look, request.write, request.folder
     checkpoint = {"file": network.weights.name, "sha256": sha256_of(network.weights), **network.block}
@@ -217,16 +241,25 @@ def _build_run(request: Request, predictor: LSegPredictor, labels: list[str], te
     }
     about = {name: settings[name] for name in ("checkpoint", "mode", "long_side", "templates")}
     outputs = Outputs(folder, write, labels, {**about, "labels_file": "labels.json"})
-    if request.embedding:
-        request.embedding.check_dimensions(text.shape[1])
 
     def forget() -> None:
         outputs.forget()
         forget_embeddings(folder)  # also where this run writes none: a later one would use them
 
-    journal = Journal(folder, settings, {"git": git_state()}, forget if request.overwrite else None)
+    facts = {"own_labels": request.labels is None, "base_size": base_size, "git": git_state()}
+    journal = Journal(folder, settings, facts, forget if request.overwrite else None)
     embeddings = None
     if request.embedding:
-        facts = {"checkpoint": checkpoint, "base_size": predictor.base_size}
-        embeddings = EmbeddingWriter(predictor, request.embedding, folder, facts)
+        shared = {"checkpoint": checkpoint, "base_size": base_size}
+        embeddings = EmbeddingWriter(predictor, request.embedding, folder, shared)
     return Run(predictor, labels, text, look, outputs, embeddings, journal)
+
+
+def _prepare(run: Run, request: Request) -> None:
+    """Describe the labels; note the size of the embeddings, and fit their basis."""
+    run.outputs.describe_labels()
+    if run.embeddings:
+        if note := size_note(request.sources, run.embeddings, request.look.max_frames):
+            print(f"note: {note}")
+        images = sample_images(request.sources, run.predictor.max_pixels, request.look.max_frames)
+        run.embeddings.prepare(images, run.labels, run.text)

@@ -50,7 +50,7 @@ def predict_video(
     camera = source.kind == "camera"
     video = Camera(int(source.path.name)) if camera else VideoFile(source.path)
     masks_folder = outputs.frames_folder(source)
-    colours = outputs.colours
+    kinds, colours = outputs.options.kinds, outputs.colours
     batch_size = 1 if camera else look.batch_size
     done, facts = _Progress(), {}
     with ExitStack() as stack:
@@ -58,7 +58,7 @@ def predict_video(
         write = {
             kind: stack.enter_context(WRITERS[outputs.options.video_format](outputs.path(kind, source), video.timing))
             for kind in ("overlay", "mask")
-            if kind in outputs.kinds
+            if kind in kinds
         }
         frames = _until_problem(islice(video, look.max_frames), done, stop)
         if not camera:
@@ -78,7 +78,7 @@ def predict_video(
                 for name, frame in zip(names, batch, strict=True):
                     if not embeddings.has(name):
                         embeddings.write(name, frame.pixels)
-            if not outputs.kinds:
+            if not kinds:
                 continue
             # Label maps: a batch is kept as a whole, since in other batches rounding could change a frame's result.
             paths = [masks_folder / f"{name.rpartition('/')[2]}.png" for name in names]
@@ -99,9 +99,9 @@ def predict_video(
         if not done.frames:
             raise VideoError(done.problem or f"{source.path} contains no frame")
     facts |= {"frames": done.frames, "problem": done.problem}
-    if outputs.kinds:
+    if kinds:
         facts["areas"] = dict(sum(map(Counter, done.areas), Counter()))
-    if "json" in outputs.kinds:
+    if "json" in kinds:
         height, width = done.size
         about = {
             "width": width,
@@ -113,7 +113,7 @@ def predict_video(
             "pixels_by_frame": done.areas,
         }
         outputs.write_facts(source, about)
-    if "labels" not in outputs.kinds:
+    if "labels" not in kinds:
         shutil.rmtree(masks_folder, ignore_errors=True)
         with suppress(OSError):  # not empty: another video is unfinished
             for parent in masks_folder.relative_to(outputs.folder).parents:

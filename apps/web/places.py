@@ -25,8 +25,9 @@ def default_checkpoint(checkpoint_dir: Path = REPOSITORY / "checkpoints", quicks
     found = sorted(quickstart.glob(TRAINED)) or found_checkpoints(checkpoint_dir, quickstart)
     if not found:
         raise InputError(
-            f"there is no checkpoint in {checkpoint_dir} and none of the miniature in {quickstart}; run "
-            "`bash quickstart.sh` (about ten minutes), or put an official file into checkpoints/"
+            f"there is no checkpoint in {checkpoint_dir} and none of the quickstart in {quickstart}; run "
+            "`bash quickstart.sh` (about ten minutes), or put a published file, which `python -m modules.zoo` lists, "
+            "into checkpoints/"
         )
     return found[0]
 
