@@ -1,10 +1,10 @@
-"""LSeg through torch.hub: a folder or repository, the name of an entry, and its arguments.
+"""LSeg through torch.hub: give a folder or repository, the name of an entry, and its arguments.
 
     predictor = torch.hub.load("path/to/this/folder", "lseg", source="local", checkpoint="demo_e200.ckpt")
     predictor.segment("cat.jpg", ["cat", "grass", "other"]).overlay()
 
-``lseg`` is a predictor; every backbone is an entry too and is the bare network. Every name without a leading underscore
-is an entry for torch.hub.
+``lseg`` returns a predictor; every backbone is an entry too and returns the bare network. torch.hub takes every name
+without a leading underscore for an entry.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import importlib as _importlib
 from collections.abc import Callable as _Callable
 from collections.abc import Sequence as _Sequence
 from pathlib import Path as _Path
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 dependencies = ["torch", "torchvision", "timm", "clip", "ftfy", "regex", "numpy", "PIL", "cv2", "tqdm"]
 
-for _name in ("modules", "encoding_ext"):  # torch.hub has put this folder on the path
+for _name in ("modules", "encoding_ext", "lseg_utils"):  # torch.hub has put this folder on the path
     _found = [_Path(folder).resolve() for folder in _importlib.import_module(_name).__path__]
     if _found != [_Path(__file__).resolve().parent / _name]:
         raise ImportError(
@@ -26,12 +27,13 @@ for _name in ("modules", "encoding_ext"):  # torch.hub has put this folder on th
         )
 
 from lseg_utils.errors import InputError as _InputError  # noqa: E402
-from modules.checkpoints import load_lseg as _load_lseg  # noqa: E402
-from modules.models import BACKBONES as _BACKBONES  # noqa: E402
-from modules.models import LSegNet as _LSegNet  # noqa: E402
-from modules.models import build_lseg as _build_lseg  # noqa: E402
-from modules.predictor import LSegPredictor as _LSegPredictor  # noqa: E402
-from modules.training.start import check_backbone as _check_backbone  # noqa: E402
+from modules.models.backbones import BACKBONES as _BACKBONES  # noqa: E402
+
+if _TYPE_CHECKING:
+    from modules.models import LSegNet as _LSegNet
+    from modules.predictor import LSegPredictor as _LSegPredictor
+
+# The rest is imported when an entry is called: listing the entries needs no network.
 
 
 def lseg(
@@ -47,14 +49,16 @@ def lseg(
             for an official file with a spatial regularisation block.
 
     Raises:
-        InputError: no checkpoint, one that cannot be used, a device that is not there.
+        InputError: no checkpoint, one that cannot be used, or a device that does not exist.
     """
     if checkpoint is None:
         raise _InputError(
             "lseg needs checkpoint=FILE: an official one (python -m modules.zoo lists them) or one trained here; for a "
             f"network with random weights load one of {', '.join(_BACKBONES)}"
         )
-    return _LSegPredictor.from_checkpoint(checkpoint, device=device, precision=precision, **options)
+    from modules.predictor import LSegPredictor
+
+    return LSegPredictor.from_checkpoint(checkpoint, device=device, precision=precision, **options)
 
 
 def _entry(backbone: str) -> _Callable[..., _LSegNet]:
@@ -66,10 +70,14 @@ def _entry(backbone: str) -> _Callable[..., _LSegNet]:
         device: str = "cpu",
         **options: _Any,
     ) -> _LSegNet:
+        from modules.checkpoints import load_lseg
+        from modules.models import build_lseg
+        from modules.training.start import check_backbone
+
         if checkpoint is None:
-            return _build_lseg(backbone, labels, **options).to(device)
-        net = _load_lseg(checkpoint, labels=labels, map_location=device, **options)
-        _check_backbone(net, backbone, _Path(checkpoint))
+            return build_lseg(backbone, labels, **options).to(device)
+        net = load_lseg(checkpoint, labels=labels, map_location=device, **options)
+        check_backbone(net, backbone, _Path(checkpoint))
         return net
 
     network.__name__ = network.__qualname__ = backbone
@@ -77,8 +85,8 @@ def _entry(backbone: str) -> _Callable[..., _LSegNet]:
 
     Args:
         checkpoint: an official or own file; None for random weights, in training mode.
-        labels: the network's own label set; None: the file's, if it has one.
-        device: where the network goes.
+        labels: the network's own label set; None: that of the file, if it has one.
+        device: the device of the network.
         options: with a checkpoint those of ``modules.checkpoints.load_lseg``, else those of
             ``modules.models.build_lseg``; ``pretrained=True`` downloads CLIP's text tower and the ImageNet backbone.
 

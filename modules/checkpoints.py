@@ -185,9 +185,14 @@ def load_lseg(
     unknown = set(what_shapes_cannot_tell) - set(BLOCK_OPTIONS)
     if unknown:
         raise InputError(f"load_lseg has no option {', '.join(sorted(unknown))}; there are {', '.join(BLOCK_OPTIONS)}")
-    file = read_checkpoint(path, trust_checkpoint)
-    architecture = architecture_of(file, what_shapes_cannot_tell)
-    net = skeleton(path, architecture)
+    return network_of(read_checkpoint(path, trust_checkpoint), map_location, labels, **what_shapes_cannot_tell)
+
+
+def network_of(
+    file: CheckpointFile, map_location: str = "cpu", labels: Sequence[str] | None = None, **what_shapes_cannot_tell: Any
+) -> LSegNet:
+    """``load_lseg`` of a file that has been read."""
+    net = skeleton(file.path, architecture_of(file, what_shapes_cannot_tell))
     net.load_state_dict(_fitted(file, net), assign=True)
     chosen = labels if labels is not None else file.metadata.get("labels")
     net.labels = None if chosen is None else check_labels(chosen)

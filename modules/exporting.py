@@ -1,6 +1,6 @@
 """The image tower for programs without this code: as ONNX and as a torch.export program, checked against PyTorch.
 
-The tower gives ``LSegNet.embed``: pixel embeddings at half of the image's size. Labels stay a separate matrix, so one
+The tower computes ``LSegNet.embed``: pixel embeddings at half the image's size. Labels stay a separate matrix, so one
 file serves any label set. Shapes: B images, H x W pixels (multiples of 32), C embedding dimensions.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,15 @@ from .models.backbones import MULTIPLE
 from .models.head import LOGIT_SCALE
 from .models.upsampling import upsample_x2
 
-ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-SMALLEST = 2 * MULTIPLE  # tracing keeps one token or pixel apart from several
-TRACED = (2, 3, 160, 224)  # all sizes differ and none is 1: sizes that are equal while tracing are taken for the same
+SMALLEST = 2 * MULTIPLE  # tracing treats one token or pixel differently from several
+TRACED = (2, 3, 160, 224)  # all sizes differ, none is 1: sizes that are equal while tracing have to stay equal
 CHECKED = ((1, 3, 96, 192), (3, 3, 224, 64))
 TOLERANCE = 1e-3  # of the largest number of an embedding, or of 1 where all are smaller
 METADATA_FILE = "lseg.json"  # inside a .pt2
 
 
 class ExportTower(nn.Module):
-    """Image encoder and decoder, shared with a network: ``LSegNet.embed`` without its checks."""
+    """``LSegNet.embed`` without its checks; shares image encoder and decoder with the network."""
 
     def __init__(self, net: LSegNet) -> None:
         super().__init__()
@@ -47,25 +45,20 @@ class ExportTower(nn.Module):
         return upsample_x2(self.decoder(self.image_encoder(images)))
 
 
-def missing_packages() -> list[str]:
-    """The packages that ``write_onnx`` needs and that are not installed."""
-    return [name for name in ONNX_PACKAGES if find_spec(name) is None]
-
-
 def trace(tower: ExportTower) -> ExportedProgram:
-    """The tower as a graph in which batch size, height and width are free."""
+    """The tower as a graph in which batch size, height and width can vary."""
     sizes = {0: Dim("batch"), 2: MULTIPLE * Dim("rows", min=1), 3: MULTIPLE * Dim("columns", min=1)}
     return torch.export.export(tower, (_noise(TRACED),), dynamic_shapes={"images": sizes})
 
 
 def facts(net: LSegNet) -> dict[str, Any]:
-    """What a program needs to use the tower, in plain types."""
+    """What a program needs in order to use the tower, in plain types."""
     return {
         "input": "images: (batch, 3, height, width) float32, RGB, (value / 255 - mean) / std; height and width "
         f"multiples of {MULTIPLE}, at least {SMALLEST}",
         "output": "embedding: (batch, C, height / 2, width / 2) float32, not normalised. Logits of labels: unit "
         "vectors of both, product, times logit_scale, then bilinear x2 with aligned corners",
-        "long_side": net.base_size,  # at which the tower should look
+        "long_side": net.base_size,  # the size that images should be resized to
         "mean": list(net.mean),
         "std": list(net.std),
         "logit_scale": LOGIT_SCALE,
@@ -75,20 +68,20 @@ def facts(net: LSegNet) -> dict[str, Any]:
 
 
 def write_program(program: ExportedProgram, path: Path, tower: ExportTower, about: dict[str, Any]) -> dict[str, Any]:
-    """Write a .pt2 for ``torch.export.load``; return its largest difference from PyTorch."""
+    """Write a .pt2 for ``torch.export.load``; return what describes it."""
     with write_aside(path) as aside, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="No complete tensor found")  # what was written is checked below
+        warnings.filterwarnings("ignore", message="No complete tensor found")  # the file is checked below
         torch.export.save(program, aside, extra_files={METADATA_FILE: json.dumps(about)})
         loaded = torch.export.load(aside).module()
         return {"largest_difference": checked(path, lambda images: loaded(torch.from_numpy(images)).numpy(), tower)}
 
 
 def write_onnx(program: ExportedProgram, path: Path, tower: ExportTower, about: dict[str, Any]) -> dict[str, Any]:
-    """Write an .onnx with ``about`` and its opset as metadata; return the opset and the largest difference."""
+    """Write an .onnx with ``about`` and its opset as metadata; return what describes it."""
     import onnxruntime
 
     threads = onnxruntime.SessionOptions()
-    threads.intra_op_num_threads = torch.get_num_threads()  # as PyTorch was told
+    threads.intra_op_num_threads = torch.get_num_threads()  # as many as PyTorch uses
     onnx_program = torch.onnx.export(
         program, dynamo=True, verbose=False, input_names=["images"], output_names=["embedding"]
     )
@@ -126,8 +119,8 @@ def checked(path: Path, run: Callable[[np.ndarray], np.ndarray], tower: ExportTo
 
 def _unfit(path: Path, what: str) -> InputError:
     return InputError(
-        f"{path} was not kept: the exported network {what}. The versions of torch, onnxscript and onnxruntime may not "
-        "fit together; install newer ones: pip install -U -r requirements-extras.txt"
+        f"{path.name} was not kept: the exported network {what}. The versions of torch, onnxscript and onnxruntime may "
+        "not fit together; install newer ones: pip install -U -r requirements-extras.txt"
     )
 
 

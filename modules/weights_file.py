@@ -1,4 +1,4 @@
-"""What can be wrong with a checkpoint's path, found without importing torch."""
+"""Checks a checkpoint's path, without importing torch."""
 
 from __future__ import annotations
 

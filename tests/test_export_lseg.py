@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,8 +179,8 @@ def test_bad_input_is_named_before_anything_is_written(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "lseg.onnx").write_text("precious")
     cases = [
-        ([weights, tmp_path / "file" / "out", "--labels", "cat"], "cannot be written.*another --output_dir"),
-        ([weights, tmp_path / "out", "--labels", ", "], r"lseg\.onnx already; add --overwrite(.|\n)*holds no label"),
+        ([weights, tmp_path / "file" / "out", "--labels", "cat"], "not writable.*another --output_dir"),
+        ([weights, tmp_path / "out", "--labels", ", "], r"contains lseg\.onnx; add --overwrite(.|\n)*no label"),
         ([weights, tmp_path / "new", "--labels", "none.txt"], "cannot read the label file none.txt"),
         ([weights, tmp_path / "new", "--labels", "cat " * 200], "longer than CLIP's"),
         ([weights, tmp_path / "new"], "has no labels of its own; add --labels"),
@@ -188,7 +190,66 @@ def test_bad_input_is_named_before_anything_is_written(tmp_path, monkeypatch):
     for arguments, expected in cases:
         with pytest.raises(InputError, match=expected):
             export(*map(str, arguments))
-    monkeypatch.setattr(exporting, "ONNX_PACKAGES", ("onnx", "onnx_that_is_not_there"))
+    monkeypatch.setattr(export_lseg, "ONNX_PACKAGES", ("onnx", "onnx_that_is_not_there"))
     with pytest.raises(InputError, match="pip install onnx_that_is_not_there"):
         export(weights, tmp_path / "new", "--labels", "cat")
     assert (tmp_path / "out" / "lseg.onnx").read_text() == "precious"
+
+
+def test_an_export_that_was_killed_while_it_wrote_leaves_nothing(tmp_path):
+    folder = tmp_path / "out"
+    (folder / export_lseg.WRITING).mkdir(parents=True)
+    (folder / export_lseg.WRITING / "lseg.npz").write_text("half")
+    (folder / ".lseg.aside.onnx").write_text("of an earlier version")
+    weights = official_file(tiny_net(), tmp_path / "tiny.ckpt")
+    export(weights, folder, "--labels", "cat, dog", "--formats")  # does not ask for --overwrite
+    assert np.load(folder / "lseg.npz")["labels"].tolist() == ["cat", "dog"]
+    assert [path.name for path in folder.iterdir()] == ["lseg.npz"]
+
+
+def test_an_export_that_was_killed_when_it_was_complete_is_finished(tmp_path, monkeypatch):
+    names = [f"lseg.{suffix}" for suffix in ("json", "npz", "onnx")]
+    for name in names:
+        (tmp_path / name).write_text("old")
+    replaced = []
+
+    def replace_two(source: Path, target: Path) -> None:
+        if len(replaced) == 2:
+            raise KeyboardInterrupt
+        replaced.append(target.name)
+        source.rename(target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(export_lseg.os, "replace", replace_two)
+        with export_lseg.all_or_nothing(tmp_path) as writing:
+            for name in names:
+                (writing / name).write_text("new")
+    assert sorted((tmp_path / name).read_text() for name in names) == ["new", "new", "old"]
+    weights = official_file(tiny_net(), tmp_path / "tiny.ckpt")
+    with pytest.raises(InputError, match="add --overwrite"):
+        export(weights, tmp_path, "--labels", "cat")
+    assert [(tmp_path / name).read_text() for name in names] == ["new"] * 3
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_an_export_that_fails_keeps_what_was_there(tmp_path, monkeypatch):
+    (tmp_path / "lseg.npz").write_text("old")
+    weights = official_file(tiny_net(), tmp_path / "tiny.ckpt")
+
+    def fail(*arguments):
+        raise InputError("differs")
+
+    monkeypatch.setattr(exporting, "write_program", fail)
+    with pytest.raises(InputError, match="differs"):
+        export(weights, tmp_path, "--labels", "cat", "--formats", "pt2", "--overwrite")
+    assert (tmp_path / "lseg.npz").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lseg.npz", "tiny.ckpt"]
+
+
+def test_help_and_a_missing_file_need_no_torch(tmp_path):
+    code = "import sys, export_lseg\ntry: export_lseg.main(sys.argv[1:])\nexcept BaseException as e: print(e)"
+    for arguments in (["--help"], ["--weights", "none.ckpt", "--output_dir", str(tmp_path)]):
+        line = [sys.executable, "-c", f"{code}\nprint('torch' in sys.modules)", *arguments]
+        done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        assert done.stdout.endswith("False\n"), done.stdout
+    assert "there is no file none.ckpt" in done.stdout
