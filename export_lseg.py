@@ -7,6 +7,10 @@ Files appear only when all of them are complete: a killed export leaves what was
 
 from __future__ import annotations
 
+import lseg_utils.interrupt  # noqa: F401  first: Ctrl-C while the rest is imported is quiet
+
+# isort: split
+
 import argparse
 import json
 import os

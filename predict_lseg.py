@@ -10,6 +10,10 @@ are large; the script prints an estimate before it starts.
 
 from __future__ import annotations
 
+import lseg_utils.interrupt  # noqa: F401  first: Ctrl-C while the rest is imported is quiet
+
+# isort: split
+
 import argparse
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec

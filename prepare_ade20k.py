@@ -5,6 +5,10 @@ The script can be interrupted and rerun: it skips what is complete and resumes o
 
 from __future__ import annotations
 
+import lseg_utils.interrupt  # noqa: F401  first: Ctrl-C while the rest is imported is quiet
+
+# isort: split
+
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,6 +5,10 @@ On several GPUs: ``torchrun --nproc_per_node 8 test_lseg.py --eval ...``; each i
 
 from __future__ import annotations
 
+import lseg_utils.interrupt  # noqa: F401  first: Ctrl-C while the rest is imported is quiet
+
+# isort: split
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

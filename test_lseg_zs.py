@@ -6,6 +6,10 @@ repeats are segmented once and counted as often as they occur. On several GPUs: 
 
 from __future__ import annotations
 
+import lseg_utils.interrupt  # noqa: F401  first: Ctrl-C while the rest is imported is quiet
+
+# isort: split
+
 import argparse
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from lseg_utils import interrupt
+
 
 class InputError(ValueError):
     """Something outside the program is wrong: a file, a value, a missing download.
@@ -43,7 +45,7 @@ def message_for_user(error: BaseException) -> str | None:
     if isinstance(error, InputError):
         return clean_message(error)
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted from the keyboard; run the same command again to resume"
+        return interrupt.MESSAGE
     return None
 
 
@@ -69,6 +71,7 @@ def exit_code(error: BaseException) -> int:
 
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's ``main`` and exit with :func:`exit_code`, without a traceback where possible."""
+    interrupt.main_runs()
     try:
         code = main()
     except (Exception, KeyboardInterrupt) as error:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import lseg_utils.interrupt  # noqa: F401  first: Ctrl-C while the rest is imported is quiet
+
+# isort: split
+
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -87,7 +87,8 @@ def test_wandb_has_numbers_and_pictures_and_goes_on_as_the_same_run(root, tmp_pa
     monkeypatch.setenv("WANDB_MODE", "offline")
     for epochs in (1, 2):
         options = arguments(root, "--exp_name", "run", "--logger", "wandb", "--max_epochs", epochs)
-        run("train_lseg.py", *options, cwd=tmp_path)
+        # Not forked: wandb deletes its temporary folder when the first process that imported it ends.
+        subprocess.run(command("train_lseg.py", *options), cwd=tmp_path, env=environment(), check=True, timeout=300)
     files = sorted((tmp_path / "runs" / "run" / "wandb").glob("offline-run-*/run-run_v0.wandb"))
     assert len(files) == 2  # two parts of one run, by their names
     for file in files:
