@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
-
+from lseg_utils.picture_files import DECODING_ERRORS, open_picture
 from lseg_utils.progress import progress_bar
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -127,9 +126,9 @@ def _size_problem(pair: tuple[Path, Path | None]) -> str:
         if path is None:
             continue
         try:
-            with Image.open(path) as picture:  # reads the header only
+            with open_picture(path) as picture:
                 sizes.append(picture.size)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except DECODING_ERRORS as error:
             return f"{path} is not a readable picture ({error})"
     if len(set(sizes)) > 1:
         (width, height), (mask_width, mask_height) = sizes

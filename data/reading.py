@@ -5,13 +5,14 @@ OpenCV is imported where pixels are decoded, so that missing files are reported 
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from lseg_utils import picture_files
 from lseg_utils.errors import InputError
+from lseg_utils.picture_files import DECODING_ERRORS
 
 VALUES_SHOWN = 10
 
@@ -21,9 +22,6 @@ REDUCED_MARGIN = 1.25
 END_OF_JPEG = b"\xff\xd9"
 REDUCTIONS = {8: 64, 4: 32, 2: 16}  # OpenCV's IMREAD_REDUCED_GRAYSCALE_8, _4 and _2
 
-# What Pillow's decoders raise for a damaged file, depending on its kind and on where the damage is.
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, zlib.error, Image.DecompressionBombError)
-
 
 class UnreadableInputError(InputError):
     """One picture is missing or damaged: the only kind of error that ``on_bad_image="skip"`` passes over."""
@@ -32,7 +30,7 @@ class UnreadableInputError(InputError):
 def open_picture(path: Path) -> Image.Image:
     """The decoded picture; decoding here, not at first use, keeps the file's name and the error together."""
     try:
-        picture = Image.open(path)
+        picture = picture_files.open_picture(path)
         picture.load()
     except DECODING_ERRORS as error:
         raise _unreadable(path, error) from error
@@ -95,7 +93,7 @@ def read_mask(path: Path) -> np.ndarray:
 def _header_and_content(path: Path, kind: str, mode: str) -> tuple[tuple[int, int], bytes]:
     """A picture's (width, height), and its whole file if it is of this kind and mode, else no bytes."""
     try:
-        with Image.open(path) as picture:  # reads the header only
+        with picture_files.open_picture(path) as picture:
             if (picture.format, picture.mode) != (kind, mode):
                 return picture.size, b""
             picture.fp.seek(0)

@@ -344,7 +344,7 @@ def test_a_label_given_twice_is_noted_and_does_no_harm(weights, folder, capsys):
     assert json.loads((out / "labels.json").read_text())["labels"] == ["dog", "sky, at night", "dog"]
     shutil.rmtree(out)
     out = predict(weights, folder / "a.png", more=["--labels", "dog, sky, dog"])
-    assert "note: labels given more than once can never all win: dog" in capsys.readouterr().out
+    assert "note: duplicate labels (only the first can be predicted): dog" in capsys.readouterr().out
     assert json.loads((out / "labels.json").read_text())["labels"] == ["dog", "sky", "dog"]
 
 
@@ -536,7 +536,7 @@ def test_embeddings_are_those_of_the_predictor(weights, folder, kind):
         assert found.dtype == np.float16 and list(found.shape) == entry["shape"] and entry["dtype"] == "float16"
         np.testing.assert_allclose(found, expected.numpy(), rtol=2e-3, atol=1e-3)
     assert not (out / "overlays").exists()
-    assert said["embeddings"][0]["seen"] == [[64, 64]] and said["base_size"] == 64  # of 50 x 70
+    assert said["embeddings"][0]["seen"] == [[32, 64]] and said["base_size"] == 64  # of 50 x 70
     (out / "embeddings" / "manifest.json").unlink()
     predict(weights, folder, more=more)  # nothing is done again, and the manifest is whole
     assert manifest(out) == said

@@ -8,7 +8,6 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from apps.predict.embeddings import FIT_PICTURES, EmbeddingWriter
@@ -16,6 +15,7 @@ from apps.predict.sources import Source
 from apps.predict.video_reader import VideoError, VideoFile
 from lseg_utils.errors import InputError
 from lseg_utils.image_input import read_rgb
+from lseg_utils.picture_files import DECODING_ERRORS, open_picture
 
 LARGE = 10e9  # bytes of embeddings from which on the note contains advice
 MAX_LOOKED_AT = 500  # pictures whose size is read
@@ -88,9 +88,9 @@ def _picture_bytes(source: Source, writer: EmbeddingWriter) -> int:
     try:
         if not source.path.is_file():  # opening a pipe would wait forever
             return 0
-        with Image.open(source.path) as picture:
+        with open_picture(source.path) as picture:
             return writer.store.bytes_of(writer.shape(picture.height, picture.width))
-    except (InputError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except DECODING_ERRORS:
         return 0
 
 

@@ -88,12 +88,12 @@ def _walk(folder: Path, leave_out: str) -> Iterator[Path]:
 def _kind(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix == ".gif" and os.path.isfile(path):
-        from PIL import Image
+        from lseg_utils.picture_files import DECODING_ERRORS, open_picture
 
         try:
-            with Image.open(path) as picture:
+            with open_picture(path) as picture:
                 return "video" if getattr(picture, "is_animated", False) else "picture"
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except DECODING_ERRORS:
             return "picture"  # what is wrong with it is reported when it is read
     return "video" if suffix in VIDEO_SUFFIXES else "picture"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import data
 from ade_tree import image_path, make_tree, truncate
 from benchmarks.bench_data import PlainTraining, make_pictures
 from data.loading import SeededDataset
+from data.pairs import size_problems
 from data.reading import EncodedImage, UnreadableInputError, check_values, read_image, read_mask
 from lseg_utils.errors import InputError
 
@@ -129,3 +131,15 @@ def test_what_a_damaged_picture_would_have_drawn_goes_to_the_next_one(tmp_path: 
     image, mask = train.sample(1, ours.generator(2, 0))
     item = ours[2, 0]
     assert item["index"] == 1 and item["image"].equal(image) and item["mask"].equal(mask)
+
+
+def test_a_named_pipe_and_links_in_a_ring_are_named_and_not_waited_for(tmp_path: Path) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "mask.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "ring.png").symlink_to(tmp_path / "ring.png")
+    for name in ("pipe.png", "ring.png"):
+        for read in (read_image, read_mask, EncodedImage):
+            with pytest.raises(UnreadableInputError, match=name):
+                read(tmp_path / name)
+        (problem,) = size_problems([(tmp_path / "mask.png", tmp_path / name)], "checking")
+        assert name in problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from lseg_utils.errors import InputError
 from lseg_utils.image_input import decode_rgb, read_rgb, to_pixels
+from lseg_utils.picture_files import DECODING_ERRORS, open_picture
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
@@ -158,3 +160,14 @@ def test_max_pixels_is_a_choice(tmp_path):
 def test_values_that_cannot_be_used_are_named(image, reason):
     with pytest.raises(InputError, match=reason):
         read_rgb(image)
+
+
+def test_only_regular_files_are_opened_and_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "ring.png").symlink_to(tmp_path / "gnir.png")
+    (tmp_path / "gnir.png").symlink_to(tmp_path / "ring.png")
+    for name in ("pipe.png", "ring.png"):
+        with pytest.raises(InputError, match=name):
+            read_rgb(tmp_path / name)
+        with pytest.raises(DECODING_ERRORS, match=name):
+            open_picture(tmp_path / name)
