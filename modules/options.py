@@ -103,6 +103,8 @@ def add_optimization_options(parser: Parser) -> None:
     add("schedule", "let the rates decay by epoch (poly) or by step (cosine)", choices=SCHEDULES)
     add("warmup_steps", "raise the rates linearly over this many steps; with --schedule cosine")
     add("max_epochs", "train for this many epochs")
+    longer = "let the rates decay over this many epochs, if training ends earlier; default: --max_epochs"
+    add("schedule_epochs", longer, type=int)
     add("ignore_index", "leave this label number out of the loss")
 
 

@@ -26,10 +26,13 @@ class OptimizationConfig:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     schedule: str = "poly"
-    """poly: (1 - epoch / max_epochs) ** 0.9, constant within an epoch. cosine: per step, down to 0."""
+    """poly: (1 - epoch / schedule_epochs) ** 0.9, constant within an epoch. cosine: per step, down to 0."""
     warmup_steps: int = 0
     """Optimiser steps over which the rates rise linearly from 0; with cosine only."""
     max_epochs: int = 240
+    """Training ends after these."""
+    schedule_epochs: int | None = None
+    """The rates decay over these; None: over max_epochs."""
     ignore_index: int = -1
     """A label number left out of the loss, in addition to unlabelled pixels (negative numbers)."""
 
@@ -51,6 +54,11 @@ class OptimizationConfig:
             for name in ("weight_decay", "warmup_steps")
             if not getattr(self, name) >= 0
         ]
+        if self.schedule_epochs is not None and self.schedule_epochs < self.max_epochs:
+            problems.append(
+                f"schedule_epochs is {self.schedule_epochs}, but max_epochs {self.max_epochs}: the rate would be 0 at "
+                "the end; give at least as many"
+            )
         if not 0 <= self.momentum < 1:
             problems.append(f"momentum is {self.momentum}, but must be at least 0 and below 1")
         if problems:
@@ -80,10 +88,12 @@ class OptimizationConfig:
 
     def describe(self) -> str:
         """The two rates with the formula, for the log."""
+        early = f", ending after {self.max_epochs}" if self.schedule_epochs else ""
         return (
             f"{self.optimizer}, image encoder lr = base_lr / 16 * batch_size = {self.base_lr:g} / 16 * "
             f"{self.batch_size} = {self.encoder_lr:g}; decoder and head lr = {self.scratch_factor:g} * that = "
-            f"{self.scratch_lr:g}; weight decay {self.weight_decay:g}; {self.schedule} over {self.max_epochs} epochs"
+            f"{self.scratch_lr:g}; weight decay {self.weight_decay:g}; {self.schedule} over "
+            f"{self.schedule_epochs or self.max_epochs} epochs{early}"
         )
 
     def factor(self, epoch: int, step: int, total_steps: int) -> float:
@@ -91,8 +101,10 @@ class OptimizationConfig:
 
         A function of the current epoch and step alone, so that a resumed run cannot be off by one.
         """
+        epochs = self.schedule_epochs or self.max_epochs
         if self.schedule == "poly":
-            return max(1 - epoch / self.max_epochs, 0.0) ** 0.9
+            return max(1 - epoch / epochs, 0.0) ** 0.9
+        total_steps = total_steps * epochs / self.max_epochs
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         progress = (step - self.warmup_steps) / max(total_steps - self.warmup_steps, 1)
