@@ -1,4 +1,8 @@
-"""Train zero-shot LSeg on one fold of Pascal-5i, COCO-20i or FSS-1000. ``train_zs.sh`` trains and tests all folds."""
+"""Train zero-shot LSeg on one fold of Pascal-5i, COCO-20i or FSS-1000. ``train_zs.sh`` trains and tests all folds.
+
+Rate, batch size, epochs and shots that are not given come from recipes/zero_shot.json; ``python -m recipes.zero_shot
+DATASET BACKBONE`` prints them with their sources.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,12 @@ from data import check_dataset
 from data.choice import DataChoice
 from lseg_utils.cli import Parser, chosen
 from lseg_utils.distributed import run_distributed
-from lseg_utils.errors import raise_all
+from lseg_utils.errors import InputError, raise_all
+from lseg_utils.progress import is_rank_zero
 from modules.models.backbones import BACKBONES
 from modules.options import add_data_options, add_training_options, training_settings
 from modules.training.run import Training
+from recipes.zero_shot import recipe_for
 
 
 def build_parser() -> Parser:
@@ -24,19 +30,21 @@ def build_parser() -> Parser:
     parser = Parser(__doc__)
     group = parser.add_argument_group("benchmark")
     group.add_argument("--fold", type=int, default=0, help="train on this fold, 0 to 3; FSS-1000 has only one")
-    group.add_argument("--nshot", type=int, default=1, help="also learn from 0, 1 or 5 support images")
-    group.add_argument("--finetune_mode", action="store_true", help="learn from the support images alone")
-    group.add_argument(
-        "--select",
-        choices=("held_out", "official"),
-        default="held_out",
-        help="choose the epoch on training classes kept aside, or (as published) on the test classes themselves",
+    group.add_argument("--nshot", type=int, help="also learn from 0, 1 or 5 support images")
+    few = "few-shot instead of zero-shot: learn from support images of the test classes alone"
+    group.add_argument("--finetune_mode", action="store_true", help=few)
+    epoch = (
+        "choose the epoch on training classes kept aside (held_out), or on the test classes themselves (official, as "
+        "published; the default with --finetune_mode)"
     )
+    group.add_argument("--select", choices=("held_out", "official"), help=epoch)
     aside = "keep this many training classes aside to choose the epoch"
     group.add_argument("--held_out", type=int, default=3, help=aside)
+    borders = "count Pascal's border pixels (255) as others in the loss, as published, or ignore them"
+    group.add_argument("--borders", choices=("others", "ignored"), default="others", help=borders)
     add_data_options(parser, default_dataset="pascal", base_size=False)
     add_training_options(parser, backbone="clip_resnet101", exp_name="lseg_zs")
-    parser.set_defaults(batch_size=20, max_epochs=4)
+    parser.set_defaults(base_lr=None, batch_size=None, max_epochs=None)
     return parser
 
 
@@ -53,7 +61,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     config, seed, backbone = training.optimization, training.run.seed, BACKBONES[training.network.backbone]
     to_tensor = image_to_tensor(backbone.mean, backbone.std)
-    data = TrainingData(choice, to_tensor, batch_size=config.batch_size, seed=seed)
+    split = training_split(options)
+    data = TrainingData(choice, to_tensor, batch_size=config.batch_size, seed=seed, train_split=split)
+    selection = {
+        "fold": choice.fold,
+        "nshot": choice.nshot,
+        "finetune_mode": options.finetune_mode,
+        "select": options.select,
+        "selection_classes": list(data.val_set.class_ids),
+    }
+    # Only where they differ from the default, so that earlier runs can be resumed.
+    selection |= {"trained_on": "supports of the test classes"} if options.finetune_mode else {}
+    selection |= {"borders": options.borders} if options.borders != "others" else {}
 
     def make_module(net: LSegNet) -> LSegModuleZS:
         return LSegModuleZS(
@@ -64,13 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             seed=seed,
             validation_classes=data.val_set.class_ids,
             finetune=options.finetune_mode,
-            selection={
-                "fold": choice.fold,
-                "nshot": choice.nshot,
-                "finetune_mode": options.finetune_mode,
-                "select": options.select,
-                "selection_classes": list(data.val_set.class_ids),
-            },
+            ignore_borders=options.borders == "ignored",
+            selection=selection,
         )
 
     run_training(training, data, make_module)
@@ -79,8 +93,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def check_all(options: argparse.Namespace) -> tuple[Training, DataChoice]:
     """The settings; one ``InputError`` with everything that is wrong, before torch is imported."""
     problems = []
+    fill_from_recipe(options)
     if options.finetune_mode and not options.nshot:
         problems.append("--finetune_mode learns from support images; give --nshot 1 or 5")
+    if options.finetune_mode and options.select == "held_out":
+        problems.append("--finetune_mode trains on no class that could be kept aside; leave out --select held_out")
+    options.select = options.select or ("official" if options.finetune_mode else "held_out")
     # FSS-1000 has validation categories of its own.
     held_out = options.held_out if options.select == "held_out" and options.dataset != "fss" else 0
     files = {"fold": options.fold, "nshot": options.nshot, "held_out": held_out}
@@ -88,11 +106,36 @@ def check_all(options: argparse.Namespace) -> tuple[Training, DataChoice]:
         problems,
         lambda: training_settings(options),
         lambda: chosen(DataChoice, options, held_out=held_out),
-        lambda: check_dataset(options.dataset, options.data_path, ("train", "val"), **files),
+        lambda: check_dataset(options.dataset, options.data_path, (training_split(options), "val"), **files),
     )
     images = training.optimization.batch_size * (options.nshot + (not options.finetune_mode))
     training.optimization.check_batch_statistics(choice.crop_size, images)
     return training, choice
+
+
+def training_split(options: argparse.Namespace) -> str:
+    """The split of the benchmark that is trained on."""
+    return "finetune" if options.finetune_mode and options.nshot else "train"
+
+
+def fill_from_recipe(options: argparse.Namespace) -> None:
+    """Set the options that are not given to the values of the recipe, and print which recipe that is."""
+    try:
+        recipe, note = recipe_for(options.dataset, options.backbone)
+    except InputError:
+        options.nshot = 1 if options.nshot is None else options.nshot
+        if None in (options.base_lr, options.batch_size, options.max_epochs):
+            raise
+        return  # a dataset of the user's own, whose values are all given
+    values = dict(recipe.values)
+    if options.schedule != "poly":
+        values["schedule_epochs"] = None  # made for the published schedule
+    used = {name: value for name, value in values.items() if getattr(options, name) is None and value is not None}
+    vars(options).update(used)
+    if is_rank_zero() and used:
+        print(f"recipe {recipe.benchmark} {recipe.backbone}: " + ", ".join(f"{n} {v}" for n, v in used.items()))
+        if note:
+            print(f"note: {note}")
 
 
 if __name__ == "__main__":

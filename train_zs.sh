@@ -14,7 +14,7 @@ dataset="$1" backbone="$2"
 shift 2
 
 source "$home/recipes/launch.sh"
-folds="0 1 2 3" lrs="0.004" control=no runs="$home/checkpoints" test_options=() options=()
+folds="0 1 2 3" lrs="" control=no runs="$home/checkpoints" test_options=() options=()
 [ "$dataset" = fss ] && folds=0
 while [ $# -gt 0 ]; do
     case "$1" in --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;; esac
@@ -30,6 +30,7 @@ while [ $# -gt 0 ]; do
         *) options+=("$1"); shift ;;
     esac
 done
+[ -n "$lrs" ] || lrs="$("$python" -m recipes.zero_shot "$dataset" "$backbone" --value base_lr)"
 
 name="zs_${dataset}_${backbone}" results="$runs/zs_${dataset}_${backbone}_results"
 

@@ -236,12 +236,12 @@ class FewShotDataset(SampledDataset):
         # What HSNet accepts is accepted, and reported.
         void = target == VOID
         if void.any():
-            notes.append(f"undefined pixels counted as others: {mask_path}")
+            notes.append(f"pixels of no class (255) counted as others: {mask_path}")
             target = np.where(void, 0, target)
         if not (target == 1).any():
-            notes.append(f"no pixel of the class in the mask: {mask_path}")
+            notes.append(f"no pixel of the class: {mask_path}")
         if target.shape != (image.height, image.width):
-            notes.append(f"mask of another size than its image, both resized to the square: {mask_path}")
+            notes.append(f"a mask of another size than its image: {mask_path}")
         square = (self.crop_size, self.crop_size)
         mask = F.interpolate(torch.from_numpy(target)[None, None].float(), square, mode="nearest")[0, 0].long()
         return self.transform(image.resize(square, Image.Resampling.BILINEAR)), mask

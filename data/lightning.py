@@ -23,18 +23,25 @@ class TrainingData(pl.LightningDataModule):
         transform: RGB image -> float tensor (3, h, w), normalised as the network expects.
         batch_size: images per process and step.
         seed: of order and augmentation.
+        train_split: the split to train on.
 
     Attributes:
         first_epoch: the epoch with which a resumed run continues.
     """
 
     def __init__(
-        self, choice: DataChoice, transform: Callable[[Image.Image], Tensor], *, batch_size: int, seed: int
+        self,
+        choice: DataChoice,
+        transform: Callable[[Image.Image], Tensor],
+        *,
+        batch_size: int,
+        seed: int,
+        train_split: str = "train",
     ) -> None:
         super().__init__()
         self.choice, self.batch_size, self.seed = choice, batch_size, seed
         self.first_epoch = 0
-        self.train_set = choice.load("train", transform=transform)
+        self.train_set = choice.load(train_split, transform=transform)
         self.val_set = replace(choice, nshot=choice.nshot and 0).load("val", transform=transform)
 
     @property

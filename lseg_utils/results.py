@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,18 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def counted_by_reason(notes: Iterable[str], shown: int = 5) -> list[str]:
+    """Notes of the form "REASON: FILE", each counted once: a line for each reason, with its first files."""
+    files: dict[str, list[str]] = {}
+    for note in sorted(set(notes)):
+        reason, file = note.split(": ", 1)
+        files.setdefault(reason, []).append(file)
+    return [
+        f"{reason} in {len(found)} files: {', '.join(found[:shown])}{', ...' if len(found) > shown else ''}"
+        for reason, found in files.items()
+    ]
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from encoding_ext.metrics import EpisodeMetric
+from lseg_utils.results import counted_by_reason
 
 from .lseg_module import LSegModule
 from .models import LSegNet
@@ -31,6 +32,8 @@ class LSegModuleZS(LSegModule):
         net: the network; its labels are all class names of the benchmark, in class order.
         validation_classes: the classes whose mean IoU chooses the checkpoint.
         finetune: learn from the support images alone (few-shot fine-tuning of the official ``--finetune_mode``).
+        ignore_borders: leave pixels that the metrics ignore (-1, Pascal's borders) out of the loss too; officially they
+            count as 'others' there.
         selection: how checkpoints are chosen (fold, classes, ``held_out`` or ``official``), for their metadata.
     """
 
@@ -44,12 +47,19 @@ class LSegModuleZS(LSegModule):
         seed: int = 0,
         validation_classes: tuple[int, ...] = (),
         finetune: bool = False,
+        ignore_borders: bool = False,
         selection: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(net, config, dataset=dataset, data_path=data_path, seed=seed)
         self.metric = EpisodeMetric(validation_classes)
-        self.finetune = finetune
+        self.finetune, self.ignore_borders = finetune, ignore_borders
+        self.notes: set[str] = set()
         self.selection = selection or {}
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """As ``LSegModule``; keeps what is unusual about the masks."""
+        self._keep_notes(batch)
+        return super().training_step(batch, batch_idx)
 
     def training_images(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Labels]:
         """The images of the batch and their support images (in fine-tuning: the support images alone), with labels."""
@@ -61,15 +71,28 @@ class LSegModuleZS(LSegModule):
             images.append(batch["support_images"].flatten(0, 1))  # (B * shots, 3, H, W)
             masks.append(batch["support_masks"].flatten(0, 1))
             class_ids.append(batch["class_id"].repeat_interleave(shots))
-        return torch.cat(images), torch.cat(masks), episode_labels(torch.cat(class_ids), self.net.labels)
+        target = self._loss_target(torch.cat(masks))
+        return torch.cat(images), target, episode_labels(torch.cat(class_ids), self.net.labels)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Count a batch of episodes; return the predicted labels, int64 (B, H, W)."""
+        self._keep_notes(batch)
         logits, mask = self.net.half_logits(batch["image"], self.labels_of(batch)), batch["mask"]
         predicted = upsampled_max(logits)[1]
         self.metric.update(mask, predicted, batch["class_id"], ignore=mask < 0, weight=batch["weight"])
-        self.log("val_loss", self.loss(logits, mask), sync_dist=True, batch_size=len(mask))
+        self.log("val_loss", self.loss(logits, self._loss_target(mask)), sync_dist=True, batch_size=len(mask))
         return predicted
+
+    def _loss_target(self, mask: Tensor) -> Tensor:
+        return mask if self.ignore_borders else mask.clamp_min(0)
+
+    def _keep_notes(self, batch: dict[str, Any]) -> None:
+        self.notes.update(line for note in batch.get("note", ()) for line in note.splitlines())
+
+    def on_train_end(self) -> None:
+        """Report the masks that were accepted although they are unusual."""
+        for line in counted_by_reason(self.notes):
+            print(f"note: {line}")
 
     def labels_of(self, batch: dict[str, Any]) -> list[list[str]]:
         """'others' and the class of each image."""

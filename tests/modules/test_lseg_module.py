@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,10 @@ from modules.training.optimization import OptimizationConfig
 from tiny import LABELS, pictures, tiny_net
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+BORDER = json.loads((Path(__file__).parents[1] / "golden" / "zero_shot_training.json").read_text())[
+    "border_in_training_loss"
+]
 
 # Two labels, three pixels: the true label's probability is 1/2, 3/4 and 1/4.
 LOGITS = torch.tensor([[[[0.0, math.log(3.0), 0.0]], [[0.0, 0.0, math.log(3.0)]]]])
@@ -50,6 +56,34 @@ def test_support_images_are_further_images_and_alone_in_fine_tuning():
         assert masks[:, 0, 0].tolist() == [int(value > 0) for value in images]
         assert labels == episode_labels(torch.tensor([1, 0, 1, 1, 0, 0][-len(images) :]), names)
         assert labels[-1] == ["others", "dog"]
+
+
+@pytest.mark.parametrize(("ignore_borders", "expected"), [(False, BORDER["loss"]), (True, math.log(2))])
+def test_borders_count_as_others_in_the_loss_as_published_or_not_at_all(ignore_borders, expected):
+    module = LSegModuleZS(tiny_net(labels=["dog"]), ignore_borders=ignore_borders)
+    logits = torch.tensor([BORDER["logits_others"], BORDER["logits_class"]])[None, :, None]  # (1, 2, 1, 2)
+    mask = torch.tensor(
+        [[[1 if value == "class" else -1 for value in BORDER["mask_values"]]]]
+    )  # as the dataset gives it
+    batch = {"image": torch.zeros(1, 3, 1, 2), "mask": mask, "class_id": torch.tensor([0])}
+    assert module.loss(logits, module.training_images(batch)[1]).item() == pytest.approx(expected, rel=1e-6)
+    assert mask.min() == -1  # the metrics still ignore it
+
+
+def test_unusual_masks_are_counted_and_named_once_at_the_end_of_training(capsys, monkeypatch):
+    module = LSegModuleZS(tiny_net(labels=["dog"]), validation_classes=(0,))
+    monkeypatch.setattr(module, "log", lambda *args, **options: None)
+    batch = {"image": pictures(2, 32, 32), "mask": torch.ones(2, 32, 32, dtype=torch.long), "skipped": ["", ""]}
+    batch |= {"class_id": torch.tensor([0, 0]), "weight": torch.ones(2, dtype=torch.long)}
+    batch["note"] = ["", "no pixel of the class: a.png\na mask of another size than its image: a.png"]
+    module.training_step(batch, 0)
+    module.validation_step(batch | {"note": ["no pixel of the class: a.png", "no pixel of the class: b.png"]}, 0)
+    module.on_train_end()
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [
+        "note: a mask of another size than its image in 1 files: a.png",
+        "note: no pixel of the class in 2 files: a.png, b.png",
+    ]
 
 
 # ----------------------------------------------------------------- the loss without logits at full size

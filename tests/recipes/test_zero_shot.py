@@ -11,6 +11,7 @@ from data.episodes import BENCHMARKS
 from lseg_utils.errors import InputError
 from modules.models.backbones import BACKBONES
 from recipes.zero_shot import main, recipe_for, recipes
+from train_lseg_zs import build_parser, check_all, fill_from_recipe
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "zero_shot_training.json").read_text())["rate_factors"]
 
@@ -57,3 +58,29 @@ def test_the_command_prints_the_table_or_a_value(capsys):
     main(["fss", "clip_vitb32_384"])
     printed = capsys.readouterr().out
     assert "max_epochs" in printed and "note: " in printed and "secondary source" in printed
+
+
+def filled(*arguments):
+    options = build_parser().parse(list(arguments))
+    fill_from_recipe(options)
+    return options
+
+
+def test_the_script_takes_from_the_recipe_what_is_not_given(capsys):
+    options = filled("--dataset", "fss", "--batch_size", "8")
+    assert (options.base_lr, options.batch_size, options.nshot, options.max_epochs) == (0.05, 8, 1, 60)
+    assert options.schedule_epochs is None and "recipe fss clip_resnet101: base_lr 0.05" in capsys.readouterr().out
+    options = filled("--dataset", "coco", "--backbone", "clip_vitb32_384", "--nshot", "0")
+    assert (options.schedule_epochs, options.max_epochs, options.nshot) == (200, 4, 0)
+    assert "note: there is no recipe for coco with clip_vitb32_384" in capsys.readouterr().out
+    assert filled("--dataset", "coco", "--schedule", "cosine").schedule_epochs is None
+
+
+def test_fine_tuning_says_what_it_cannot_do(tmp_path):
+    arguments = ["--data_path", str(tmp_path), "--finetune_mode", "--select", "held_out", "--nshot", "0"]
+    with pytest.raises(InputError) as caught:
+        check_all(build_parser().parse(arguments))
+    for piece in ("give --nshot 1 or 5", "leave out --select held_out"):
+        assert piece in str(caught.value)
+    with pytest.raises(InputError, match="pascal, fold 0, finetune and val"):
+        check_all(build_parser().parse(["--data_path", str(tmp_path), "--finetune_mode", "--nshot", "5"]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ import torch
 from modules.training.optimization import OptimizationConfig
 from modules.training.optimizer import build_optimizer
 from tiny import TINY, tiny_net
+
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "zero_shot_training.json").read_text())["rate_factors"]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,6 +29,18 @@ def test_the_papers_rates():
 def test_the_log_shows_rates_and_formula():
     text = OptimizationConfig(base_lr=0.004, batch_size=4, max_epochs=30).describe()
     assert "0.004 / 16 * 4 = 0.001" in text and "10 * that = 0.01" in text and "poly over 30 epochs" in text
+
+
+def test_training_may_end_long_before_its_schedule():
+    """Pascal and COCO: the rate decays over 200 epochs, training ends after the fourth."""
+    config = OptimizationConfig(max_epochs=4, schedule_epochs=GOLDEN["length_of_schedule"])
+    factors = [config.factor(epoch, 10 * epoch, 40) for epoch in range(4)]
+    assert factors == pytest.approx(GOLDEN["pascal_and_coco_epochs_0_to_3"], rel=1e-12)
+    assert "poly over 200 epochs, ending after 4" in config.describe()
+    cosine = OptimizationConfig(schedule="cosine", max_epochs=4, schedule_epochs=8)
+    assert [cosine.factor(0, step, 40) for step in (0, 40)] == pytest.approx([1, 0.5])
+    with pytest.raises(ValueError, match="schedule_epochs is 3, but max_epochs 4"):
+        OptimizationConfig(max_epochs=4, schedule_epochs=3)
 
 
 @pytest.mark.parametrize("backbone", TINY)
