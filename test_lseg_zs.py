@@ -11,20 +11,15 @@ import lseg_utils.interrupt  # noqa: F401  first: Ctrl-C while the rest is impor
 # isort: split
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
-from data import check_dataset, get_dataset, get_labels
 from data.choice import DataChoice
-from data.loading import make_loader
-from data.sampled import Remaining
-from encoding_ext.transforms import image_to_tensor
 from lseg_utils.cli import Parser, chosen
 from lseg_utils.distributed import join_group, run_distributed
 from lseg_utils.errors import raise_all
 from lseg_utils.progress import is_rank_zero
 from modules.choices import Speed
-from modules.device import resolve_device
 from modules.options import (
     add_compatibility_options,
     add_data_options,
@@ -32,83 +27,87 @@ from modules.options import (
     add_network_options,
     compatibility_problems,
 )
-from modules.testing.common import add_test_options, load_for_test, output_problems, speed_up
-from modules.testing.episodes import EpisodeTest, fold_output_folder
-from modules.training.start import check_label_lengths
-from modules.zoo import file_name_doubts
+from modules.testing.settings import TestRun, add_official_test_options, add_test_options
+
+# What the official parser takes and its zero-shot test never reads.
+UNUSED = ("base_size", "batch_size", "train_split", "eval", "acc_bn", "test_val", "use_pretrained")
 
 
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
     add_test_options(parser)
-    add_fold_options(parser)
-    parser.add_argument("--bsz", type=int, default=1, help="images per forward; changes time, not results")
-    parser.add_argument("--ignore_index", type=int, choices=(255,), help="accepted; 255 never counts anyway")
-    parser.add_argument("--save_pictures", type=int, default=0, metavar="N", help="sheets of N episodes")
+    group = parser.add_argument_group("benchmark")
+    fold = "test this fold, 0..3; FSS-1000 has a single one, whatever the number"
+    group.add_argument("--fold", type=int, default=0, help=fold)
+    group.add_argument("--nshot", type=int, default=0, help="draw this many support images: 0, 1 or 5")
+    group.add_argument("--bsz", type=int, default=1, help="segment this many images at once; changes time, not results")
+    group.add_argument("--save_pictures", type=int, default=0, metavar="N", help="save a sheet of N episodes")
+    benchmark = "accepted if it agrees with --dataset, which counts, as in the official code"
+    group.add_argument("--benchmark", help=benchmark)
     add_data_options(parser, default_dataset="pascal", base_size=False)
     add_network_options(parser, backbone=None)
     add_device_options(parser)
     add_compatibility_options(parser)
+    add_official_test_options(parser, *UNUSED)
     return parser
-
-
-def add_fold_options(parser: Parser) -> None:
-    """Which part of a benchmark."""
-    group = parser.add_argument_group("benchmark")
-    group.add_argument("--fold", type=int, default=0, help="0..3; FSS-1000 has only one, whatever the number")
-    group.add_argument("--nshot", type=int, default=0, help="support images: 0, 1 or 5")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, load, segment what earlier runs left over, report."""
     options = build_parser().parse(argv)
-    check_all(options)
+    run, data, speed = check(options)
+
+    # What follows takes seconds to import, so it comes after everything that is quickly refused.
+    from data.loading import make_loader
+    from data.sampled import Remaining
+    from encoding_ext.transforms import image_to_tensor
+    from modules.device import resolve_device
+    from modules.testing.episodes import EpisodeTest
+    from modules.training.start import check_label_lengths
+    from modules.zoo import file_name_doubts
+
     device = resolve_device(options.device)
-    for doubt in file_name_doubts(options.weights, options.dataset, options.fold, options.backbone):
-        if is_rank_zero():
-            print(f"note: {doubt}", flush=True)  # before loading, whose error it may explain
-    net = load_for_test(options)
+    for doubt in file_name_doubts(run.weights, data.dataset, options.fold, run.backbone) if is_rank_zero() else ():
+        print(f"note: {doubt}", flush=True)  # before loading, whose error it may explain
+    net = run.load()
     device = join_group(device)
-    dataset = get_dataset(
-        options.dataset,
-        root=options.data_path,
-        split="test",
-        transform=image_to_tensor(net.mean, net.std),
-        crop_size=options.crop_size,
-        label_src=options.label_src,
-        fold=options.fold,
-        nshot=options.nshot,
-    )
+    if net.metadata.get("dataset") == data.dataset and "sizes" in net.metadata:
+        data = replace(data, crop_size=data.crop_size or net.crop_size)
+    dataset = data.load("test", transform=image_to_tensor(net.mean, net.std))
     check_label_lengths(net, dataset.labels)
-    speed_up(net.to(device), options, device)
-    EpisodeTest(net, dataset, options, device, loader_of(dataset, options)).run()
 
-
-def check_all(options: argparse.Namespace) -> None:
-    """One ``InputError`` with everything that is wrong, before the network is built."""
-    problems = compatibility_problems(options)
-    problems += output_problems(options, fold_output_folder(options))
-    if options.bsz < 1:
-        problems.append(f"--bsz {options.bsz}; give at least 1 image per forward")
-    choice = {"fold": options.fold, "nshot": options.nshot}
-    raise_all(
-        problems,
-        lambda: chosen(Speed, options),
-        lambda: chosen(DataChoice, options),
-        lambda: check_dataset(options.dataset, options.data_path, ("test",), **choice),
-        lambda: get_labels(options.dataset, options.label_src, options.data_path),
-    )
-
-
-def loader_of(dataset: Any, options: argparse.Namespace) -> Callable[[Sequence[int]], Iterable[dict[str, Any]]]:
-    """Indices -> batches of this process's share of these items."""
-
-    def loader(indices: Sequence[int]) -> Iterable[dict[str, Any]]:
+    def loader(indices: Sequence[int]) -> object:
         left = Remaining(dataset, indices)
-        return make_loader(left, options.bsz, options.seed, shuffle=False, num_workers=options.workers)
+        return make_loader(left, options.bsz, run.seed, shuffle=False, num_workers=data.workers)
 
-    return loader
+    test = EpisodeTest(net.to(device), dataset, loader, run, speed, device)
+    test.measure()
+    if options.save_pictures and is_rank_zero():
+        test.save_sheet(options.save_pictures)
+
+
+def check(options: argparse.Namespace) -> tuple[TestRun, DataChoice, Speed]:
+    """What is asked for; one ``InputError`` with everything that is wrong with it."""
+    problems = compatibility_problems(options)
+    if options.bsz < 1:
+        problems.append(f"--bsz is {options.bsz}; give at least 1 image per forward pass")
+    if options.save_pictures < 0:
+        problems.append(f"--save_pictures is {options.save_pictures}; give a number of episodes")
+    if options.benchmark not in (None, options.dataset):
+        problems.append(f"--benchmark {options.benchmark} and --dataset {options.dataset} differ; give --dataset")
+
+    def checked_run() -> TestRun:
+        run = chosen(TestRun, options, name=f"{options.dataset}_fold{options.fold}_{options.nshot}shot")
+        run.check_folders()
+        return run
+
+    def checked_data() -> DataChoice:
+        data = chosen(DataChoice, options, base_size=None)  # the official parser has the option, and ignores it
+        raise_all((), lambda: data.check("test"), data.labels)
+        return data
+
+    return tuple(raise_all(problems, checked_run, checked_data, lambda: chosen(Speed, options)))
 
 
 if __name__ == "__main__":

@@ -26,9 +26,10 @@ from benchmarks.measuring import Maker, Work, agreement, alternate, row
 from encoding_ext.evaluator import MultiScaleEvaluator
 from encoding_ext.views import TEST_SCALES, scaled_size, window_starts
 from lseg_utils.errors import run_script
+from modules.choices import Speed
 from modules.device import reduced_dtype
 from modules.models import LSegNet
-from modules.testing.common import predictor, speed_up
+from modules.testing.common import prepare_forward
 
 DEFAULTS = {
     "cpu": {"backbone": "clip_vitb32_384", "size": 480, "labels": 150, "rounds": 1, "images": 1, "texts": 2},
@@ -105,10 +106,8 @@ def project_bfloat16(options: argparse.Namespace) -> Work:
 
 def _project(options: argparse.Namespace, precision: str) -> Work:
     net, inputs = network(options), images(options)
-    device, test = inputs[0].device, argparse.Namespace(precision=precision, compile=False)
-    text = net.encode_labels(net.labels)
-    speed_up(net, test, device)
-    predict = predictor(net, test, device)
+    device, text = inputs[0].device, net.encode_labels(net.labels)
+    predict = prepare_forward(net, Speed(precision), device)
     evaluator = MultiScaleEvaluator(
         lambda crops: predict(crops, text),
         options.labels,
@@ -121,7 +120,7 @@ def _project(options: argparse.Namespace, precision: str) -> Work:
     return Work(
         lambda: [evaluator(image).argmax(1) for image in inputs],
         options.images,
-        precision_name(reduced_dtype(test.precision, device), options.device),
+        precision_name(reduced_dtype(precision, device), options.device),
         torch.no_grad()(lambda: predict(crop, text)),
         forwards(options),
     )

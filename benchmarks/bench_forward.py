@@ -14,15 +14,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from torch import Tensor
 
 from benchmarks import plain
 from benchmarks.common import build_parser, matrix_rates, network, parse, pictures, precision_name, report
 from benchmarks.measuring import Maker, Work, agreement, alternate, row
 from lseg_utils.errors import run_script
+from modules.choices import Speed
 from modules.device import reduced_dtype
 from modules.models.streaming import upsampled_max
-from modules.testing.common import speed_up
+from modules.testing.common import prepare_forward
 
 DEFAULTS = {
     "cpu": {"size": 480, "batch": 1, "labels": 150, "rounds": 3},
@@ -56,22 +56,15 @@ def _forward(options: argparse.Namespace, precision: str, layout: torch.memory_f
     net, images = network(options), pictures(options)
     if layout:
         net.to(memory_format=layout)
-    test = argparse.Namespace(precision=precision, compile=False)
-    speed_up(net, test, images.device)
-    dtype, text = reduced_dtype(test.precision, images.device), net.encode_labels(net.labels)
-
-    @torch.no_grad()
-    def run() -> list[Tensor]:
-        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
-            return [upsampled_max(net.half_logits(images, text))[1]]  # what the test scripts do
-
-    return Work(run, options.batch, precision_name(dtype, options.device))
+    text, forward = net.encode_labels(net.labels), prepare_forward(net, Speed(precision), images.device)
+    run = torch.no_grad()(lambda: [upsampled_max(forward(images, text))[1]])  # what the test scripts do
+    return Work(run, options.batch, precision_name(reduced_dtype(precision, images.device), options.device))
 
 
 def encoder_alone(options: argparse.Namespace) -> Work:
     """The image encoder of the default in float32."""
     net, images = network(options), pictures(options)
-    speed_up(net, argparse.Namespace(precision="32", compile=False), images.device)
+    prepare_forward(net, Speed("32"), images.device)
     return Work(torch.no_grad()(lambda: net.image_encoder(images)), options.batch, precision_name(None, options.device))
 
 

@@ -1,9 +1,8 @@
-"""One test with a fixed label set: every image segmented once, counted and reported, or written as pictures."""
+"""A test with a fixed label set: every image is segmented once, and counted or written as pictures."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,45 +19,61 @@ from lseg_utils.progress import is_rank_zero, progress_bar
 from lseg_utils.results import append_log, text_table, write_csv, write_json
 
 from ..checkpoints import git_state
+from ..choices import Speed
 from ..models import LSegNet
-from .common import default_folder
+from .common import derangement, precision_name, prepare_forward
 from .comparison import comparison, extremes_sheets
 from .extremes import Extremes
-from .protocol import describe_precision, describe_protocol
 from .report_page import worst_confusions, write_report
+from .settings import Protocol, TestRun
 
 PICTURED = 5  # images in the report, of the best and of the worst
 
 
 class LabelSetTest:
-    """The test of ``net`` on one split.
+    """The test of a network on one split.
 
     Args:
-        net: gives the labels and the normalisation.
-        evaluator: (1, 3, H, W) -> scores (1, N, H, W).
+        net: on ``device``; gives the labels and the normalisation. Its weights are cast as ``speed`` asks.
         dataset: the split.
-        loader: this process's share of it, an image at a time.
-        options: of ``test_lseg.py``.
-        device: where the evaluator works.
+        loader: this process's share of the split, one image per batch.
+        run, protocol, speed: what is asked for.
+        device: where the network computes.
+        label_source: where the labels come from, for the report.
     """
 
     def __init__(
         self,
         net: LSegNet,
-        evaluator: Callable[[Tensor], Tensor],
         dataset: Any,
         loader: Iterable[dict[str, Any]],
-        options: argparse.Namespace,
+        run: TestRun,
+        protocol: Protocol,
+        speed: Speed,
         device: torch.device,
+        label_source: str = "checkpoint or default",
     ) -> None:
-        self.net, self.evaluator, self.dataset, self.loader = net, evaluator, dataset, loader
-        self.options, self.device = options, device
+        self.net, self.dataset, self.loader, self.run, self.device = net, dataset, loader, run, device
         self.metric, self.extremes = SegmentationMetric(len(net.labels)), Extremes(PICTURED)
         self.colours, self.to_pixels = palette(len(net.labels)), tensor_to_pixels(net.mean, net.std)
-        self.folder = output_folder(options)
+        text = net.encode_labels(net.labels)  # (N, C), once
+        if run.shuffle_labels is not None:
+            text = text[derangement(len(text), run.shuffle_labels)]
+        forward = prepare_forward(net, speed, device)
+        sizes = dataset.base_size, dataset.crop_size
+        self.evaluator = protocol.evaluator(lambda crops: forward(crops, text), net, *sizes)
+        self.facts = {
+            "weights": str(run.weights),
+            "dataset": dataset.name,
+            "split": dataset.split,
+            "images": len(dataset),
+            "protocol": protocol.describe(*sizes),
+            "precision": precision_name(speed, device),
+            "label_source": label_source,
+        }
 
     def measure(self) -> None:
-        """Count every image once, over all processes, and report."""
+        """Count every image once over all processes, and report."""
         bar = progress_bar(self.loader, desc="testing", unit="image")
         for batch in bar:
             self._count(batch)
@@ -74,15 +89,15 @@ class LabelSetTest:
         for batch in progress_bar(self.loader, desc="segmenting", unit="image"):
             labels = self._predicted(batch)[0].numpy()
             stem = Path(batch["name"][0]).stem
-            save_palette_png(self.folder / "masks" / f"{stem}.png", labels, self.colours)
+            save_palette_png(self.run.folder / "masks" / f"{stem}.png", labels, self.colours)
             picture = overlay_with_legend(self.to_pixels(batch["image"][0]), labels, self.colours, self.net.labels)
-            save_picture(self.folder / "overlays" / f"{stem}.jpg", picture)
+            save_picture(self.run.folder / "overlays" / f"{stem}.jpg", picture)
         if is_rank_zero():
-            print(f"wrote {self.folder / 'masks'} and {self.folder / 'overlays'}")
+            print(f"wrote {self.run.folder / 'masks'} and {self.run.folder / 'overlays'}")
 
     def _predicted(self, batch: dict[str, Any]) -> Tensor:
-        """(1, H, W); chosen on the device, since the scores are a hundred times larger."""
-        with memory_advice("the scores of a whole image are too many for this device; choose another --device"):
+        """Labels (1, H, W); the maximum is taken on the device, since the scores are a hundred times larger."""
+        with memory_advice("the scores of a whole image do not fit on this device; choose another --device"):
             return self.evaluator(batch["image"].to(self.device)).argmax(1).cpu()
 
     def _count(self, batch: dict[str, Any]) -> None:
@@ -95,61 +110,50 @@ class LabelSetTest:
         self.extremes.add(single.miou_of_present(), name, draw)
 
     def _report(self) -> None:
-        """The table on the screen, results.json, per_class_iou.csv, report.html, a log line. Figures in percent."""
+        """The table on the screen, results.json, per_class_iou.csv, report.html, a log line; figures in percent."""
+        labels, folder = self.net.labels, self.run.folder
+        pixel_accuracy, miou = (100 * value for value in self.metric.get())
         per_class = [100 * value for value in self.metric.per_class_iou().tolist()]
-        rows = [(i + 1, label, iou) for i, (label, iou) in enumerate(zip(self.net.labels, per_class, strict=True))]
-        result = self._result(per_class)
+        groups = {name: 100 * self.metric.miou_of(indices) for name, indices in self.dataset.groups.items()}
+        rows = [(i + 1, label, iou) for i, (label, iou) in enumerate(zip(labels, per_class, strict=True))]
         print(text_table(("class", "label", "IoU %"), rows))
-        totals = {"pixel accuracy": result["pixel_accuracy"], "mIoU": result["miou"]}
-        totals |= {f"mIoU {name}": miou for name, miou in result["groups"].items()}
+        totals = {"pixel accuracy": pixel_accuracy, "mIoU": miou}
+        totals |= {f"mIoU {name}": value for name, value in groups.items()}
         for name, value in totals.items():
             print(f"{name}: {value:.2f} %")
 
-        write_json(self.folder / "results.json", result)
-        write_csv(self.folder / "per_class_iou.csv", ("class", "label", "iou_percent"), rows)
-        figures = f"pixAcc {result['pixel_accuracy']:.2f} mIoU {result['miou']:.2f}"
-        append_log(
-            self.options.log_dir / f"log_test_{self.options.jobname}_{self.options.dataset}.txt",
-            f"{self.options.weights} {result['split']} {result['protocol']} {result['precision']} {figures}",
+        write_json(
+            folder / "results.json",
+            {
+                **self.facts,
+                "shuffled_labels": self.run.shuffle_labels,
+                "pixel_accuracy": pixel_accuracy,
+                "miou": miou,
+                "groups": groups,
+                "per_class_iou": dict(zip(numbered(labels), per_class, strict=True)),
+                "confusion": self.metric.confusion.tolist(),
+                "git": git_state(),
+            },
         )
-        names = ("weights", "dataset", "split", "images", "protocol", "precision", "label_source")
-        control = {} if self.options.shuffle_labels is None else {"control": "label embeddings shuffled"}
+        write_csv(folder / "per_class_iou.csv", ("class", "label", "iou_percent"), rows)
+        what = [self.facts[name] for name in ("weights", "split", "protocol", "precision")]
+        append_log(
+            self.run.log_dir / f"log_test_{self.run.jobname}_{self.dataset.name}.txt",
+            f"{' '.join(what)} pixAcc {pixel_accuracy:.2f} mIoU {miou:.2f}",
+        )
+        control = {} if self.run.shuffle_labels is None else {"control": "label embeddings shuffled"}
         write_report(
-            self.folder / "report.html",
-            f"LSeg on {self.options.dataset}",
+            folder / "report.html",
+            f"LSeg on {self.dataset.name}",
             totals,
-            {name: result[name] for name in names} | control,
+            self.facts | control,
             [(label, iou) for _, label, iou in rows],
-            worst_confusions(self.metric.confusion.numpy(), self.net.labels),
+            worst_confusions(self.metric.confusion.numpy(), labels),
             extremes_sheets(self.extremes, "images, by mean IoU over the labels in them"),
         )
-        print(f"wrote {self.folder / 'results.json'} and {self.folder / 'report.html'}")
-
-    def _result(self, per_class: Sequence[float]) -> dict[str, Any]:
-        pixel_accuracy, miou = (100 * value for value in self.metric.get())
-        return {
-            "dataset": self.options.dataset,
-            "split": self.dataset.split,
-            "images": len(self.dataset),
-            "weights": str(self.options.weights),
-            "protocol": describe_protocol(self.options, self.dataset),
-            "precision": describe_precision(self.options),
-            "label_source": self.options.label_src or "checkpoint or default",
-            "shuffled_labels": self.options.shuffle_labels,
-            "pixel_accuracy": pixel_accuracy,
-            "miou": miou,
-            "groups": {name: 100 * self.metric.miou_of(indices) for name, indices in self.dataset.groups.items()},
-            "per_class_iou": dict(zip(numbered(self.net.labels), per_class, strict=True)),
-            "confusion": self.metric.confusion.tolist(),
-            "git": git_state(),
-        }
+        print(f"wrote {folder / 'results.json'} and {folder / 'report.html'}")
 
 
 def numbered(labels: Sequence[str]) -> list[str]:
-    """Unique keys for JSON: a label that occurs again gets its class number."""
+    """Unique keys for JSON: a repeated label gets its class number."""
     return [label if label not in labels[:i] else f"{label} ({i + 1})" for i, label in enumerate(labels)]
-
-
-def output_folder(options: argparse.Namespace) -> Path:
-    """Where the results of this test go."""
-    return options.output_dir or default_folder(options, options.dataset)

@@ -1,0 +1,178 @@
+"""What the two test scripts are asked to do: their options, and values that check themselves. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lseg_utils.cli import Parser
+from lseg_utils.errors import raise_all
+from lseg_utils.files import REPOSITORY, unwritable
+
+from ..options import NO_EFFECT, add_weights_options, weights_name
+from ..weights_file import check_weights_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from encoding_ext.evaluator import MultiScaleEvaluator
+
+    from ..models import LSegNet
+
+
+def add_test_options(parser: Parser) -> None:
+    """The fields of ``TestRun`` that both scripts share."""
+    add_weights_options(parser)
+    group = parser.add_argument_group("test")
+    shuffle = "control experiment: exchange the labels' embeddings at random, with this seed"
+    group.add_argument("--shuffle_labels", type=int, metavar="SEED", help=shuffle)
+    folder = "write the results to this folder; default: outputs/<dataset>_<weights>"
+    group.add_argument("--output_dir", type=Path, help=folder)
+    log = "append a line per test to a log in this folder"
+    group.add_argument("--log_dir", "--logpath", type=Path, default=REPOSITORY / "logs", help=log)
+    group.add_argument("--jobname", default="default", help="add this name to the log's file name")
+    group.add_argument("--seed", type=int, default=0, help="seed everything that a test draws at random")
+
+
+def add_protocol_options(parser: Parser) -> None:
+    """The published protocol, or a variant of it: the fields of ``Protocol``."""
+    group = parser.add_argument_group("protocol")
+    protocols = "official: six scales, each with its mirror image, as published; single: a quick look at scale 1 only"
+    group.add_argument("--protocol", choices=("official", "single"), default="official", help=protocols)
+    group.add_argument("--scales", type=float, nargs="+", help="use these scales instead of those of the protocol")
+    group.add_argument("--no_flip", action="store_true", help="leave out the mirror images")
+    batch = "put this many crops through the network at once; auto: as many as fit into the free memory"
+    group.add_argument("--window_batch", type=_number_or_auto, default="auto", help=batch)
+
+
+def add_official_test_options(parser: Parser, *without_effect: str) -> None:
+    """Flags of the official test scripts; those named in ``without_effect`` are the script's own."""
+    group = parser.add_argument_group("further official flags")
+    group.add_argument("--no_cuda", dest="device", action="store_const", const="cpu", help="same as --device cpu")
+    strict = "accepted; a checkpoint that lacks weights is refused all the same"
+    group.add_argument("--no_strict", action="store_true", help=strict)
+    group.add_argument("--ignore_index", type=int, help="accepted; unlabelled pixels never count, whatever their value")
+    group.add_argument("--no_val", action="store_true", help=NO_EFFECT)
+    for flag in ("test_batch_size", *without_effect):
+        group.add_argument(f"--{flag}", nargs="?", const="", help=NO_EFFECT)
+
+
+def _number_or_auto(text: str) -> int | None:
+    return None if text == "auto" else int(text)
+
+
+@dataclass(frozen=True)
+class TestRun:
+    """One test of one checkpoint: what is loaded, which control is applied, where results go.
+
+    Attributes:
+        name: what is tested, such as "ade20k" or "pascal_fold0_0shot"; the default folder is named after it.
+        weights: the checkpoint; ``trust_checkpoint``: run code that it contains.
+        backbone: the backbone that the checkpoint must have; None: any.
+        arch_option, block_depth, activation: what the shapes of an official file cannot tell.
+        shuffle_labels: seed of the control experiment that exchanges the labels' embeddings; None: no control.
+        output_dir: the folder of the results; None: ``folder`` chooses one.
+        log_dir, jobname: folder of the log, and a part of its file name.
+        seed: of everything that the test draws at random.
+    """
+
+    __test__ = False  # its name must not make pytest collect it
+
+    name: str
+    weights: Path
+    trust_checkpoint: bool = False
+    backbone: str | None = None
+    arch_option: int | None = None
+    block_depth: int | None = None
+    activation: str | None = None
+    shuffle_labels: int | None = None
+    output_dir: Path | None = None
+    log_dir: Path = REPOSITORY / "logs"
+    jobname: str = "default"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        seeds = {"--seed": self.seed, "--shuffle_labels": self.shuffle_labels}
+        negative = [f"{flag} is {seed}; give at least 0" for flag, seed in seeds.items() if (seed or 0) < 0]
+        (weights,) = raise_all(negative, lambda: check_weights_file(self.weights))
+        object.__setattr__(self, "weights", weights)
+
+    @property
+    def folder(self) -> Path:
+        """Where results go; a control does not overwrite the test that it belongs to."""
+        control = "" if self.shuffle_labels is None else f"_shuffled{self.shuffle_labels}"
+        return self.output_dir or REPOSITORY / "outputs" / f"{self.name}_{weights_name(self.weights)}{control}"
+
+    @property
+    def block(self) -> dict[str, int | str]:
+        """Those of ``arch_option``, ``block_depth`` and ``activation`` that were given."""
+        given = {"arch_option": self.arch_option, "block_depth": self.block_depth, "activation": self.activation}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def check_folders(self) -> None:
+        """``InputError`` if the results could not be written at the end of the test."""
+        folders = (("--output_dir", self.folder), ("--log_dir", self.log_dir))
+        raise_all(text for flag, folder in folders if (text := unwritable(folder, flag)))
+
+    def load(self) -> LSegNet:
+        """The network of the checkpoint, on the CPU; ``InputError`` if ``backbone`` names another one."""
+        from ..checkpoints import load_lseg
+        from ..training.start import check_backbone
+
+        net = load_lseg(self.weights, trust_checkpoint=self.trust_checkpoint, **self.block)
+        check_backbone(net, self.backbone, self.weights)
+        return net
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a test looks at an image: its scores are summed over scales, mirror images and sliding windows.
+
+    Attributes:
+        scales: of the image's long side, relative to the dataset's ``base_size``; None: the six published ones.
+        flip: whether the mirror image is added at each scale.
+        window_batch: crops per forward pass, which changes time and memory alone; None: as many as fit.
+    """
+
+    scales: tuple[float, ...] | None = None
+    flip: bool = True
+    window_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        wrong = [scale for scale in self.scales or () if not 0 < scale < math.inf]
+        problems = [f"--scales contains {scale}; give positive numbers" for scale in wrong]
+        if self.window_batch is not None and self.window_batch < 1:
+            problems.append(f"--window_batch is {self.window_batch}; give at least 1, or auto")
+        raise_all(problems)
+
+    @classmethod
+    def named(cls, protocol: str, scales: list[float] | None, no_flip: bool, window_batch: int | None) -> Protocol:
+        """From ``--protocol`` and what departs from it."""
+        if protocol == "single":
+            return cls(tuple(scales or (1.0,)), False, window_batch)
+        return cls(tuple(scales) if scales else None, not no_flip, window_batch)
+
+    def describe(self, base_size: int, crop_size: int) -> str:
+        """The protocol's name, or what departs from the published one, and the sizes."""
+        from encoding_ext.evaluator import TEST_SCALES
+
+        sizes = f"windows of {crop_size}, base {base_size}"
+        scales = self.scales or TEST_SCALES
+        if scales == TEST_SCALES and self.flip:
+            return f"official (six scales, flip), {sizes}"
+        if scales == (1.0,) and not self.flip:
+            return f"single (scale 1, no flip), {sizes}"
+        return f"scales {' '.join(map(str, scales))}{', flip' if self.flip else ', no flip'}, {sizes}"
+
+    def evaluator(
+        self, predict: Callable[[Tensor], Tensor], net: LSegNet, base_size: int, crop_size: int
+    ) -> MultiScaleEvaluator:
+        """(1, 3, H, W) -> scores (1, N, H, W) of ``net``'s labels; ``predict`` as in ``MultiScaleEvaluator``."""
+        from encoding_ext.evaluator import MultiScaleEvaluator
+
+        more: dict[str, Any] = {"scales": self.scales} if self.scales else {}
+        more |= {"flip": self.flip, "window_batch": self.window_batch}
+        return MultiScaleEvaluator(predict, len(net.labels), base_size, crop_size, mean=net.mean, std=net.std, **more)
