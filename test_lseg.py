@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data import check_dataset, get_labels
 from data.choice import DataChoice
 from lseg_utils.cli import Parser, chosen
 from lseg_utils.distributed import join_group, run_distributed
@@ -135,14 +136,17 @@ def checked_data(options: argparse.Namespace) -> tuple[DataChoice, str]:
     if not options.export:
         if not split:
             try:
-                data.check("test")
+                check_dataset(data.dataset, data.data_path, ("test",))
                 split = "test"
             except InputError as error:
                 split = "val"
                 if is_rank_zero():
                     print(f"no test split ({str(error).splitlines()[0]}); segmenting the validation images")
         needed.append(split)
-    raise_all((), *([lambda: data.check(*needed)] if needed else []), *([] if options.export else [data.labels]))
+    checks = [lambda: check_dataset(data.dataset, data.data_path, needed)] if needed else []
+    if not options.export:
+        checks.append(lambda: get_labels(data.dataset, data.label_src, data.data_path))
+    raise_all((), *checks)
     return data, split
 
 
@@ -157,7 +161,8 @@ def choose_labels(net: LSegNet, data: DataChoice, run: TestRun) -> None:
     """Give the network the labels of this test."""
     from modules.training.start import check_label_lengths
 
-    standard, trained_on = data.labels(), net.metadata.get("dataset", data.dataset)
+    standard = get_labels(data.dataset, data.label_src, data.data_path)
+    trained_on = net.metadata.get("dataset", data.dataset)
     if trained_on != data.dataset and is_rank_zero():
         print(f"note: {run.weights} was trained on {trained_on}; it is tested with the labels of {data.dataset}")
     # A checkpoint's own list for this dataset (such as the corrected one) counts, unless another one is asked for.

@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 
+from data import check_dataset, get_labels
 from data.choice import DataChoice
 from lseg_utils.cli import Parser, chosen
 from lseg_utils.distributed import join_group, run_distributed
@@ -104,7 +105,11 @@ def check(options: argparse.Namespace) -> tuple[TestRun, DataChoice, Speed]:
 
     def checked_data() -> DataChoice:
         data = chosen(DataChoice, options, base_size=None)  # the official parser has the option, and ignores it
-        raise_all((), lambda: data.check("test"), data.labels)
+        raise_all(
+            (),
+            lambda: check_dataset(data.dataset, data.data_path, ("test",), fold=data.fold, nshot=data.nshot),
+            lambda: get_labels(data.dataset, data.label_src, data.data_path),
+        )
         return data
 
     return tuple(raise_all(problems, checked_run, checked_data, lambda: chosen(Speed, options)))
