@@ -109,20 +109,3 @@ class Outputs:
     def write_facts(self, source: Source, facts: Mapping[str, Any]) -> None:
         """Write the JSON of a source."""
         write_json(self.path("json", source), {"source": str(source.path), **self.about, **facts})
-
-
-def frame_name(source: Source, number: int) -> str:
-    """The name of a frame's results; the first frame is number 0."""
-    return f"{source.name}{FRAMES}/{number:06d}"
-
-
-def count(mask: np.ndarray) -> dict[int, int]:
-    """Label number -> pixels, of the labels that occur in a label map (H, W)."""
-    pixels = np.bincount(mask.ravel())
-    return {int(number): int(pixels[number]) for number in np.flatnonzero(pixels)}
-
-
-def read_label_png(path: Path) -> np.ndarray:
-    """The label map (H, W) int64 in a grey PNG whose pixel values are label numbers."""
-    with Image.open(path) as picture:
-        return np.asarray(picture).astype(np.int64)

@@ -157,7 +157,9 @@ def predict(request: Request) -> int:
     """
     folder = request.folder
     with locked(folder, "--output_dir"):
-        run = _without_network(request) or _with_network(request)
+        network = request.network
+        checkpoint = {"file": network.weights.name, "sha256": sha256_of(network.weights), **network.block}
+        run = _without_network(request, checkpoint) or _with_network(request, checkpoint)
         problem = ""
         try:
             if run.predictor:
@@ -175,7 +177,7 @@ def predict(request: Request) -> int:
     return 1 if run.report.failures else 0
 
 
-def _without_network(request: Request) -> Run | None:
+def _without_network(request: Request, checkpoint: dict[str, Any]) -> Run | None:
     """The run, if an earlier one has finished all sources, so that loading the network would take time for nothing.
 
     ``InputError`` if the folder contains results of other settings.
@@ -188,11 +190,11 @@ def _without_network(request: Request) -> Run | None:
         labels = earlier["settings"]["labels"]  # if the checkpoint is another one, the settings differ
     if labels is None:
         return None
-    run = _build_run(request, None, list(labels), torch.empty(0), earlier["base_size"])
+    run = _build_run(request, checkpoint, None, list(labels), torch.empty(0), earlier["base_size"])
     return None if run.pending(request.sources) else run
 
 
-def _with_network(request: Request) -> Run:
+def _with_network(request: Request, checkpoint: dict[str, Any]) -> Run:
     """The run on a loaded network; doubts about the labels, which are encoded here, are printed."""
     network = request.network
     predictor = LSegPredictor.from_checkpoint(
@@ -206,7 +208,7 @@ def _with_network(request: Request) -> Run:
     if labels is None and request.write.kinds:
         raise InputError(f"{network.weights} contains no labels; give --labels 'cat, grass, other', or a file")
     if labels is None:  # embeddings need none
-        return _build_run(request, predictor, [], torch.zeros(0, dimensions), predictor.base_size)
+        return _build_run(request, checkpoint, predictor, [], torch.zeros(0, dimensions), predictor.base_size)
     labels = list(labels)
     if request.labels is None and request.write.kinds:
         shown = ", ".join(labels[:SHOWN_LABELS]) + (", ..." if len(labels) > SHOWN_LABELS else "")
@@ -215,15 +217,19 @@ def _with_network(request: Request) -> Run:
         raise InputError(f"{len(labels):,} labels do not fit into a label PNG; give at most {MAX_LABELS:,}")
     with doubts_as_notes():
         text = predictor.encode_text(labels, request.templates)
-    return _build_run(request, predictor, labels, text, predictor.base_size)
+    return _build_run(request, checkpoint, predictor, labels, text, predictor.base_size)
 
 
 def _build_run(
-    request: Request, predictor: LSegPredictor | None, labels: list[str], text: Tensor, base_size: int
+    request: Request,
+    checkpoint: dict[str, Any],
+    predictor: LSegPredictor | None,
+    labels: list[str],
+    text: Tensor,
+    base_size: int,
 ) -> Run:
     """Everything that a run needs; ``InputError`` if the folder contains results of other settings."""
     network, look, write, folder = request.network, request.look, request.write, request.folder
-    checkpoint = {"file": network.weights.name, "sha256": sha256_of(network.weights), **network.block}
     dtype = reduced_dtype(network.precision, resolve_device(network.device)) or torch.float32
     settings = {
         "checkpoint": checkpoint,

@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from apps.predict.embeddings import EmbeddingWriter
 from apps.predict.options import LookOptions
-from apps.predict.outputs import Outputs, count, frame_name, read_label_png
-from apps.predict.sources import Source
+from apps.predict.outputs import Outputs
+from apps.predict.sources import FRAMES, Source
 from apps.predict.video_reader import Camera, Frame, VideoError, VideoFile
 from apps.predict.video_writer import WRITERS
 from lseg_utils.errors import InputError
@@ -132,6 +134,23 @@ def _until_problem(frames: Iterable[Frame], done: _Progress, stop: Callable[[], 
                 return
     except VideoError as error:
         done.problem = str(error)
+
+
+def frame_name(source: Source, number: int) -> str:
+    """The name of a frame's results; the first frame is number 0."""
+    return f"{source.name}{FRAMES}/{number:06d}"
+
+
+def count(mask: np.ndarray) -> dict[int, int]:
+    """Label number -> pixels, of the labels that occur in a label map (H, W)."""
+    pixels = np.bincount(mask.ravel())
+    return {int(number): int(pixels[number]) for number in np.flatnonzero(pixels)}
+
+
+def read_label_png(path: Path) -> np.ndarray:
+    """The label map (H, W) int64 in a grey PNG whose pixel values are label numbers."""
+    with Image.open(path) as picture:
+        return np.asarray(picture).astype(np.int64)
 
 
 @contextmanager
