@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lseg_utils.errors import InputError
-from lseg_utils.label_list import split_labels
+from lseg_utils.label_list import duplicates, split_labels
 
 LABEL_FILES = Path(__file__).resolve().parent / "label_files"
 
@@ -42,7 +42,10 @@ def read_label_file(path: str | Path) -> tuple[list[str], list[str]]:
             f"{path}: over {LONGEST_LABEL} characters in {', '.join(too_long[:5])}; "
             f"a label file has one short label a line"
         )
-    return labels, _duplicates(path, labels)
+    return labels, [
+        f"{path}: {label!r} is label {' and '.join(map(str, positions))}; only the first of them can be predicted"
+        for label, positions in duplicates(labels).items()
+    ]
 
 
 def labels_from(text: str | Path) -> list[str]:
@@ -105,14 +108,3 @@ def _text_lines(path: Path) -> list[str]:
         raise InputError(f"{path} is not a UTF-8 text file ({error.reason}); save the labels as UTF-8") from error
     except OSError as error:
         raise InputError(f"cannot read the label file {path}: {error.strerror}; check its name and rights") from error
-
-
-def _duplicates(path: Path, labels: list[str]) -> list[str]:
-    places: dict[str, list[int]] = {}
-    for number, label in enumerate(labels, 1):
-        places.setdefault(label, []).append(number)
-    return [
-        f"{path}: {label!r} is label {' and '.join(map(str, numbers))}; only the first of them can ever be predicted"
-        for label, numbers in places.items()
-        if len(numbers) > 1
-    ]

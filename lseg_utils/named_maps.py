@@ -1,4 +1,4 @@
-"""Label maps whose regions carry their names, for pictures with more labels than eyes can tell colours apart."""
+"""Label maps whose regions carry their names, for pictures with more labels than the eye can tell apart by colour."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lseg_utils.pictures import INK, PAPER, colourise
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
-SMALLEST_NAMED = 1 / 160  # share of the picture that a label must cover to be named
+MIN_NAMED_SHARE = 1 / 160  # share of the picture that a label must cover to be named
 
 
 def named_map(
@@ -19,9 +19,9 @@ def named_map(
 ) -> Image.Image:
     """A label map (H, W) in its ``colours`` (N, 3), ``factor`` times enlarged, each label's name written inside it.
 
-    The name stands once, where the label's area is thickest, its words one below the other; larger areas come first,
-    and a name that would run into one before it is left out. So is that of a label which covers less than a 160th of
-    the picture: its letters would hide it. Negative = unlabelled, black and nameless.
+    A name is written once, where the label's area is thickest, one word per line. Larger areas come first, and a name
+    that would overlap an earlier one is left out; so is the name of a label that covers less than a 160th of the
+    picture, because its letters would hide it. Negative values are unlabelled: black, without a name.
     """
     enlarged = Image.fromarray(colourise(labels, colours).repeat(factor, axis=0).repeat(factor, axis=1))
     draw = ImageDraw.Draw(enlarged)
@@ -29,7 +29,7 @@ def named_map(
     style = {"font": font, "anchor": "mm", "align": "center", "spacing": 1, "stroke_width": 2}
     found, areas = np.unique(labels[labels >= 0], return_counts=True)
     taken: list[Box] = []
-    for label in found[np.argsort(-areas, kind="stable")][: int((areas >= SMALLEST_NAMED * labels.size).sum())]:
+    for label in found[np.argsort(-areas, kind="stable")][: int((areas >= MIN_NAMED_SHARE * labels.size).sum())]:
         text = names[label].replace(" ", "\n")
         row, column = thickest_place(labels == label)
         place = ((column + 0.5) * factor, (row + 0.5) * factor)
@@ -43,15 +43,16 @@ def named_map(
 
 
 def thickest_place(region: np.ndarray) -> tuple[int, int]:
-    """(row, column) of a pixel of ``region`` (H, W), bool, not empty, that is farthest from all that is not region.
+    """(row, column) of the pixel of ``region`` (H, W), bool, not empty, that is farthest from everything outside it.
 
-    What lies beyond the picture counts as not region. Of equally far pixels, the one nearest to their mean.
+    Beyond the picture everything is outside. Of equally far pixels, the one nearest to their mean.
     """
-    inner = region
-    while (smaller := _eroded(inner)).any():
-        inner = smaller
-    places = np.argwhere(inner)
-    return tuple(int(i) for i in places[((places - places.mean(axis=0)) ** 2).sum(axis=1).argmin()])
+    import cv2
+
+    distance = cv2.distanceTransform(np.pad(region, 1).astype(np.uint8), cv2.DIST_C, 3)[1:-1, 1:-1]
+    places = np.argwhere(distance == distance.max())
+    row, column = places[((places - places.mean(axis=0)) ** 2).sum(axis=1).argmin()]
+    return int(row), int(column)
 
 
 def _back_inside(box: Box, size: tuple[int, int]) -> tuple[float, float]:
@@ -61,10 +62,3 @@ def _back_inside(box: Box, size: tuple[int, int]) -> tuple[float, float]:
 
 def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def _eroded(region: np.ndarray) -> np.ndarray:
-    """The pixels all of whose eight neighbours, too, belong to the region."""
-    padded = np.pad(region, 1)
-    rows = padded[:-2] & padded[1:-1] & padded[2:]
-    return rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:]

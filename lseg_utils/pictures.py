@@ -1,7 +1,7 @@
 """Pictures for people: label maps in colour, laid over the photo, with a legend, and sheets that compare them.
 
 A picture is a PIL image or a uint8 array (H, W, 3); label maps are integers (H, W), negative = unlabelled; colours are
-uint8 (N, 3). Letters are PIL's own font, which knows Latin letters without accents and shows a box for all others.
+uint8 (N, 3). Letters are PIL's own font, which has the unaccented Latin letters and shows a box for all others.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from lseg_utils.files import write_aside
 Picture = Image.Image | np.ndarray
 
 # A palette PNG has 256 entries, of which entry 0 is "unlabelled".
-MOST_LABELS_IN_8_BITS = 255
+MAX_LABELS_IN_8_BITS = 255
 
 PAPER, INK, LINE = (255, 255, 255), (34, 37, 42), (214, 217, 222)
 # A picture with no more colours than this is taken for a label map and enlarged in hard-edged blocks.
-FEW_COLOURS = 64
-SMALLEST_WITH_LINES = 256
+MAX_LABEL_COLOURS = 64
+MIN_SIDE_WITH_LINES = 256
 ROWS_AT_A_TIME = 256
-SMALLEST_WITH_LEGEND = 384
+MIN_SIDE_WITH_LEGEND = 384
 TITLE_SIZE, HEADING_SIZE, GAP = 17, 24, 10
-WIDEST_ROW_TITLE = 190
+MAX_ROW_TITLE = 190
 
 
 def palette_picture(labels: np.ndarray, colours: np.ndarray) -> Image.Image:
@@ -43,7 +43,7 @@ def palette_picture(labels: np.ndarray, colours: np.ndarray) -> Image.Image:
         ValueError: labels outside -1..N-1.
     """
     check_labels(labels, colours)
-    if len(colours) > MOST_LABELS_IN_8_BITS:
+    if len(colours) > MAX_LABELS_IN_8_BITS:
         return Image.fromarray((labels + 1).astype(np.uint16))
     picture = Image.fromarray((labels + 1).astype(np.uint8))
     picture.putpalette([0, 0, 0, *np.asarray(colours, dtype=np.uint8).ravel().tolist()])
@@ -55,12 +55,7 @@ def label_picture(labels: np.ndarray, num_labels: int) -> Image.Image:
 
     8 bits per pixel for up to 255 labels, 16 bits for more.
     """
-    return Image.fromarray(labels.astype(np.uint8 if num_labels <= MOST_LABELS_IN_8_BITS else np.uint16))
-
-
-def save_palette_png(path: str | Path, labels: np.ndarray, colours: np.ndarray) -> None:
-    """Save :func:`palette_picture`."""
-    save_picture(path, palette_picture(labels, colours))
+    return Image.fromarray(labels.astype(np.uint8 if num_labels <= MAX_LABELS_IN_8_BITS else np.uint16))
 
 
 def save_picture(path: str | Path, picture: Image.Image) -> None:
@@ -96,7 +91,7 @@ def overlay(image: Picture, labels: np.ndarray, colours: np.ndarray, alpha: floa
     if pixels.shape[:2] != labels.shape:
         raise ValueError(f"the image is {pixels.shape[:2]}, its labels are {labels.shape}: resize one of them first")
     share = np.full(labels.shape, alpha, np.float32)
-    if max(labels.shape) >= SMALLEST_WITH_LINES:
+    if max(labels.shape) >= MIN_SIDE_WITH_LINES:
         share[_borders(labels)] = max(alpha, 0.9)
     share *= labels >= 0
     mixed = np.empty_like(pixels)
@@ -153,12 +148,12 @@ def overlay_with_legend(
 
     Small images are enlarged so that the legend's letters stay readable beside them.
     """
-    image, factor = _as_pil(image), math.ceil(SMALLEST_WITH_LEGEND / max(labels.shape))
+    image, factor = _as_pil(image), math.ceil(MIN_SIDE_WITH_LEGEND / max(labels.shape))
     image = image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
     labels = labels.repeat(factor, axis=0).repeat(factor, axis=1)
     top = overlay(image, labels, colours, alpha)
     found, areas = np.unique(labels[labels >= 0], return_counts=True)
-    width = max(top.width, SMALLEST_WITH_LEGEND)
+    width = max(top.width, MIN_SIDE_WITH_LEGEND)
     text_size = min(max(width // 42, 15), 36)
     key = legend(found[np.argsort(-areas, kind="stable")], names, colours, width, text_size)
     return _stack([top, key])
@@ -172,7 +167,7 @@ def sheet(
     heading: str = "",
     footer: Image.Image | None = None,
 ) -> Image.Image:
-    """A grid of pictures on white: a title over each column, optionally one beside each row, a heading, a footer.
+    """A grid of pictures on white: a title above each column and optionally next to each row, a heading, a footer.
 
     Each picture is fitted into ``cell`` = (width, height) with its proportions kept; None leaves a cell empty;
     ``footer``, such as a :func:`legend`, goes beneath. Raises ``ValueError`` if the titles do not match the grid.
@@ -180,7 +175,7 @@ def sheet(
     if any(len(row) != len(titles) for row in rows) or (row_titles is not None and len(row_titles) != len(rows)):
         raise ValueError("a sheet needs one title for each column, and one row title for each row (or none at all)")
     font = _font(TITLE_SIZE)
-    beside = [_wrapped(text, font, WIDEST_ROW_TITLE) for text in row_titles or [""] * len(rows)]
+    beside = [_wrapped(text, font, MAX_ROW_TITLE) for text in row_titles or [""] * len(rows)]
     above = [_wrapped(text, font, cell[0]) for text in titles]
     gutter = max((_text_width(text, font) for text in beside), default=0)
     left, top = GAP + gutter + (GAP if gutter else 0), GAP + _text_height(above, font) + GAP // 2
@@ -213,7 +208,7 @@ def fit(picture: Picture, cell: tuple[int, int]) -> Image.Image:
     picture = _as_pil(picture)
     factor = min(cell[0] / picture.width, cell[1] / picture.height)
     size = (max(round(picture.width * factor), 1), max(round(picture.height * factor), 1))
-    is_label_map = picture.getcolors(FEW_COLOURS) is not None
+    is_label_map = picture.getcolors(MAX_LABEL_COLOURS) is not None
     return picture.resize(size, Image.Resampling.NEAREST if is_label_map else Image.Resampling.LANCZOS)
 
 
@@ -225,7 +220,7 @@ def _heading(text: str) -> Image.Image:
 
 
 def _stack(pictures: Sequence[Image.Image]) -> Image.Image:
-    """One beneath the other, flush left, on white."""
+    """The pictures below each other, aligned left, on white."""
     whole = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER)
     y = 0
     for picture in pictures:
@@ -244,7 +239,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Broken at blanks into lines of at most ``width`` pixels; a longer word is shortened."""
+    """Broken at spaces into lines of at most ``width`` pixels; a longer word is shortened."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word

@@ -1,8 +1,7 @@
-"""What visitors send, checked against limits that keep one visitor from taking the machine of all."""
+"""What visitors send, checked against limits so that no visitor takes the whole machine."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,11 @@ from PIL import Image
 
 from lseg_utils.errors import InputError, raise_all
 from lseg_utils.image_input import decode_rgb, to_pixels
-from lseg_utils.label_list import split_labels
+from lseg_utils.label_list import duplicates, split_labels
 
 MAX_UPLOAD_MB = 20
 MAX_PIXELS = 50_000_000  # refused before they are decoded
-LONGEST_SIDE = 1280  # of what is worked on: the network looks at about 520, and screens show little more
+MAX_SIDE = 1280  # of what is worked on: the network looks at about 520, and screens show little more
 MAX_LABELS = 200
 MAX_LETTERS = 200  # of a label; CLIP reads 77 tokens
 
@@ -23,29 +22,28 @@ def parse_labels(text: str) -> list[str]:
     """Labels as ``split_labels`` takes them, within the limits.
 
     Raises:
-        InputError: none, too many, one twice, one too long; all that is wrong at once.
+        InputError: no labels, too many, duplicates, labels that are too long; everything that is wrong at once.
     """
     labels = split_labels(text)
     if not labels:
-        raise InputError("There is no label: write some, one a line or separated by commas.")
+        raise InputError("Write at least one label: one per line, or separated by commas.")
     problems = []
     if len(labels) > MAX_LABELS:
-        problems.append(f"These are {len(labels)} labels; at most {MAX_LABELS} are possible here. Take some out.")
-    twice = [label for label, count in Counter(labels).items() if count > 1]
-    if twice:
-        problems.append(f"Given more than once: {_few(twice)}. Two equal labels cannot both win: take one out.")
+        problems.append(f"{len(labels)} labels are too many; at most {MAX_LABELS} are possible here. Remove some.")
+    if twice := list(duplicates(labels)):
+        problems.append(f"Duplicate labels: {_few(twice)}. Only the first can be predicted: remove the others.")
     long = [f"{label[:30]}…" for label in labels if len(label) > MAX_LETTERS]
     if long:
-        problems.append(f"Longer than {MAX_LETTERS} letters: {_few(long)}. CLIP reads no more: shorten it.")
+        problems.append(f"Longer than {MAX_LETTERS} letters: {_few(long)}. CLIP cannot read more: shorten them.")
     raise_all(problems)
     return labels
 
 
 def parse_query(text: str) -> str:
-    """One text without blanks around it, or "" for none; ``InputError`` if it is too long."""
+    """The text without spaces around it, "" if it is blank; ``InputError`` if it is too long."""
     query = " ".join(text.split())
     if len(query) > MAX_LETTERS:
-        raise InputError(f"The text is longer than {MAX_LETTERS} letters. CLIP reads no more: shorten it.")
+        raise InputError(f"The text is longer than {MAX_LETTERS} letters. CLIP cannot read more: shorten it.")
     return query
 
 
@@ -53,16 +51,16 @@ def read_picture(data: bytes, name: str) -> tuple[np.ndarray, str]:
     """An uploaded or sample file as (H, W, 3) uint8 and a note, "" unless it was made smaller.
 
     Raises:
-        InputError: an empty or too large file, no image, too many pixels, damaged.
+        InputError: a file that is empty, too large, damaged or not an image; too many pixels.
     """
     if len(data) > MAX_UPLOAD_MB * 2**20:
         megabytes = len(data) / 2**20
-        raise InputError(f"{name} has {megabytes:.0f} MB; at most {MAX_UPLOAD_MB} MB are taken. Make it smaller.")
+        raise InputError(f"{name} is {megabytes:.0f} MB large; the limit is {MAX_UPLOAD_MB} MB. Make it smaller.")
     return _shrunk(to_pixels(decode_rgb(data, name, MAX_PIXELS)))
 
 
 def read_sample(path: Path) -> tuple[np.ndarray, str]:
-    """``read_picture`` of a file on this machine; ``InputError`` if it has gone."""
+    """``read_picture`` for a file on this machine; ``InputError`` if it cannot be read."""
     try:
         return read_picture(path.read_bytes(), path.name)
     except OSError as error:
@@ -71,12 +69,12 @@ def read_sample(path: Path) -> tuple[np.ndarray, str]:
 
 def _shrunk(pixels: np.ndarray) -> tuple[np.ndarray, str]:
     height, width = pixels.shape[:2]
-    factor = LONGEST_SIDE / max(height, width)
+    factor = MAX_SIDE / max(height, width)
     if factor >= 1:
         return pixels, ""
     size = max(round(width * factor), 1), max(round(height * factor), 1)
     small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
-    note = f"{width} x {height} pixels, worked on as {size[0]} x {size[1]}. `predict_lseg.py` keeps the full size."
+    note = f"{width} x {height} pixels, resized to {size[0]} x {size[1]}. `predict_lseg.py` keeps the full size."
     return np.asarray(small), note
 
 

@@ -14,7 +14,7 @@ from encoding_ext.metrics import SegmentationMetric
 from encoding_ext.palettes import palette
 from encoding_ext.transforms import tensor_to_pixels
 from lseg_utils.memory import memory_advice
-from lseg_utils.pictures import overlay_with_legend, save_palette_png, save_picture
+from lseg_utils.pictures import overlay_with_legend, palette_picture, save_picture
 from lseg_utils.progress import is_rank_zero, progress_bar
 from lseg_utils.results import append_log, text_table, write_csv, write_json
 
@@ -89,7 +89,7 @@ class LabelSetTest:
         for batch in progress_bar(self.loader, desc="segmenting", unit="image"):
             labels = self._predicted(batch)[0].numpy()
             stem = Path(batch["name"][0]).stem
-            save_palette_png(self.run.folder / "masks" / f"{stem}.png", labels, self.colours)
+            save_picture(self.run.folder / "masks" / f"{stem}.png", palette_picture(labels, self.colours))
             picture = overlay_with_legend(self.to_pixels(batch["image"][0]), labels, self.colours, self.net.labels)
             save_picture(self.run.folder / "overlays" / f"{stem}.jpg", picture)
         if is_rank_zero():

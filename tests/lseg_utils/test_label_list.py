@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from lseg_utils.label_list import split_labels
+from lseg_utils.label_list import duplicates, split_labels
 
 
 def test_commas_and_lines_separate_and_blanks_do_not_count() -> None:
     assert split_labels(" a cat,dog\n\n the   sky ,\r\ncat, dog") == ["a cat", "dog", "the sky", "cat", "dog"]
     assert split_labels(" , \n") == split_labels("") == []
+
+
+def test_duplicates_are_given_with_their_positions():
+    assert duplicates(["cat", "dog", "cat", "sky", "cat"]) == {"cat": [1, 3, 5]}
+    assert duplicates([]) == duplicates(["cat", "Cat"]) == {}
