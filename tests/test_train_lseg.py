@@ -20,8 +20,9 @@ from ade_tree import image_path, make_tree, truncate
 from data import get_labels
 from lseg_utils.errors import InputError, clean_message
 from modules.checkpoints import load_lseg
+from modules.options import training_settings
 from modules.safe_load import read_torch_file
-from modules.training.together import environments
+from modules.training.trainer import CheckpointFiles, build_trainer
 from modules.zoo import identify
 from scripts import REPOSITORY, TINY, command, environment, run
 
@@ -278,17 +279,20 @@ def test_two_trainings_of_one_run_at_once_are_refused(root):
 
 
 @pytest.mark.parametrize(
-    ("variables", "ours"),
-    [
-        ({"SLURM_NTASKS": "1", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "x"}, True),
-        ({"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "4"}, False),
-        ({}, True),
-    ],
+    ("started_by_srun", "world"),
+    [({"SLURM_NTASKS": "1"}, 2), ({"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_NUM_TASKS": "2"}, 2)],
+    ids=["one task", "a task per process"],
 )
-def test_a_slurm_job_of_one_task_starts_its_own_processes(variables, ours, monkeypatch):
-    for name, value in variables.items():
+def test_all_processes_train_in_a_slurm_job(started_by_srun, world, root, monkeypatch):
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "x", "SLURM_NODEID": "0", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    for name, value in (job | started_by_srun).items():
         monkeypatch.setenv(name, value)
-    assert bool(environments()) == ours
+    options = train_lseg.build_parser().parse([*map(str, arguments(root)), "--devices", "2", "--logger", "none"])
+    trainer = build_trainer(training_settings(options), 0, CheckpointFiles({}))
+    assert trainer.world_size == world
+    assert trainer.strategy.cluster_environment.creates_processes_externally == (
+        "SLURM_STEP_NUM_TASKS" in started_by_srun
+    )
 
 
 def test_official_flags_with_a_dry_run_leave_nothing_behind(root):
