@@ -1,4 +1,4 @@
-"""Batch normalisation with the true statistics of some data, in place of the moving average that training left."""
+"""Batch normalisation with the exact statistics of some data instead of the moving averages from training."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ def precise_batch_norm(
 ) -> int:
     """Set the running mean and variance of every batch norm in ``module`` to those of its inputs over the batches.
 
-    ``forward(batch)`` has to run ``module``; the batch norms normalise by the batch meanwhile, as in training, and
-    everything else (dropout, train/eval flags, momentum, counters, gradients) is as before. Mean and variance are
-    those of the population of all pixels of all batches, in all processes together; at most ``num_batches`` batches
-    are taken in each process (the same number in each, if the batch norms are synchronised). A batch norm that
-    ``forward`` never reaches keeps its statistics. Returns the number of batches used, in all processes together;
-    raises ``InputError`` if there was none.
+    ``forward(batch)`` must run ``module``. Meanwhile the batch norms normalise by the batch, as in training;
+    everything else (dropout, train/eval flags, momentum, counters, gradients) stays as it was. Mean and variance are
+    those of all pixels of all batches in all processes; each process uses at most ``num_batches`` batches (each the
+    same number, if the batch norms are synchronised). A batch norm that ``forward`` never reaches keeps its
+    statistics. Returns the number of batches used in all processes; raises ``InputError`` if there was none.
 
     Wu & Johnson, "Rethinking 'Batch' in BatchNorm" (2021), section 3; ``--acc-bn`` of the official test script.
     """
@@ -39,7 +38,7 @@ def precise_batch_norm(
             used += 1
     used = int(sum_over_processes(torch.tensor(used)))
     if not used:
-        raise InputError("no batch to estimate batch norm statistics from: give images, and num_batches of at least 1")
+        raise InputError("there is no batch to estimate batch norm statistics from: give images and num_batches >= 1")
     for norm, population in zip(norms, statistics):
         population.write_to(norm)
     return used
@@ -49,16 +48,18 @@ class _Population:
     """Count, sum and sum of squares per channel of everything that entered one batch norm, in float64."""
 
     def __init__(self, norm: _BatchNorm) -> None:
-        # (count, sum, sum of squares), one column per channel
-        self.moments = torch.zeros(3, norm.num_features, dtype=torch.float64, device=norm.running_mean.device)
+        # (count, sum, sum of squares), one column per channel; Apple's GPUs have no float64
+        device = norm.running_mean.device
+        home = torch.device("cpu") if device.type == "mps" else device
+        self.moments = torch.zeros(3, norm.num_features, dtype=torch.float64, device=home)
 
     def add(self, _norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """A forward pre-hook: takes (B, C, ...)."""
         values = inputs[0]
         count = values.numel() // values.shape[1]
         axes = [axis for axis in range(values.dim()) if axis != 1]
-        variance, mean = torch.var_mean(values.float(), dim=axes, correction=0)
-        variance, mean = variance.double(), mean.double()
+        moments = torch.var_mean(values.float(), dim=axes, correction=0)
+        variance, mean = (each.to(self.moments.device).double() for each in moments)
         self.moments += torch.stack([torch.full_like(mean, count), mean * count, (variance + mean**2) * count])
 
     def write_to(self, norm: _BatchNorm) -> None:
@@ -67,13 +68,14 @@ class _Population:
         if count[0] == 0:
             return
         mean = total / count
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_((squares / count - mean**2).clamp(min=0))
+        variance = (squares / count - mean**2).clamp(min=0)
+        for buffer, value in ((norm.running_mean, mean), (norm.running_var, variance)):
+            buffer.copy_(value.to(buffer.dtype))
 
 
 @contextmanager
 def _gathering(norms: list[_BatchNorm], statistics: list[_Population]) -> Iterator[None]:
-    """Batch norms that normalise by their batch, leave their buffers alone and show their inputs to ``statistics``."""
+    """Let batch norms normalise by their batch, keep their buffers and pass their inputs to ``statistics``."""
     flags = [(norm.training, norm.track_running_stats) for norm in norms]
     hooks = [norm.register_forward_pre_hook(population.add) for norm, population in zip(norms, statistics)]
     for norm in norms:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lseg_utils.errors import InputError
+from lseg_utils.files import REPOSITORY
 
 SUFFIXES = (".ckpt", ".pth", ".pt")
 TEXT = frozenset(range(32, 127)) | {9, 10, 13}  # printable bytes: no PyTorch file begins with 64 of them
@@ -18,8 +19,8 @@ def check_weights_file(path: str | Path) -> Path:
         raise InputError(f"{path} is a folder; give the checkpoint file in it{_listing(path)}")
     if not path.exists():
         if any(sign in path.name for sign in "*?["):  # a shell passes it on unchanged if nothing matches
-            raise InputError(f"no file matches {path}{_listing(path.parent)}")
-        raise InputError(f"there is no file {path}{_listing(path.parent)}")
+            raise InputError(f"no file matches {path}{_listing(path.parent)}{_other_sources()}")
+        raise InputError(f"there is no file {path}{_listing(path.parent)}{_other_sources()}")
     with path.open("rb") as file:
         start = file.read(64)
     if start and not ZIP.startswith(start[: len(ZIP)]) and all(byte in TEXT for byte in start):
@@ -34,3 +35,10 @@ def check_weights_file(path: str | Path) -> Path:
 def _listing(folder: Path) -> str:
     names = sorted(path.name for path in folder.glob("*") if path.suffix in SUFFIXES) if folder.is_dir() else []
     return f"; that folder has {', '.join(names[:8])}" if names else ""
+
+
+def _other_sources() -> str:
+    """Where checkpoints come from: the quickstart, if it has trained one here, and the authors of LSeg."""
+    trained = sorted(REPOSITORY.glob("quickstart/runs/trained_seed*/version_*/checkpoints/last.ckpt"))
+    own = f"; the quickstart trained {trained[-1]}" if trained else ""
+    return f"{own}; `python -m {__package__}.zoo` lists the official checkpoints and how to get them"

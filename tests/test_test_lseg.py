@@ -190,7 +190,7 @@ def test_a_network_is_tested_at_the_sizes_it_was_trained_at_on_this_dataset(root
 
 BAD_INPUT = {
     "another backbone": (["--backbone", "clip_vitb32_384"], "is a tiny_vit"),
-    "no such checkpoint": (["--weights", "no.ckpt"], "no.ckpt"),
+    "no such checkpoint": (["--weights", "no.ckpt"], "python -m modules.zoo"),
     "crashing official flag": (["--aux"], "--aux"),
     "no such dataset": (["--dataset", "citys"], "citys"),
     "no such folder of data": (["--data-path", "nowhere"], "nowhere"),

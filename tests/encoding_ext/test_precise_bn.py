@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from encoding_ext.precise_bn import precise_batch_norm
+from encoding_ext.precise_bn import _Population, precise_batch_norm
 from lseg_utils.errors import InputError
 
 
@@ -87,3 +89,10 @@ def test_a_norm_that_is_used_twice_counts_both_inputs():
     net = nn.BatchNorm1d(1)
     precise_batch_norm(net, [torch.tensor([[0.0], [2.0]])], lambda batch: (net(batch), net(batch + 10)), 1)
     assert float(net.running_mean) == pytest.approx(6) and float(net.running_var) == pytest.approx(26)
+
+
+def test_apple_gpus_have_no_float64_so_the_sums_are_kept_on_the_cpu():
+    on_mps = SimpleNamespace(device=torch.device("mps"))
+    assert _Population(SimpleNamespace(running_mean=on_mps, num_features=3)).moments.device == torch.device("cpu")
+    population = _Population(nn.BatchNorm2d(3, device="meta"))
+    assert population.moments.device == torch.device("meta") and population.moments.dtype == torch.float64
