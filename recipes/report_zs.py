@@ -75,10 +75,11 @@ def row(name: str, miou: float, fb_iou: float, published: float | None, control:
 
 
 def how_selected(folds: dict[int, dict[str, Any]]) -> str:
-    """Which classes chose the checkpoints."""
+    """Which classes chose the checkpoints, and whether these are few-shot."""
     ways = {result["trained"].get("select") for result in folds.values()}
     texts = [SELECTION.get(way, "the checkpoints do not say how they were chosen") for way in sorted(ways, key=str)]
-    return "; ".join(texts)
+    few_shot = {result.get("setting", "zero-shot") for result in folds.values()} - {"zero-shot"}
+    return "; ".join([*sorted(few_shot), *texts])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import test_lseg_zs as test_script
 from data.episodes import test_episodes as official_episodes
@@ -95,14 +96,18 @@ def test_a_corrupt_image_ends_the_test_and_what_is_done_is_resumed(official, tmp
     assert results(root) == undisturbed and pages.read_text() == page
 
 
-def test_shuffled_names_are_another_result(official, tmp_path):
+def test_shuffled_names_are_another_result_and_unusual_masks_are_named_once(official, tmp_path, capsys):
     root = make_pascal(tmp_path / "data", fold=0)
+    mask = replace(root / "VOC2012" / "SegmentationClassAug" / f"{official_episodes('pascal', 0)[0][1]}.png")
+    Image.new("L", (8, 8), 1).save(mask)
     options = options_of_a_test(root, official, "pascal", "--fold", 0, "--bsz", 50)
     found = []
     for more in ((), ("--shuffle_labels", 0)):
         test_script.main([str(option) for option in (*options, *more)])
         found.append(results(root)["per_class_iou"])
-    assert found[0] != found[1]
+        (unusual,) = (line for line in results(root)["unusual_masks"] if "another size" in line)
+        assert str(mask) in unusual and capsys.readouterr().out.count(unusual) == 1
+    assert found[0] != found[1] and results(root)["setting"] == "zero-shot"
 
 
 BAD_INPUT = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,17 @@ class EpisodeLog:
     def finished(self) -> dict[int, Areas]:
         """Episode index -> areas, from all processes and all earlier runs of this test."""
         paths = sorted(self.folder.glob(f"{self._name}_*.jsonl"))
-        return {index: areas for path in paths for index, areas in Ledger(path, self.test).records}
+        return {index: areas for path in paths for index, areas, *_ in Ledger(path, self.test).records}
 
-    def add(self, episodes: Mapping[int, Areas]) -> None:
-        """Keep these episodes."""
-        self._ledger.append(*episodes.items())
+    def notes(self) -> set[str]:
+        """What is unusual about the masks of the finished episodes, from all processes and earlier runs."""
+        paths = sorted(self.folder.glob(f"{self._name}_*.jsonl"))
+        found = (note for path in paths for _, _, *notes in Ledger(path, self.test).records for note in notes)
+        return {line for note in found for line in note.splitlines()}
+
+    def add(self, episodes: Mapping[int, Areas], notes: Sequence[str]) -> None:
+        """Keep these episodes, with the dataset's note on each or ""."""
+        self._ledger.append(*zip(episodes.keys(), episodes.values(), notes, strict=True))
 
     def remove(self) -> None:
         """The test is complete: delete what any unfinished test left in the folder."""

@@ -17,7 +17,7 @@ from lseg_utils.distributed import from_first, wait_for_all
 from lseg_utils.memory import memory_advice
 from lseg_utils.pictures import save_picture, sheet
 from lseg_utils.progress import is_rank_zero, process_rank, progress_bar
-from lseg_utils.results import append_log, text_table, write_csv, write_json
+from lseg_utils.results import append_log, counted_by_reason, text_table, write_csv, write_json
 
 from ..checkpoints import git_state
 from ..choices import Speed
@@ -58,7 +58,10 @@ class EpisodeTest:
         self.metric = EpisodeMetric(dataset.class_ids)
         self.names = class_names(dataset, run.shuffle_labels)
         self.forward = prepare_forward(net, speed, device)
+        trained = net.metadata.get("zero_shot", {})
+        few_shot = f"few-shot: fine-tuned on supports of the test classes, {trained.get('nshot')} per episode"
         self.facts = {
+            "setting": few_shot if "trained_on" in trained else "zero-shot",
             "weights": str(run.weights),
             "dataset": dataset.name,
             "fold": dataset.fold,
@@ -78,15 +81,15 @@ class EpisodeTest:
             self._count(finished)
         todo = [index for index in range(len(self.dataset)) if index not in finished]
         bar = progress_bar(total=len(todo), desc=f"{self.dataset.name} fold {self.dataset.fold}", unit="image")
-        for episodes in self._segment(todo):
-            log.add(episodes)
+        for episodes, notes in self._segment(todo):
+            log.add(episodes, notes)
             self._count(episodes)
             bar.update(len(episodes))
             bar.set_postfix_str("mIoU {:.2f} FB-IoU {:.2f}".format(*(100 * value for value in self.metric.get())))
         bar.close()
         self.metric.all_reduce()
         if is_rank_zero():
-            self._report(self._strongest_and_weakest(log.finished()))
+            self._report(self._strongest_and_weakest(log.finished()), counted_by_reason(log.notes()))
         wait_for_all()
         if is_rank_zero():
             log.remove()
@@ -112,12 +115,12 @@ class EpisodeTest:
             **self.run.block,
         }
 
-    def _segment(self, todo: Sequence[int]) -> Iterator[dict[int, Areas]]:
-        """This process's share of ``todo``: index -> areas, batch by batch."""
+    def _segment(self, todo: Sequence[int]) -> Iterator[tuple[dict[int, Areas], list[str]]]:
+        """This process's share of ``todo``, batch by batch: index -> areas, and the dataset's note on each."""
         for batch in self.loader(todo) if todo else ():
             predicted, mask = self._predicted(batch["image"], batch["class_id"]), batch["mask"]
             areas = episode_areas(mask, predicted, ignore=mask < 0)
-            yield dict(zip(batch["episode"].tolist(), areas.tolist(), strict=True))
+            yield dict(zip(batch["episode"].tolist(), areas.tolist(), strict=True)), batch["note"]
 
     def _predicted(self, images: Tensor, class_ids: Tensor) -> Tensor:
         """(B, 3, S, S), (B,) -> labels (B, S, S): 0 others, 1 the class."""
@@ -135,13 +138,15 @@ class EpisodeTest:
 
     # ------------------------------------------------------------------------------------------------ reporting
 
-    def _report(self, extremes: Extremes) -> None:
+    def _report(self, extremes: Extremes, notes: list[str]) -> None:
         """The table on the screen, results.json, per_class_iou.csv, report.html, a log line; figures in percent."""
         folder, (miou, fb_iou) = self.run.folder, (100 * value for value in self.metric.get())
         ious = zip(self.metric.class_ids, self.metric.per_class_iou().tolist(), strict=True)
         rows = [(class_id, self.dataset.labels[class_id], 100 * iou) for class_id, iou in ious]
         print(text_table(("class", "label", "IoU %"), rows))
-        print(f"mIoU: {miou:.2f} %\nFB-IoU: {fb_iou:.2f} %")
+        print(f"{self.facts['setting']}\nmIoU: {miou:.2f} %\nFB-IoU: {fb_iou:.2f} %")
+        for note in notes:
+            print(f"note: {note}")
         write_json(
             folder / "results.json",
             {
@@ -151,19 +156,21 @@ class EpisodeTest:
                 "miou": miou,
                 "fb_iou": fb_iou,
                 "per_class_iou": {label: iou for _, label, iou in rows},
+                "unusual_masks": notes,
                 "git": git_state(),
             },
         )
         write_csv(folder / "per_class_iou.csv", ("class", "label", "iou_percent"), rows)
-        fold, nshot, weights, precision = (self.facts[name] for name in ("fold", "nshot", "weights", "precision"))
+        names = ("setting", "fold", "nshot", "weights", "precision")
+        setting, fold, nshot, weights, precision = (self.facts[name] for name in names)
         append_log(
             self.run.log_dir / f"log_test_zs_{self.run.jobname}_{self.dataset.name}.txt",
-            f"fold {fold} nshot {nshot} {weights} {precision} mIoU {miou:.2f} FB-IoU {fb_iou:.2f}",
+            f"{setting} fold {fold} nshot {nshot} {weights} {precision} mIoU {miou:.2f} FB-IoU {fb_iou:.2f}",
         )
         control = {} if self.run.shuffle_labels is None else {"control": "names of the classes exchanged"}
         write_report(
             folder / "report.html",
-            f"Zero-shot LSeg on {self.dataset.name}, fold {fold}",
+            f"{setting.split(':')[0].capitalize()} LSeg on {self.dataset.name}, fold {fold}",
             {"mIoU": miou, "FB-IoU": fb_iou},
             self.facts | control,
             [(label, iou) for _, label, iou in rows],
