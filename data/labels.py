@@ -1,4 +1,4 @@
-"""Label files: which names the values of a mask stand for, in mask order."""
+"""Label files: the names of the values of a mask, in mask order."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lseg_utils.label_list import duplicates, split_labels
 
 LABEL_FILES = Path(__file__).resolve().parent / "label_files"
 
-# CLIP reads at most 75 word pieces, and a line much longer than any of them could fill is not a label file at all.
-LONGEST_LABEL = 300
+# CLIP reads at most 75 word pieces; a line much longer than they could fill does not belong to a label file.
+MAX_LABEL_LENGTH = 300
 
 
 def read_label_file(path: str | Path) -> tuple[list[str], list[str]]:
-    """Read the labels of ``path`` and what is doubtful about them.
+    """Read the labels of ``path`` and find what is doubtful about them.
 
-    Two formats: one label a line (blank lines and those that begin with ``#`` do not count), or the official
-    ``objectInfo150.txt`` of ADE20K, a table whose last column holds ``;``-separated names of which the piece before
+    Two formats: one label per line (blank lines and lines that start with ``#`` do not count), or the official
+    ``objectInfo150.txt`` of ADE20K, a table whose last column contains ``;``-separated names of which the piece before
     the first ``;`` is taken, as the official code does.
 
     Returns ``(labels, doubts)``: the stripped labels in file order, and a sentence per label that occurs twice.
@@ -35,12 +35,12 @@ def read_label_file(path: str | Path) -> tuple[list[str], list[str]]:
         labels = [line.strip() for line in lines if not line.lstrip().startswith("#")]
     labels = [label for label in labels if label]
     if not labels:
-        raise InputError(f"{path} holds no label; write one label a line, in the order of the mask's values")
-    too_long = [f"label {number}" for number, label in enumerate(labels, 1) if len(label) > LONGEST_LABEL]
+        raise InputError(f"{path} contains no label; write one label per line, in the order of the mask values")
+    too_long = [f"label {number}" for number, label in enumerate(labels, 1) if len(label) > MAX_LABEL_LENGTH]
     if too_long:
         raise InputError(
-            f"{path}: over {LONGEST_LABEL} characters in {', '.join(too_long[:5])}; "
-            f"a label file has one short label a line"
+            f"{path}: over {MAX_LABEL_LENGTH} characters in {', '.join(too_long[:5])}; "
+            f"a label file has one short label per line"
         )
     return labels, [
         f"{path}: {label!r} is label {' and '.join(map(str, positions))}; only the first of them can be predicted"
@@ -61,7 +61,7 @@ def labels_from(text: str | Path) -> list[str]:
             warnings.warn(doubt, stacklevel=2)
         return labels
     if not labels:
-        raise InputError(f'--labels {str(text)!r} holds no label; write "cat, grass, other", or name a file')
+        raise InputError(f'--labels {str(text)!r} contains no label; write "cat, grass, other", or give a file')
     if len(labels) == 1:
         warnings.warn(
             f"{labels[0][:40]!r} is the only label, so every pixel gets it (there is no file of that name); add more, "
@@ -72,14 +72,14 @@ def labels_from(text: str | Path) -> list[str]:
 
 
 def _looks_like_a_file(path: Path) -> bool:
-    """Whether what is neither a file nor a list was meant to name a file: by a suffix, or a folder that is there."""
+    """Whether a text that is neither a file nor a list was meant as a file: it has a suffix or an existing folder."""
     return path.suffix in (".txt", ".csv") or (path.name != str(path) and os.path.isdir(path.parent))
 
 
 def resolve_labels(dataset: str, label_src: str, sources: Mapping[str, Path], count: int) -> list[str]:
     """The labels of ``dataset`` that ``label_src`` stands for: a key of ``sources``, or a file of ``count`` labels.
 
-    Doubts about a user's own file are shown as warnings; the faults of the named lists are known and documented.
+    Doubts about a user's own file are shown as warnings; the faults of the lists in ``sources`` are documented.
     Raises ``InputError`` for an unknown source and for a file with another number of labels.
     """
     known = label_src in sources
@@ -87,12 +87,12 @@ def resolve_labels(dataset: str, label_src: str, sources: Mapping[str, Path], co
     if not known and not path.is_file():
         raise InputError(
             f"label_src {label_src!r} is neither one of {', '.join(sources)} nor a file; "
-            f"give one of these or a file with the {count} labels of {dataset}, one a line"
+            f"give one of these or a file with the {count} labels of {dataset}, one per line"
         )
     labels, doubts = read_label_file(path)
     if len(labels) != count:
         raise InputError(
-            f"{path} holds {len(labels)} labels, but the masks of {dataset} have {count} values; "
+            f"{path} contains {len(labels)} labels, but the masks of {dataset} have {count} values; "
             f"the file needs exactly {count} lines, in the order of the values"
         )
     if not known:
@@ -103,8 +103,8 @@ def resolve_labels(dataset: str, label_src: str, sources: Mapping[str, Path], co
 
 def _text_lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()  # -sig: Windows editors put a mark in front
+        return path.read_text(encoding="utf-8-sig").splitlines()  # -sig: Windows editors write a byte order mark
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a UTF-8 text file ({error.reason}); save the labels as UTF-8") from error
     except OSError as error:
-        raise InputError(f"cannot read the label file {path}: {error.strerror}; check its name and rights") from error
+        raise InputError(f"cannot read the label file {path}: {error.strerror}; check its name and access") from error

@@ -76,13 +76,13 @@ def _absent_folders(folders: Sequence[Path]) -> list[str]:
         existing = _nearest_existing(folder)
         by_existing.setdefault(existing, []).append(str(folder.relative_to(existing)))
     return [
-        f"in {existing}, which holds {_content(existing)}, there is no folder {_some(names)}"
+        f"in {existing}, which contains {_content(existing)}, there is no folder {_some(names)}"
         for existing, names in by_existing.items()
     ]
 
 
 def size_problems(pairs: Sequence[tuple[Path, Path | None]], what: str) -> list[str]:
-    """A sentence for each pair whose headers cannot be read or tell different sizes. ``what`` names the bar."""
+    """A sentence for each pair whose headers cannot be read or have different sizes. ``what``: the bar's title."""
     if not pairs:
         return []
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
@@ -91,9 +91,9 @@ def size_problems(pairs: Sequence[tuple[Path, Path | None]], what: str) -> list[
 
 
 def _what_is_there(folder: Path) -> str:
-    """The nearest existing folder on the way to ``folder`` and what it holds, for an error message."""
+    """The nearest existing folder on the way to ``folder`` and its content, for an error message."""
     existing = _nearest_existing(folder)
-    return f"{existing} holds {_content(existing)}"
+    return f"{existing} contains {_content(existing)}"
 
 
 def _nearest_existing(folder: Path) -> Path:
@@ -129,7 +129,7 @@ def _size_problem(pair: tuple[Path, Path | None]) -> str:
             with open_picture(path) as picture:
                 sizes.append(picture.size)
         except DECODING_ERRORS as error:
-            return f"{path} is not a readable picture ({error})"
+            return f"{path} is not a readable image ({error})"
     if len(set(sizes)) > 1:
         (width, height), (mask_width, mask_height) = sizes
         return f"{pair[1]} is {mask_width}x{mask_height}, but its image {pair[0].name} is {width}x{height}"

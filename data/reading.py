@@ -1,4 +1,4 @@
-"""Reading images and masks so that everything wrong with a file is an ``InputError`` that names it.
+"""Read images and masks; everything wrong with a file is an ``InputError`` with its name.
 
 OpenCV is imported where pixels are decoded, so that missing files are reported without waiting for it.
 """
@@ -38,7 +38,7 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def _unreadable(path: Path, error: BaseException) -> UnreadableInputError:
-    return UnreadableInputError(f"{path} cannot be read ({error}); fetch it again")
+    return UnreadableInputError(f"{path} cannot be read ({error}); download it again")
 
 
 def read_image(path: Path) -> Image.Image:
@@ -86,7 +86,7 @@ def read_mask(path: Path) -> np.ndarray:
     with open_picture(path) as picture:
         values = np.asarray(picture)
     if values.ndim != 2 or values.dtype.kind == "f":
-        raise InputError(f"{path} is a picture of mode {picture.mode}; a mask has one whole number per pixel")
+        raise InputError(f"{path} is an image of mode {picture.mode}; a mask has one whole number per pixel")
     return values
 
 
@@ -116,7 +116,7 @@ def _fast_decoded(content: bytes, flags: int) -> np.ndarray | None:
 
 
 def check_values(path: Path, values: np.ndarray, allowed: np.ndarray, meaning: str) -> None:
-    """``InputError`` with the file and the values that are not in ``allowed``; ``meaning``: what masks may hold."""
+    """``InputError`` with the file and the values that are not in ``allowed``; ``meaning``: what masks may contain."""
     low, high = int(values.min()), int(values.max())
     if high - low < len(allowed) and np.isin(np.arange(low, high + 1), allowed).all():
         return  # no need to look for gaps, which every mask of a training run would pay for
@@ -125,4 +125,4 @@ def check_values(path: Path, values: np.ndarray, allowed: np.ndarray, meaning: s
     outside = found[~np.isin(found, allowed)].tolist()
     if outside:
         shown = ", ".join(map(str, outside[:VALUES_SHOWN])) + (", ..." if len(outside) > VALUES_SHOWN else "")
-        raise InputError(f"{path} holds the values {shown}; {meaning}")
+        raise InputError(f"{path} contains the values {shown}; {meaning}")

@@ -1,1 +1,1 @@
-"""What knows nothing of segmentation: command lines, errors, files, memory, progress, processes, tables, pictures."""
+"""Helpers unrelated to segmentation: command lines, errors, files, memory, progress, processes, tables, pictures."""

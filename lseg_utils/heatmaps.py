@@ -1,4 +1,4 @@
-"""Heat maps for people: a matrix as coloured cells with names beside rows and over columns, drawn with PIL alone."""
+"""Heat maps for people: a matrix as coloured cells, with row and column names, drawn with PIL alone."""
 
 from __future__ import annotations
 

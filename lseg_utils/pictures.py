@@ -146,7 +146,7 @@ def overlay_with_legend(
 ) -> Image.Image:
     """:func:`overlay` with a legend beneath of the labels that occur, the largest area first.
 
-    Small images are enlarged so that the legend's letters stay readable beside them.
+    Small images are enlarged so that the legend's letters stay readable next to them.
     """
     image, factor = _as_pil(image), math.ceil(MIN_SIDE_WITH_LEGEND / max(labels.shape))
     image = image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)

@@ -302,7 +302,7 @@ def test_everything_wrong_with_a_command_is_said_at_once(weights, folder, tmp_pa
         predict(weights, folder, "missing.jpg", tmp_path / "nothing", more=more)
     expected = (
         *("missing.jpg", f"{tmp_path / 'nothing'}", "'pixels'", "--batch_size is 0", "--opacity is 2"),
-        *("--output_dir", "' , ' holds no label", "--embedding_size is 'big'"),
+        *("--output_dir", "' , ' contains no label", "--embedding_size is 'big'"),
     )
     assert [text for text in expected if text not in str(error.value)] == []
 

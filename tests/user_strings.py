@@ -21,12 +21,12 @@ ROOMS = ("apps", "benchmarks", "data", "encoding_ext", "examples", "lseg_utils",
 
 # What a native technical writer would put otherwise, each with the better word.
 HABITS = {
-    r"\b(is|are) no\b(?! longer| more)": "is not, there is no",
+    r"(?<!there )(?<!There )\b(is|are) no\b(?! longer| more)": "is not",
     r"\b(has|have) not\b(?! been)": "does not have",
     r"\bbeside\b": "next to, besides",
     r"\b(goes|go|going|went) on\b": "resumes, continues",
-    r"\bholds?\b": "contains",
-    r"\b(stands|stood)\b": "is",
+    r"\bholds?\b(?! out)": "contains",
+    r"\b(stands|stood)\b(?! for)": "is",
     r"\b(knows|knew)\b": "has, supports",
     r"\bone a line\b": "one per line",
     r"\b(take|takes|took|taken|taking) up\b": "resume",
@@ -34,7 +34,6 @@ HABITS = {
     r"\b(is|are|was|were) named\b|\bnamed (at|by|in) ": "is listed, reported, called",
     r"^Of (a|an|the|one|what|two|several)\b|(?<=[.;:] )Of (a|an|the|one|what|two|several)\b": "start with the subject",
     r"\b(where|what) to\b(?= *$)": "give the noun",
-    r"\bmay not\b": "must not, cannot",
     r"\bput right\b|\bmend(ed|s)?\b": "fix",
 }
 

@@ -1,1 +1,1 @@
-"""What ``predict_lseg.py`` is made of: where results go, taking up a killed run, videos, embeddings."""
+"""The parts of ``predict_lseg.py``: inputs, results, resuming, videos, embeddings."""

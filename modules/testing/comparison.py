@@ -1,4 +1,4 @@
-"""Image, truth and prediction beside each other, for the best and the worst of a test."""
+"""Image, truth and prediction side by side, for the best and the worst images of a test."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def comparison(
 
 
 def extremes_sheets(extremes: Extremes, what: str) -> list[tuple[str, Image.Image]]:
-    """(heading, sheet) of the best and of the worst; their things are what :func:`comparison` returns."""
+    """(heading, sheet) of the best and of the worst images, made of what :func:`comparison` returns."""
     kinds = (("best", extremes.best), ("worst", extremes.worst))
     return [(f"The {len(found)} {kind} {what}", _sheet(found)) for kind, found in kinds if found]
 

@@ -1,4 +1,4 @@
-"""The best and the worst few of many scored things, without keeping the others."""
+"""The best and the worst few of many scored items, without keeping the others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 
 class Scored(NamedTuple):
-    """A thing with its score and a name that no other thing has."""
+    """An item with its score and a unique name."""
 
     score: float
     name: str
@@ -25,7 +25,7 @@ class Extremes:
         self.worst: list[Scored] = []
 
     def add(self, score: float, name: str, make: Callable[[], Any]) -> None:
-        """Take in one more; ``make`` is only called if it gets a place."""
+        """Add an item; ``make`` is only called if the item is kept."""
         place = Scored(score, name, None)
         if any(place in kept for kept in self._ordered([place])):
             self._keep([Scored(score, name, make())])
@@ -39,7 +39,7 @@ class Extremes:
         return self
 
     def map(self, function: Callable[[Any], Any]) -> Extremes:
-        """The same names and scores with ``function`` of each thing."""
+        """The same names and scores, with ``function`` applied to each item."""
         mapped = Extremes(self.count)
         mapped._keep(scored._replace(thing=function(scored.thing)) for scored in {*self.best, *self.worst})
         return mapped
@@ -48,7 +48,7 @@ class Extremes:
         self.best, self.worst = self._ordered(new)
 
     def _ordered(self, new: Iterable[Scored]) -> tuple[list[Scored], list[Scored]]:
-        """What would be kept with ``new`` too."""
+        """What would be kept after adding ``new``."""
         by_name = {scored.name: scored for scored in [*self.best, *self.worst, *new]}.values()
         best = sorted(by_name, key=lambda scored: (-scored.score, scored.name))
         worst = sorted(by_name, key=lambda scored: (scored.score, scored.name))

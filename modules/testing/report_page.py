@@ -1,4 +1,4 @@
-"""A test's results as one HTML file that needs nothing beside it: figures, bars, confusions, pictures."""
+"""A test's results as a single, self-contained HTML file: figures, bars, confusions, pictures."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Confusion(NamedTuple):
 
 
 def worst_confusions(confusion: np.ndarray, labels: Sequence[str], count: int = 10, parts: int = 4) -> list[Confusion]:
-    """The ``count`` classes of lowest IoU among those that occur in the truth, and what their pixels were taken for.
+    """The ``count`` classes with the lowest IoU of those in the truth, and what their pixels were taken for.
 
     ``confusion``: whole numbers (N, N), pixels by [truth, prediction]. Shares and IoU are 0..1.
     """

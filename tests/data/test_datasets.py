@@ -133,7 +133,7 @@ def test_no_dataset_at_all_says_what_is_there_and_what_fetches_it(tmp_path: Path
     with pytest.raises(InputError) as caught:
         dataset(tmp_path)
     folder = tmp_path / "ADEChallengeData2016" / "images" / "training"
-    for piece in (str(folder), "holds something", f"python prepare_ade20k.py --data_path {tmp_path}"):
+    for piece in (str(folder), "contains something", f"python prepare_ade20k.py --data_path {tmp_path}"):
         assert piece in str(caught.value)
     (text,) = data.problems("ade20k", tmp_path)
     assert "split train" in text and "split val" in text and text.count("python prepare_ade20k.py") == 1
@@ -152,7 +152,7 @@ def test_an_empty_folder_is_not_a_dataset(root: Path) -> None:
             path.unlink()
     found = data.problems("ade20k", root, ("train", "val"))
     assert len(found) == 1
-    assert "split val: no images in" in found[0] and "no masks in" in found[0] and "holds nothing" in found[0]
+    assert "split val: no images in" in found[0] and "no masks in" in found[0] and "contains nothing" in found[0]
 
 
 def test_half_a_dataset_is_told_with_every_missing_file(root: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_mask_of_another_size_is_found_by_the_check_and_when_read(root: Path) 
 def test_a_file_that_is_no_picture_is_found_by_the_check(root: Path) -> None:
     image_path(root, "val", "a2").write_text("not a picture")
     (found,) = data.problems("ade20k", root)
-    assert "a2.jpg is not a readable picture" in found
+    assert "a2.jpg is not a readable image" in found
 
 
 def test_one_error_shows_ten_problems_and_counts_the_rest(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_mask_values_outside_are_named_with_the_file(root: Path) -> None:
     mask[0, :3] = (151, 200, 255)
     Image.fromarray(mask).save(path)
     for on_bad_image in ("stop", "skip"):  # wrong labels are no damaged picture: never passed over
-        with pytest.raises(InputError, match=r"a2.png holds the values 151, 200, 255; .*1\.\.150"):
+        with pytest.raises(InputError, match=r"a2.png contains the values 151, 200, 255; .*1\.\.150"):
             dataset(root, on_bad_image=on_bad_image)[2]
 
 
@@ -216,7 +216,7 @@ def test_masks_of_wider_numbers_or_with_a_palette_are_read(root: Path) -> None:
 
 def test_a_coloured_mask_is_refused(root: Path) -> None:
     Image.new("RGB", (40, 30)).save(mask_path(root, "val", "a0"))
-    with pytest.raises(InputError, match="a0.png is a picture of mode RGB"):
+    with pytest.raises(InputError, match="a0.png is an image of mode RGB"):
         dataset(root, split="val")[0]
 
 

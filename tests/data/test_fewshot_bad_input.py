@@ -55,7 +55,7 @@ def test_a_missing_dataset_is_one_message_with_the_way_out(
 ) -> None:
     (tmp_path / "something").mkdir()
     (problem,) = data.problems(name, tmp_path, ("test",))
-    for piece in (f"{name}, fold 0, test", f"{tmp_path}, which holds something", *looked_for, *remedy):
+    for piece in (f"{name}, fold 0, test", f"{tmp_path}, which contains something", *looked_for, *remedy):
         assert piece in problem
     with pytest.raises(InputError) as caught:
         dataset(name, tmp_path)
@@ -68,7 +68,7 @@ def test_half_an_unpacked_dataset_says_what_lacks(own: Path) -> None:
     masks = own / "VOC2012" / "SegmentationClassAug"
     shutil.move(masks, own / "VOC2012" / "SegmentationClass")
     (problem,) = data.problems("pascal", own, ("test",))
-    there = f"in {own / 'VOC2012'}, which holds JPEGImages, SegmentationClass"
+    there = f"in {own / 'VOC2012'}, which contains JPEGImages, SegmentationClass"
     assert f"{there}, there is no folder SegmentationClassAug" in problem
     shutil.move(own / "VOC2012" / "SegmentationClass", masks)
     for name in ("2007_000033.png", "2007_000061.png"):
@@ -104,7 +104,7 @@ def test_a_damaged_file_is_found_by_the_check_or_when_read(own: Path) -> None:
     items = dataset("pascal", own)
     trees.replace(Path(items.name_of(4))).write_bytes(b"no picture")
     (problem,) = data.problems("pascal", own, ("test",))
-    assert items.name_of(4) in problem and "not a readable picture" in problem and "again" in problem
+    assert items.name_of(4) in problem and "not a readable image" in problem and "again" in problem
     truncate(trees.replace(Path(items.name_of(6))))
     for index in (4, 6):
         with pytest.raises(InputError, match=f"{Path(items.name_of(index)).name} cannot be read"):
@@ -137,8 +137,12 @@ def save_mask(path: Path, values: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("pascal", (20, 21, 254, 255), r"holds the values 21, 254; masks of pascal contain 0 \(nothing\), 1..20, 255"),
-        ("coco", (80, 81, 255), r"holds the values 81; masks of coco contain 0 \(nothing\), 1..80, 255"),
+        (
+            "pascal",
+            (20, 21, 254, 255),
+            r"contains the values 21, 254; masks of pascal contain 0 \(nothing\), 1..20, 255",
+        ),
+        ("coco", (80, 81, 255), r"contains the values 81; masks of coco contain 0 \(nothing\), 1..80, 255"),
     ],
 )
 def test_mask_values_outside_the_protocol_are_named(
@@ -159,7 +163,7 @@ def test_a_mask_of_colours_is_named(name: str, tmp_path: Path) -> None:
     items = dataset(name, trees.make_tree(name, tmp_path))
     path = items.files_of(tmp_path, items.pairs[0][1])[1]
     save_mask(path, np.zeros((trees.HEIGHT, trees.WIDTH, 3), dtype=np.uint8))
-    with pytest.raises(InputError, match=f"{path} is a picture of mode RGB"):
+    with pytest.raises(InputError, match=f"{path} is an image of mode RGB"):
         items[0]
 
 

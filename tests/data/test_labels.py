@@ -75,8 +75,8 @@ def test_a_label_twice_is_told_with_its_places(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no label"),
-        ("\n  \n", "holds no label"),
+        ("", "contains no label"),
+        ("\n  \n", "contains no label"),
         ("cat\n" + "x" * 301 + "\n", "over 300 characters in label 2"),
         (b"\xff\xfe\x00c", "not a UTF-8 text file"),
     ],
@@ -100,7 +100,7 @@ def test_ade20k_warns_of_a_label_twice_in_a_users_file(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_length_and_an_unknown_source_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds 2 labels.*150 values"):
+    with pytest.raises(InputError, match="contains 2 labels.*150 values"):
         get_labels("ade20k", str(write(tmp_path, "cat\ndog\n")))
     with pytest.raises(InputError, match="'corected' is neither one of default, corrected nor a file"):
         get_labels("ade20k", "corected")

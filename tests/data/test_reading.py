@@ -100,7 +100,7 @@ def test_values_in_a_gap_of_the_allowed_ones_are_named() -> None:
     allowed = np.array([0, 1, 2, 255])
     for values in ([[0, 1, 2]], [[0, 255]], [[1, 1]], [[255, 2]]):
         check_values(Path("a.png"), np.array(values, np.uint8), allowed, "")
-    with pytest.raises(InputError, match=r"a\.png holds the values 3, 254; 0, 1, 2 or 255"):
+    with pytest.raises(InputError, match=r"a\.png contains the values 3, 254; 0, 1, 2 or 255"):
         check_values(Path("a.png"), np.array([[0, 3, 254, 255]], np.uint8), allowed, "0, 1, 2 or 255")
 
 

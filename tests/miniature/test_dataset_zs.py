@@ -111,7 +111,7 @@ def test_somebody_else_s_folder_is_left_alone(tmp_path: Path) -> None:
 
 def test_no_world_says_what_makes_it(tmp_path: Path) -> None:
     (problem,) = data.problems("miniature_zs", tmp_path, ("test",))
-    assert f"in {tmp_path}, which holds nothing, there is no folder miniature_zs/red_circle" in problem
+    assert f"in {tmp_path}, which contains nothing, there is no folder miniature_zs/red_circle" in problem
     assert f"run `python -m miniature.prepare --data_path {tmp_path}`" in problem
     with pytest.raises(InputError) as caught:
         dataset(tmp_path, "test")
