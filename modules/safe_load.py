@@ -45,7 +45,7 @@ HARMLESS = (
     "numpy._core.multiarray.scalar",
     "numpy.dtype",
 )
-STAND_INS = [(type(name.rsplit(".", 1)[-1], (InertStandIn,), {}), name) for name in HARMLESS]
+STAND_INS: list[Any] = [(type(name.rsplit(".", 1)[-1], (InertStandIn,), {}), name) for name in HARMLESS]
 # It is filled item by item, which torch allows for plain dictionaries only.
 STAND_INS.append((OrderedDict, "pytorch_lightning.utilities.parsing.AttributeDict"))
 

@@ -6,6 +6,8 @@ in memory the names say what a part is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 OFFICIAL_PREFIX = "net."  # the network's attribute in the official LightningModule, and in ours
@@ -47,7 +49,7 @@ def to_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{OFFICIAL_PREFIX}{_rename(name, TO_OFFICIAL)}": tensor for name, tensor in state_dict.items()}
 
 
-def _rename(name: str, table: dict[str, str | None]) -> str | None:
+def _rename(name: str, table: Mapping[str, str | None]) -> str | None:
     for old, new in table.items():
         if name.startswith(old):
             return None if new is None else new + name[len(old) :]

@@ -204,9 +204,9 @@ def fingerprint(weights: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(name for name in weights if not name.startswith(DEAD)):
         tensor = weights[name]
-        values = (tensor.float() if tensor.is_floating_point() else tensor).contiguous()
+        values: Any = (tensor.float() if tensor.is_floating_point() else tensor).contiguous()
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(values.numpy())
+        digest.update(values.numpy().data)
     return digest.hexdigest()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -50,7 +51,7 @@ def build_lseg(
         raise ValueError(f"block_depth is {block_depth}; it counts applications and cannot be negative")
     spec = BACKBONES[backbone]
     tower = TEXT_TOWERS[spec.text]
-    image_encoder = ENCODERS[spec.encoder](spec, dropout)
+    image_encoder = ENCODERS[spec.encoder](spec, dropout)  # publishes out_channels and strides
     net = LSegNet(
         image_encoder=image_encoder,
         decoder=Decoder(image_encoder.out_channels, image_encoder.strides, features, tower.embed_dim),
@@ -82,8 +83,8 @@ def vit_encoder(spec: Backbone, dropout: float) -> ViTEncoder:
     """A vision transformer of timm."""
     import timm
 
-    options = {**spec.options, "pos_drop_rate": dropout, "proj_drop_rate": dropout}
-    vit = timm.create_model(spec.image, pretrained=False, **options)
+    options: dict[str, Any] = {**spec.options, "pos_drop_rate": dropout, "proj_drop_rate": dropout}
+    vit: Any = timm.create_model(spec.image, pretrained=False, **options)
     return ViTEncoder(vit, spec.hooks, spec.channels)
 
 
@@ -126,4 +127,8 @@ def refuse_dropout(spec: Backbone, dropout: float) -> None:
         raise ValueError(f"dropout is {dropout}, but {spec.image} has no dropout layers; use a ViT, or 0")
 
 
-ENCODERS = {"vit": vit_encoder, "resnet": resnet_encoder, "small_resnet": small_resnet_encoder}
+ENCODERS: dict[str, Callable[[Backbone, float], ViTEncoder | ResNetEncoder]] = {
+    "vit": vit_encoder,
+    "resnet": resnet_encoder,
+    "small_resnet": small_resnet_encoder,
+}

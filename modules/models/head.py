@@ -5,7 +5,7 @@ Shapes: B images, N labels, C embedding dimensions; h x w = H/4 x W/4, the decod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +72,7 @@ class RegularisationBlock(nn.Module):
         activation: "relu", "lrelu" or "tanh", between the applications and not after the last.
     """
 
-    ACTIVATIONS = {"relu": F.relu, "lrelu": F.leaky_relu, "tanh": torch.tanh}
+    ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "lrelu": F.leaky_relu, "tanh": torch.tanh}
 
     def __init__(self, bottleneck: bool, depth: int, activation: str) -> None:
         super().__init__()
@@ -89,11 +89,11 @@ class RegularisationBlock(nn.Module):
         If ``logits`` cover only some of the labels, ``maxima`` contains the (B, 1, h, w) maximum over all labels before
         each application of a bottleneck block; applications without one are skipped.
         """
-        partial = self.bottleneck and maxima is not None
-        for repeat in range(len(maxima) if partial else self.repeats):
+        given = maxima if self.bottleneck else None
+        for repeat in range(self.repeats if given is None else len(given)):
             mixed = self.conv(logits.flatten(0, 1).unsqueeze(1)).view(logits.shape)
             if self.bottleneck:
-                mixed = mixed + (maxima[repeat] if partial else logits.amax(dim=1, keepdim=True))
+                mixed = mixed + (logits.amax(dim=1, keepdim=True) if given is None else given[repeat])
             logits = self.activation(mixed) if repeat < self.repeats - 1 else mixed
         return logits
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +98,7 @@ class Reassemble(nn.Module):
         return self.resample(self.project(read))
 
 
-def check_vit(vit: nn.Module, hooks: Sequence[int]) -> None:
+def check_vit(vit: Any, hooks: Sequence[int]) -> None:
     """``ValueError`` unless ``ViTEncoder`` computes what ``vit`` computes, and can read its blocks at ``hooks``."""
     from timm.models.vision_transformer import VisionTransformer  # whoever has a ViT has imported timm already
 
@@ -139,7 +139,7 @@ class ViTEncoder(nn.Module):
     def __init__(self, vit: VisionTransformer, hooks: Sequence[int], out_channels: Sequence[int]) -> None:
         super().__init__()
         check_vit(vit, hooks)
-        self.vit = vit
+        self.vit: Any = vit  # torch declares its parts as Tensor or Module
         self.checkpointing = False
         self.hooks = tuple(hooks)
         self.out_channels = tuple(out_channels)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.amp.autocast_mode import is_autocast_available
 
+Net = TypeVar("Net", bound=nn.Module)
 PRODUCTS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)  # what autocast computes in reduced precision
 WIDE = 128  # decoder features from which on channels-last convolutions are the faster ones; measured on CPUs
 
@@ -27,7 +29,8 @@ def full_precision(device: torch.device) -> Iterator[None]:
 @contextmanager
 def no_tf32() -> Iterator[None]:
     """Matrix products and convolutions of float32 use no TF32 inside."""
-    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+    cuda: Any = torch.backends.cuda
+    cudnn: Any = torch.backends.cudnn
     # PyTorch 2.9 has newer switches; they can be read whichever ones a caller has set, the older ones then raise.
     newer = hasattr(cudnn, "conv")
     name, off = ("fp32_precision", "ieee") if newer else ("allow_tf32", False)
@@ -42,12 +45,12 @@ def no_tf32() -> Iterator[None]:
             setattr(switch, name, value)
 
 
-def channels_last(net: nn.Module, features: int) -> nn.Module:
+def channels_last(net: Net, features: int) -> Net:
     """Lay the weights of convolutions out as (height, width, channels), unless the network is a narrow one."""
     return net.to(memory_format=torch.channels_last) if features >= WIDE else net
 
 
-def cast_products(net: nn.Module, dtype: torch.dtype | None) -> None:
+def cast_products(net: Any, dtype: torch.dtype | None) -> None:
     """Keep the weights of image encoder and decoder in ``dtype`` where autocast would cast them at every forward.
 
     For inference under autocast: the same numbers, half the memory. None (float32) changes nothing.
@@ -58,7 +61,7 @@ def cast_products(net: nn.Module, dtype: torch.dtype | None) -> None:
                 module.to(dtype)
 
 
-def compile_parts(net: nn.Module, **options: object) -> None:
+def compile_parts(net: Any, **options: object) -> None:
     """``torch.compile``, with its ``options``, of image encoder and decoder in place; weights keep their names."""
     net.image_encoder.compile(**options)
     net.decoder.compile(**options)

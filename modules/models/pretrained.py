@@ -42,10 +42,9 @@ def load_pretrained(
         load_text_tower(net.text_encoder, read(path), str(path))
     if backbone_weights != RANDOM:
         if backbone_weights is None:
-            weights, source = download_backbone(spec), f"the published weights of {spec.image}"
+            load_backbone(net.image_encoder, download_backbone(spec), f"the published weights of {spec.image}")
         else:
-            weights, source = read(Path(backbone_weights)), str(backbone_weights)
-        load_backbone(net.image_encoder, weights, source)
+            load_backbone(net.image_encoder, read(Path(backbone_weights)), str(backbone_weights))
 
 
 def load_text_tower(text_encoder: TextEncoder, weights: Mapping[str, Tensor], source: str) -> None:

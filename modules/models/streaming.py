@@ -53,7 +53,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         with full_precision(logits.device):
             maps = logits.float().permute(0, 2, 3, 1)  # (B, h, w, N): a pixel's labels side by side
             height, wanted = maps.shape[1], ctx.needs_input_grad[0]
-            gradient = torch.zeros_like(maps, memory_format=torch.contiguous_format) if wanted else None
+            gradient = torch.zeros_like(maps, memory_format=torch.contiguous_format) if wanted else maps
             total = maps.new_zeros(())
             for image in range(len(maps)):
                 for start, stop in strips(logits):
