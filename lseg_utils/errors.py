@@ -1,4 +1,4 @@
-"""The exception for everything that a user can put right, and the wrapper that shows it without a traceback."""
+"""The exception for everything that a user can fix, and the wrapper that shows it without a traceback."""
 
 from __future__ import annotations
 
