@@ -4,9 +4,9 @@
 #   bash test_zs.sh DATASET BACKBONE [--weights 'checkpoints/pascal_fold%.ckpt'] [--folds "0 1 2 3"] [more options]
 #   bash test_zs.sh pascal clip_resnet101
 #
-# In --weights, % stands for the fold. Default: the released files (python -m modules.zoo lists them) under
-# checkpoints/. More options: those of test_lseg_zs.py. The result of a fold already tested
-# with the same file and options is kept. Uses all GPUs of this node.
+# In --weights, % stands for the fold; by default, the released files (python -m modules.zoo lists them) in checkpoints/
+# are tested. Further options go to test_lseg_zs.py. A fold that was already tested with the same file and options is
+# not tested again. Uses all GPUs of this node.
 set -euo pipefail
 home="$(cd "$(dirname "$0")" && pwd)"
 [ $# -ge 2 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
@@ -34,12 +34,7 @@ released() { # $1 fold: the file of the model zoo
 for fold in $folds; do
     file="${weights//%/$fold}"
     [ -n "$file" ] || file="$(released "$fold")"
-    [ -f "$file" ] && state="$(wc -c < "$file") $(date -r "$file")" || state=missing # the test says what is missing
-    mark="$results/fold$fold/tested_$(printf '%s ' "$file" "$state" ${options[@]+"${options[@]}"} | cksum | cut -d' ' -f1)"
-    [ -f "$mark" ] && continue
-    mkdir -p "$results/fold$fold" && rm -f "$results/fold$fold"/tested_*
-    "${launch[@]}" "$home/test_lseg_zs.py" --dataset "$dataset" --backbone "$backbone" --fold "$fold" --nshot 0 --bsz 8 \
-        --weights "$file" --output_dir "$results/fold$fold" ${options[@]+"${options[@]}"}
-    touch "$mark"
+    test_fold "$results/fold$fold" "$file" --dataset "$dataset" --backbone "$backbone" --fold "$fold" --nshot 0 --bsz 8 \
+        ${options[@]+"${options[@]}"}
 done
 "$python" -m recipes.report_zs --dataset "$dataset" --backbone "$backbone" --folder "$results"

@@ -37,8 +37,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     averages = [mean(result[key] for result in folds.values()) for key in ("miou", "fb_iou")]
     # The published mean is over all folds, so it compares with nothing less.
     rows.append(row("mean", *averages, known.miou if known and len(folds) == len(per_fold) else None, None))
-    header = ["fold", "mIoU", "FB-IoU", "published", "difference", *(["shuffled control"] if shuffled else [])]
-    print(text_table(header, [cells[: len(header)] for cells in rows]))
+    header = ["fold", "mIoU", "FB-IoU", "published", "difference", "shuffled control"]
+    filled = [column for column in range(len(header)) if any(cells[column] for cells in rows)]
+    header, rows = [header[column] for column in filled], [[cells[column] for column in filled] for cells in rows]
+    print(text_table(header, rows))
     if known and known.fb_iou is not None:
         print(f"published mean FB-IoU {known.fb_iou}")
     print(how_selected(folds))

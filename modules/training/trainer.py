@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Sized
 from contextlib import nullcontext
@@ -27,6 +28,7 @@ from ..lseg_module import LSegModule
 from ..models import LSegNet
 from ..models.precision import compile_parts
 from ..safe_load import read_torch_file
+from .epoch_lines import EpochLines
 from .run import Run, Training
 from .start import build_network
 from .together import LESS_MEMORY, Together, environments, strategy
@@ -185,7 +187,11 @@ def build_trainer(training: Training, version: int, files: CheckpointFiles, *cal
         use_distributed_sampler=False,
         fast_dev_run=run.dry_run,
         logger=False if run.dry_run else build_logger(run, version),
-        callbacks=[TQDMProgressBar(refresh_rate=10), ValidationPictures(), *callbacks, *saving],
+        callbacks=[
+            TQDMProgressBar(refresh_rate=10) if sys.stderr.isatty() else EpochLines(),
+            *(ValidationPictures(), *callbacks, *saving),
+        ],
+        enable_progress_bar=sys.stderr.isatty(),
         enable_checkpointing=not run.dry_run,
         plugins=[files, *environments()],
         log_every_n_steps=20,
