@@ -102,15 +102,3 @@ PYTHON="$PYTHON" bash "$home/train_zs.sh" miniature_zs tiny_resnet --lrs 0.008 -
 
 say "5/5 the results"
 "$PYTHON" -m miniature.report --folder "$folder" --seed "$seed" $([ "$short" = yes ] && echo --short)
-
-network="$(trained trained)"
-cat << END
-
-The trained network: $network
-What to try next:
-  a mask of your own picture:  $PYTHON $home/predict_lseg.py PICTURE --weights $network \\
-                               --labels "red circle, blue square, grass"
-  the app in a browser:        $PYTHON -m pip install -r $home/requirements-extras.txt
-                               $PYTHON -m streamlit run $home/lseg_app.py
-  the notebook:                $home/lseg_demo.ipynb
-END

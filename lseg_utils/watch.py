@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch.distributed as dist
 
 BEAT = 1.0  # seconds between two readings of the store
-SILENCE = 45.0  # seconds without a sign of life after which a process counts as gone
+SILENCE = float(os.environ.get("LSEG_SILENCE", "45"))  # seconds without a sign of life that mean a process is gone
 CONNECT = timedelta(minutes=10)  # for the first process to open the store
 
 RESUME = "the same command resumes where the run was last saved"

@@ -23,6 +23,7 @@ from lseg_utils.files import write_aside
 from lseg_utils.progress import progress_bar
 from miniature.drawing import draw_single
 from miniature.names import LABELS, with_synonyms, wordings
+from miniature.world import CLIP_STEPS
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # does not concern our users
@@ -47,7 +48,7 @@ class ClipSettings:
     """
 
     seed: int
-    steps: int = 400
+    steps: int = CLIP_STEPS
     renderings: int = 100
     learning_rate: float = 1.5e-3
     width: int = 64

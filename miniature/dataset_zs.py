@@ -14,12 +14,11 @@ from lseg_utils.progress import progress_bar
 from miniature.drawing import draw_scene
 from miniature.folder import make_folder, read_settings, save_pair, write_labels
 from miniature.names import COLOURS, LABELS, SHAPES, TEXTURES
-from miniature.world import SIZE, compose
+from miniature.world import SIZE, ZS_TEST_IMAGES, ZS_TRAINING_IMAGES, compose
 
 FOLDER = "miniature_zs"
 VERSION = 1  # raise it when the same seed gives other pictures
-TRAINING_IMAGES, TEST_IMAGES = 40, 10  # of each class
-MOST_OBJECTS = 4
+MAX_OBJECTS = 4
 
 ZS_LABELS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES) + TEXTURES
 COMPOSITIONS = len(COLOURS) * len(SHAPES)
@@ -34,15 +33,15 @@ def fold_of(class_id: int) -> int | None:
 
 
 def make_fewshot_world(
-    root: str | Path, seed: int, training: int = TRAINING_IMAGES, test: int = TEST_IMAGES
+    root: str | Path, seed: int, training: int = ZS_TRAINING_IMAGES, test: int = ZS_TEST_IMAGES
 ) -> tuple[Path, bool]:
     """Write the world of ``seed`` into ``<root>/miniature_zs``, unless exactly this one is there already.
 
-    training, test: images of each class (of textures only the first). An image shows its class among others of the
-    same fold only, so that training on the other folds meets no test composition, not even as something else.
+    training, test: number of images per class (textures have training images only). An image shows its class among
+    others of the same fold only, so that training on the other folds never shows a test composition.
 
-    Returns the folder and whether it was made now. Raises ``InputError`` where the folder is somebody else's or
-    cannot be written.
+    Returns the folder and whether it was made now. Raises ``InputError`` if the folder was not made by this function
+    or cannot be written.
     """
     folder = Path(root) / FOLDER
     settings = {"version": VERSION, "seed": seed, "size": SIZE, "counts": {"training": training, "test": test}}
@@ -65,7 +64,7 @@ class MiniatureZS(FSS):
 
     @classmethod
     def read_labels(cls, label_src: str, root: Path) -> list[str]:
-        """The labels of ``label_src``, from the files beside the images."""
+        """The labels of ``label_src``, from the files next to the images."""
         if read_settings(root / FOLDER) is None:
             remedy = cls.source.format(root=root)
             raise InputError(f"{cls.name}: there is no finished world in {root / FOLDER}. {remedy}")
@@ -129,7 +128,7 @@ def _draw(class_id: int, number: int, rng: np.random.Generator) -> tuple[np.ndar
     texture = class_id >= COMPOSITIONS
     fold = _texture_fold(number) if texture else fold_of(class_id)
     others = [c for c in range(COMPOSITIONS) if fold_of(c) == fold and c != class_id]
-    shown = [int(c) for c in rng.permutation(others)[: rng.integers(1, MOST_OBJECTS)]]
+    shown = [int(c) for c in rng.permutation(others)[: rng.integers(1, MAX_OBJECTS)]]
     # The class comes first, since only later objects may find no room; then anything may be in front of anything.
     placed = compose(rng, [ZS_LABELS[c] for c in ([] if texture else [class_id]) + shown])
     background = ZS_LABELS[class_id] if texture else str(rng.choice(TEXTURES))
@@ -152,6 +151,6 @@ def _numbers(training: int, test: int, role: str) -> tuple[int, int]:
 
 
 def _counts(root: Path) -> tuple[int, int]:
-    """How many training and test images a class has; where there is no world, those that it ought to have."""
+    """The number of training and test images per class; the defaults if there is no world."""
     counts = (read_settings(root / FOLDER) or {}).get("counts", {})
-    return counts.get("training", TRAINING_IMAGES), counts.get("test", TEST_IMAGES)
+    return counts.get("training", ZS_TRAINING_IMAGES), counts.get("test", ZS_TEST_IMAGES)

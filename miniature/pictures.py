@@ -6,19 +6,26 @@ normalisation, -> uint8 (H, W, 3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
+from data import get_dataset
+from encoding_ext import image_to_tensor
+from encoding_ext.transforms import tensor_to_pixels
 from lseg_utils.heatmaps import DIVERGING, HeatScale, heat_map
 from lseg_utils.named_maps import named_map
-from lseg_utils.pictures import PAPER, legend, sheet
+from lseg_utils.pictures import PAPER, legend, save_picture, sheet
 from miniature.drawing import COLOUR_RGB
 from miniature.names import COLOURS, LABELS, SHAPES, SYNONYMS, TEXTURES, UNSEEN, with_synonyms
+from miniature.results import composition_ious
+from modules.checkpoints import load_lseg
+from modules.models import LSegNet, build_lseg
 
 Segment = Callable[[Tensor, Sequence[str]], np.ndarray]
 ToPixels = Callable[[Tensor], np.ndarray]
@@ -210,3 +217,39 @@ def _panel_row(
 def _side_by_side(maps: Sequence[Image.Image], titles: Sequence[str], heading: str) -> Image.Image:
     cell = (max(one.width for one in maps), max(one.height for one in maps))
     return sheet([maps], titles, cell=cell, heading=heading)
+
+
+def write_pictures(
+    folder: Path, checkpoint: Path, datasets: Path, seed: int, results: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Write all pictures of the report: predictions on images chosen by a fixed rule, and maps of numbers."""
+    net = load_lseg(checkpoint)
+    dataset = get_dataset(
+        "miniature", datasets, split="val", mode="testval", transform=image_to_tensor(net.mean, net.std)
+    )
+
+    @torch.inference_mode()
+    def segment(image: Tensor, labels: Sequence[str]) -> np.ndarray:
+        return net(image[None], labels=list(labels))[0].argmax(dim=0).numpy()
+
+    areas, to_pixels = visible_areas(dataset), tensor_to_pixels(net.mean, net.std)
+    picture = prediction_sheet(dataset, choose_images(areas), segment, to_pixels)
+    save_picture(folder / "sheet.png", picture)
+    image, mask = dataset[choose_rich_image(areas)]
+    save_picture(folder / "relabel.png", relabel_sheet(image, mask.numpy(), segment, to_pixels))
+    ious = [composition_ious(results[name]) for name in ("labels", "synonyms")]
+    save_picture(folder / "iou_map.png", iou_maps(*ious))
+    save_picture(folder / "cosine.png", cosine_maps(cosines(net), cosines(untrained_like(net, seed))))
+
+
+def cosines(net: LSegNet) -> np.ndarray:
+    """(40, 40): cosine similarity of the text embeddings of the miniature's labels, -1..1."""
+    text = net.encode_labels(LABELS)
+    return (text @ text.T).numpy()
+
+
+def untrained_like(net: LSegNet, seed: int) -> LSegNet:
+    """A network of the same architecture with random weights, in the text tower too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_lseg(labels=None, **net.architecture).eval()

@@ -13,11 +13,14 @@ from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError, run_script
 from lseg_utils.files import REPOSITORY
 from lseg_utils.results import text_table
-from miniature.clip import ClipSettings, make_clip
-from miniature.dataset_zs import TEST_IMAGES as TEST_IMAGES_ZS
-from miniature.dataset_zs import TRAINING_IMAGES as TRAINING_IMAGES_ZS
-from miniature.dataset_zs import make_fewshot_world
-from miniature.world import TRAINING_IMAGES, VALIDATION_IMAGES, make_world
+from miniature.world import (
+    CLIP_STEPS,
+    TRAINING_IMAGES,
+    VALIDATION_IMAGES,
+    ZS_TEST_IMAGES,
+    ZS_TRAINING_IMAGES,
+    make_world,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,17 +30,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="random seed of the pictures and of the CLIP; 0 or more")
     parser.add_argument("--training", type=int, default=TRAINING_IMAGES, help="number of training images")
     parser.add_argument("--validation", type=int, default=VALIDATION_IMAGES, help="number of validation images")
+    parser.add_argument("--clip_steps", type=int, default=CLIP_STEPS, help="training steps of the tiny CLIP")
     parser.add_argument(
-        "--clip_steps", type=int, default=ClipSettings(seed=0).steps, help="training steps of the tiny CLIP"
+        "--zs_training", type=int, default=ZS_TRAINING_IMAGES, help="number of training images per class, zero-shot"
     )
     parser.add_argument(
-        "--zs_training", type=int, default=TRAINING_IMAGES_ZS, help="number of training images per class, zero-shot"
-    )
-    parser.add_argument(
-        "--zs_test", type=int, default=TEST_IMAGES_ZS, help="number of test images per class, zero-shot"
+        "--zs_test", type=int, default=ZS_TEST_IMAGES, help="number of test images per class, zero-shot"
     )
     options = parser.parse(argv)
     check(options.seed, options.training, options.validation, options.clip_steps, options.zs_training, options.zs_test)
+
+    from miniature.clip import ClipSettings, make_clip  # torch, which --help does not need
+    from miniature.dataset_zs import make_fewshot_world
 
     folder, made = make_world(options.data_path, options.seed, options.training, options.validation)
     print(f"{folder}: {'made' if made else 'already there'}")

@@ -11,31 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from data import check_dataset, get_dataset
-from encoding_ext import image_to_tensor
-from encoding_ext.transforms import tensor_to_pixels
+from data import check_dataset
 from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError, run_script
 from lseg_utils.files import REPOSITORY, write_aside
-from lseg_utils.pictures import save_picture
 from lseg_utils.results import text_table, write_json
-from miniature.names import LABELS
-from miniature.pictures import (
-    choose_images,
-    choose_rich_image,
-    cosine_maps,
-    iou_maps,
-    prediction_sheet,
-    relabel_sheet,
-    visible_areas,
-)
-from miniature.results import TABLE_NOTE, composition_ious, read_results, table_cells, table_rows
-from modules.checkpoints import load_lseg
-from modules.models import LSegNet, build_lseg
+from miniature.results import TABLE_NOTE, read_results, table_cells, table_rows
 
 
 @dataclass(frozen=True)
@@ -84,17 +65,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     places = Places(options.folder.resolve(), options.seed, options.short)
 
     results = check_all(places)
-    net = load_lseg(places.checkpoint)
     rows = table_rows(results)
     table = f"{text_table(*table_cells(rows))}\n\n{TABLE_NOTE}"
     content = {"seed": places.seed, "short": places.short, "unit": "percent", "rows": rows}
     write_json(places.report / "results.json", content)
     with write_aside(places.report / "table.txt") as aside:
         aside.write_text(table + "\n", encoding="utf-8")
-    write_pictures(places, net)
-    ious = [composition_ious(results[name]) for name in ("labels", "synonyms")]
-    save_picture(places.report / "iou_map.png", iou_maps(*ious))
-    save_picture(places.report / "cosine.png", cosine_maps(cosines(net), cosines(untrained_like(net, places.seed))))
+    from miniature.pictures import write_pictures  # torch, which neither --help nor the checks need
+
+    write_pictures(places.report, places.checkpoint, places.datasets, places.seed, results)
 
     print(table)
     if places.short:
@@ -129,36 +108,6 @@ def check_all(places: Places) -> dict[str, dict]:
         problems.append(f"run `{places.command}`, which makes whatever is missing; then run this command again")
         raise InputError("\n".join(problems))
     return results
-
-
-def write_pictures(places: Places, net: LSegNet) -> None:
-    """sheet.png and relabel.png, from images chosen by a fixed rule."""
-    dataset = get_dataset(
-        "miniature", places.datasets, split="val", mode="testval", transform=image_to_tensor(net.mean, net.std)
-    )
-
-    @torch.inference_mode()
-    def segment(image: Tensor, labels: Sequence[str]) -> np.ndarray:
-        return net(image[None], labels=list(labels))[0].argmax(dim=0).numpy()
-
-    areas, to_pixels = visible_areas(dataset), tensor_to_pixels(net.mean, net.std)
-    picture = prediction_sheet(dataset, choose_images(areas), segment, to_pixels)
-    save_picture(places.report / "sheet.png", picture)
-    image, mask = dataset[choose_rich_image(areas)]
-    save_picture(places.report / "relabel.png", relabel_sheet(image, mask.numpy(), segment, to_pixels))
-
-
-def cosines(net: LSegNet) -> np.ndarray:
-    """(40, 40): cosine similarity of the text embeddings of the miniature's labels, -1..1."""
-    text = net.encode_labels(LABELS)
-    return (text @ text.T).numpy()
-
-
-def untrained_like(net: LSegNet, seed: int) -> LSegNet:
-    """A network of the same architecture with random weights, in the text tower too."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build_lseg(labels=None, **net.architecture).eval()
 
 
 if __name__ == "__main__":

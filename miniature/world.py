@@ -15,6 +15,8 @@ FOLDER = "miniature"
 SIZE = 64
 VERSION = 1  # raise it when the same seed gives other pictures, so that old worlds are made again
 TRAINING_IMAGES, VALIDATION_IMAGES = 3000, 400
+ZS_TRAINING_IMAGES, ZS_TEST_IMAGES = 40, 10  # of each class, in the world in folds
+CLIP_STEPS = 400
 RADII = (8.0, 13.0)
 PLACING_TRIES = 60
 

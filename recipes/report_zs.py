@@ -1,4 +1,4 @@
-"""The zero-shot table of one benchmark: each fold's mIoU and FB-IoU, beside the published figures."""
+"""The zero-shot table of one benchmark: each fold's mIoU and FB-IoU, next to the published figures."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ SELECTION = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Gather the folds' results.json, print the table, write table.json beside them."""
+    """Gather the folds' results.json, print the table, write table.json next to them."""
     parser = Parser(__doc__)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--backbone", required=True)
-    parser.add_argument("--folder", type=Path, required=True, help="holds fold<f>/results.json, and fold<f>_shuffled/")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        required=True,
+        help="read fold<f>/results.json and fold<f>_shuffled/results.json in this folder",
+    )
     options = parser.parse(argv)
     folds = read_folds(options.folder)
     shuffled = read_folds(options.folder, "_shuffled", required=False)
@@ -50,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def read_folds(folder: Path, suffix: str = "", required: bool = True) -> dict[int, dict[str, Any]]:
-    """Fold -> its results; ``InputError`` if there are none although they are ``required``."""
+    """The results of each fold; ``InputError`` if there are none although they are ``required``."""
     paths = {fold: folder / f"fold{fold}{suffix}" / "results.json" for fold in range(4)}
     found = {fold: json.loads(path.read_text(encoding="utf-8")) for fold, path in paths.items() if path.is_file()}
     if required and not found:
@@ -59,12 +64,12 @@ def read_folds(folder: Path, suffix: str = "", required: bool = True) -> dict[in
 
 
 def value_at(values: Sequence[float | None], fold: int) -> float | None:
-    """The published figure of a fold, None where there is none."""
+    """The published figure of a fold, None if there is none."""
     return values[fold] if fold < len(values) else None
 
 
 def row(name: str, miou: float, fb_iou: float, published: float | None, control: dict[str, Any] | None) -> list[str]:
-    """The cells of a line, as text."""
+    """The cells of a row, as text."""
     difference = "" if published is None else f"{miou - published:+.1f}"
     return [
         name,
@@ -79,7 +84,7 @@ def row(name: str, miou: float, fb_iou: float, published: float | None, control:
 def how_selected(folds: dict[int, dict[str, Any]]) -> str:
     """Which classes chose the checkpoints, and whether these are few-shot."""
     ways = {result["trained"].get("select") for result in folds.values()}
-    texts = [SELECTION.get(way, "the checkpoints do not say how they were chosen") for way in sorted(ways, key=str)]
+    texts = [SELECTION.get(way, "the checkpoints do not record how they were chosen") for way in sorted(ways, key=str)]
     few_shot = {result.get("setting", "zero-shot") for result in folds.values()} - {"zero-shot"}
     return "; ".join([*sorted(few_shot), *texts])
 

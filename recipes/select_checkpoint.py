@@ -7,7 +7,6 @@ from pathlib import Path
 
 from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError, run_script
-from modules.checkpoints import read_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def validation_miou(path: Path) -> float:
     """The validation mIoU, 0..1, that one of our checkpoints contains."""
+    from modules.checkpoints import read_checkpoint  # torch, which --help does not need
+
     metric = read_checkpoint(path).metadata.get("metric", {})
     if "val_miou_epoch" not in metric:
         raise InputError(f"{path} contains no validation mIoU; only checkpoints written by this code can be compared")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,11 +27,11 @@ README = "--module clipseg_DPT_test_v2 --widehead --no-scaleinv --arch_option 0 
 WORLD = ("--training", 2, "--validation", 2, "--clip_steps", 2, "--zs_training", 4, "--zs_test", 2)
 
 
-@pytest.fixture
-def official(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint in the official format: whole state dict under ``net.``, no hyper-parameters."""
     torch.manual_seed(0)
-    path = tmp_path / "pascal_fold0.ckpt"
+    path = tmp_path_factory.mktemp("official") / "pascal_fold0.ckpt"
     torch.save({"state_dict": to_official(build_lseg("tiny_resnet", None, features=16).state_dict())}, path)
     return path
 
@@ -44,7 +46,9 @@ def results(root: Path) -> dict:
     return json.loads((root.parent / "out" / "results.json").read_text())
 
 
-@pytest.mark.parametrize("dataset", ["pascal", "coco", "fss"])
+@pytest.mark.parametrize(
+    "dataset", ["pascal", *(pytest.param(name, marks=pytest.mark.slow) for name in ("coco", "fss"))]
+)
 def test_readme_commands_run_on_every_benchmark(dataset, official, tmp_path):
     root = make_tree(dataset, tmp_path / "data", fold=1)
     options = options_of_a_test(root, official, dataset, "--backbone", "tiny_resnet", "--fold", 1, "--bsz", 50, *README)
@@ -186,41 +190,73 @@ def test_a_run_of_one_fold_is_not_taken_up_for_another(tmp_path):
     assert "started differently" in output and "fold" in output and "--exp_name" in output
 
 
+def recipe(folder: Path, runs: str, *more: str) -> list[str]:
+    """train_zs.sh on the small world in ``folder``."""
+    places = ["--data_path", "world", "--clip_weights", "world/miniature/clip_tiny.pt", "--checkpoint_dir", runs]
+    tiny = ["--num_features", "16", "--backbone_weights", "random", "--workers", "0", "--accelerator", "cpu"]
+    line = ["bash", str(REPOSITORY / "train_zs.sh"), "miniature_zs", "tiny_resnet", *places, *tiny, "--batch_size", "8"]
+    return [*line, *more]
+
+
+def start(folder: Path, line: list[str]) -> subprocess.Popen:
+    """The recipe at work; its process group can be killed as a whole."""
+    return subprocess.Popen(
+        line,
+        cwd=folder,
+        env=environment(PYTHON=sys.executable),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(folder: Path, line: list[str], code: int = 0) -> str:
+    process = start(folder, line)
+    output = process.communicate(timeout=400)[0]
+    assert process.returncode == code, output[-3000:]
+    return output
+
+
+def kill_when(pattern: str, folder: Path, line: list[str]) -> None:
+    """Start the recipe and kill it as soon as a file of ``pattern`` is in ``folder``."""
+    process, deadline = start(folder, line), time.monotonic() + 300
+    while not list(folder.glob(pattern)):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0][-3000:]
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
 @pytest.mark.slow
 def test_miniature_recipe_survives_kills_and_prints_the_same_table(tmp_path):
-    """train_zs.sh over two folds of a small world: undisturbed, and killed twice on the way."""
+    """train_zs.sh on a small world, undisturbed and killed twice on the way; then another seed and other options."""
     run("miniature.prepare", "--data_path", tmp_path / "world", *WORLD, cwd=tmp_path)
-    recipe = ["bash", str(REPOSITORY / "train_zs.sh"), "miniature_zs", "tiny_resnet", "--folds", "0 1", "--control"]
-    recipe += ["--lrs", "0.004 0.008", "--data_path", "world", "--max_epochs", "2", "--num_features", "16"]
-    recipe += ["--clip_weights", "world/miniature/clip_tiny.pt", "--backbone_weights", "random", "--workers", "0"]
-    recipe += ["--accelerator", "cpu", "--batch_size", "8"]
-
-    def start(runs: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [*recipe, "--checkpoint_dir", runs],
-            cwd=tmp_path,
-            env=environment(PYTHON=sys.executable),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def finish(runs: str) -> tuple[str, dict]:
-        output = start(runs).communicate(timeout=400)[0]
-        table = tmp_path / runs / "zs_miniature_zs_tiny_resnet_results" / "table.json"
-        assert table.is_file(), output[-3000:]
-        return output, json.loads(table.read_text())
-
-    output, undisturbed = finish("calm")
+    options = ["--folds", "0 1", "--control", "--lrs", "0.004 0.008", "--max_epochs", "2"]
+    table = "zs_miniature_zs_tiny_resnet_results/table.json"
+    output = finish(tmp_path, recipe(tmp_path, "calm", *options))
     assert "seen classes kept from training" in output
-    for seconds in (9, 14):
-        process = start("killed")
-        try:
-            process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            process.wait()
-    assert finish("killed")[1] == undisturbed
     metadata = read_torch_file(next((tmp_path / "calm").glob("*fold1*/version_0/checkpoints/last.ckpt")))["lseg"]
     assert metadata["zero_shot"]["select"] == "held_out" and metadata["zero_shot"]["fold"] == 1
+
+    again = recipe(tmp_path, "killed", *options)
+    kill_when("killed/*fold0_lr0.008/version_0/checkpoints/last.ckpt", tmp_path, again)  # in the second training
+    kill_when("killed/*_results/fold0/results.json", tmp_path, again)  # between the test and its control
+    finish(tmp_path, again)
+    undisturbed = json.loads((tmp_path / "calm" / table).read_text())
+    assert json.loads((tmp_path / "killed" / table).read_text()) == undisturbed
+
+
+@pytest.mark.slow
+def test_another_seed_has_runs_of_its_own_and_other_options_are_refused(tmp_path):
+    run("miniature.prepare", "--data_path", tmp_path / "world", *WORLD, cwd=tmp_path)
+    options = ["--folds", "0", "--max_epochs", "1"]
+    weights = {}
+    for seed in ("0", "1"):
+        finish(tmp_path, recipe(tmp_path, "runs", *options, "--seed", seed))
+        results = tmp_path / "runs" / f"zs_miniature_zs_tiny_resnet_results_seed{seed}" / "fold0" / "results.json"
+        weights[seed] = read_torch_file(Path(tmp_path, json.loads(results.read_text())["weights"]))["state_dict"]
+    name = "net.scratch.head1.weight"
+    assert not torch.equal(weights["0"][name], weights["1"][name])
+    output = finish(tmp_path, recipe(tmp_path, "runs", *options, "--seed", "0", "--base_size", "80"), code=2)
+    assert "fold0_lr0.004_seed0 was trained with other options" in output and "--base_size 80" in output

@@ -33,7 +33,7 @@ def dataset(root: Path, **options: object) -> data.FolderSegmentationDataset:
 
 def test_train_gives_crops_and_val_the_centre(root: Path) -> None:
     for split in ("train", "val"):
-        image, mask = dataset(root, split=split)[0]
+        image, mask = dataset(root, split=split).sample(0, np.random.default_rng(0))  # some crops miss the label
         assert image.shape == (3, 32, 32) and image.dtype == torch.float32
         assert mask.shape == (32, 32) and mask.dtype == torch.int64
         assert set(mask.unique().tolist()) == {-1, 7}

@@ -19,7 +19,7 @@ from lseg_utils import watch
 from lseg_utils.distributed import join_group, run_distributed, watch_others
 from lseg_utils.errors import InputError
 
-watch.BEAT, watch.SILENCE = 0.5, 5.0
+watch.BEAT = 0.5
 
 def main():
     rank, kind = int(os.environ["RANK"]), sys.argv[1]
@@ -46,7 +46,8 @@ def start(kind: str) -> list[subprocess.Popen]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "PYTHONPATH": str(REPOSITORY)}
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    common |= {"LSEG_SILENCE": "5", "PYTHONPATH": str(REPOSITORY)}
     return [
         subprocess.Popen(
             [sys.executable, "-c", SCRIPT, kind],
