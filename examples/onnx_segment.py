@@ -1,4 +1,4 @@
-"""Segment a picture with the files of export_lseg.py, by onnxruntime and NumPy alone (Pillow reads the picture).
+"""Segment a picture with the files of export_lseg.py, using only onnxruntime and NumPy (Pillow reads the picture).
 
 python examples/onnx_segment.py FOLDER PICTURE MASK.png    # pixel value = number of the label, 16 bits beyond 256
 """
@@ -22,7 +22,7 @@ def upsample_x2(x: np.ndarray) -> np.ndarray:
 
 
 def segment(folder: str, image: Image.Image, long_side: int | None = None) -> tuple[np.ndarray, list[str]]:
-    """The number of the best label for every pixel, as (H, W), and the labels; default: looks as in training."""
+    """The number of the best label of each pixel, (H, W), and the labels; default long side: that of the training."""
     about = np.load(f"{folder}/lseg.npz")
     tower = onnxruntime.InferenceSession(f"{folder}/lseg.onnx", providers=["CPUExecutionProvider"])
     long_side = long_side or int(about["long_side"])
@@ -42,7 +42,7 @@ if __name__ == "__main__":
     try:
         mask, labels = segment(sys.argv[1], ImageOps.exif_transpose(Image.open(sys.argv[2])))
         Image.fromarray(mask.astype(np.uint8 if len(labels) <= 256 else np.uint16)).save(sys.argv[3])
-    except Exception as error:  # onnxruntime's have no common class
-        sys.exit(f"error: {error}; FOLDER is what export_lseg.py wrote, PICTURE and MASK.png are picture files")
+    except Exception as error:  # onnxruntime's exceptions have no common base class
+        sys.exit(f"error: {error}; FOLDER must come from export_lseg.py, PICTURE and MASK.png be pictures")
     for number, label in enumerate(labels):
         print(f"{(mask == number).mean():6.1%} {label}")

@@ -23,7 +23,7 @@ from scripts import command, environment
 from tiny import tiny_net
 
 TIMING = Timing(Fraction(1, 24), Fraction(24))
-LABELS = ["dog", "grass", "a red car", "sky", "x"]  # of which the tiny network finds three in its pictures
+LABELS = ["dog", "grass", "a red car", "sky", "x"]  # the tiny network finds three of them in its pictures
 
 
 def tiny_weights(folder: Path) -> Path:
@@ -90,7 +90,7 @@ def kill_when(ready: Callable[[], bool], line: list[str]) -> None:
 
 
 def manifest(out: Path) -> dict:
-    """What embeddings/manifest.json says."""
+    """The content of embeddings/manifest.json."""
     return json.loads((out / "embeddings" / "manifest.json").read_text())
 
 
@@ -125,4 +125,4 @@ class FakeCamera:
         return self.taken <= self.pictures, picture(48, 64, seed=self.taken)
 
     def release(self) -> None:
-        """Nothing is held."""
+        """There is nothing to release."""

@@ -95,7 +95,7 @@ def test_embeddings_of_a_video_are_those_of_its_frames(weights, tmp_path, kind, 
     same_as_embed(weights, out, clip)
 
 
-def test_they_can_be_added_to_a_finished_video_beside_its_masks(weights, tmp_path):
+def test_they_can_be_added_to_the_masks_of_a_finished_video(weights, tmp_path):
     clip = video(tmp_path / "clip.mp4", 3)
     before = contents(predict(weights, clip))
     out = predict(weights, clip, more=["--embeddings", "npy", *ALONE])
@@ -108,7 +108,7 @@ def test_they_can_be_added_to_a_finished_video_beside_its_masks(weights, tmp_pat
     same_as_embed(weights, out, clip)
 
 
-def test_a_killed_run_comes_out_as_if_it_had_not_been_killed(weights, tmp_path):
+def test_a_killed_run_resumes_and_gives_the_same_results(weights, tmp_path):
     clip = video(tmp_path / "clip.mp4", 30)
     more = ["--batch_size", 2, "--embeddings", "npy", "--pca", 3]
     whole = contents(predict(weights, clip, more=more))
@@ -125,7 +125,7 @@ def test_a_killed_run_comes_out_as_if_it_had_not_been_killed(weights, tmp_path):
     assert kept[0].stat().st_mtime_ns == time  # not done again
 
 
-def test_an_interrupted_hdf5_run_goes_on(weights, tmp_path, monkeypatch):
+def test_an_interrupted_hdf5_run_resumes(weights, tmp_path, monkeypatch):
     pytest.importorskip("h5py")
     clip, more = video(tmp_path / "clip.mp4", 5), ["--embeddings", "h5", *ALONE]
     interrupt(weights, clip, 4, monkeypatch, more)

@@ -79,7 +79,7 @@ class EmbeddingWriter:
         return [*target_size(self.options.size, height, width, dimensions), self.options.pca or dimensions]
 
     def facts(self, height: int, width: int) -> dict[str, Any]:
-        """What the manifest says about the embedding of a picture: its shape, and the sizes that the network saw."""
+        """The manifest's facts about the embedding of a picture: its shape, and the sizes that the network saw."""
         options = self.options
         base = self.predictor.base_size
         views = looks(height, width, base, options.long_side, options.multi_scale, options.variant)
@@ -148,7 +148,7 @@ def forget_embeddings(folder: Path) -> None:
 
 
 def entries(record: Record) -> Iterator[dict[str, Any]]:
-    """What the manifest says about the embeddings of a source: name, source, shape, sizes seen, number of the frame."""
+    """The manifest's entries for a source: name, source, shape, sizes that the network saw, number of the frame."""
     if "shape" not in record:
         return
     about = {key: record[key] for key in ("source", "shape", "seen")}

@@ -46,7 +46,7 @@ def predict_video(
 
     The label map and embedding of each frame are files, so that a killed run resumes with the next frame; the videos
     are encoded from the first frame again, and equal those of a run without a kill. A camera stops at
-    ``look.max_frames`` or Ctrl-C. Damaged frames are left out, and the problem says so. Raises ``VideoError`` if no
+    ``look.max_frames`` or Ctrl-C. Damaged frames are left out and reported as the problem. Raises ``VideoError`` if no
     frame can be read, or a frame's embedding would be too large.
     """
     camera = source.kind == "camera"

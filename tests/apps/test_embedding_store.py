@@ -48,7 +48,7 @@ def test_what_is_stored_comes_back(kind: str, tmp_path: Path) -> None:
     assert not [path for path in tmp_path.rglob(".*")]  # no temporary files
 
 
-def test_a_run_that_ended_early_is_taken_up(kind: str, tmp_path: Path) -> None:
+def test_a_run_that_ended_early_resumes(kind: str, tmp_path: Path) -> None:
     first = STORES[kind](tmp_path)
     first.add("a", embedding(0))  # and then it is killed: no finish
     second = STORES[kind](tmp_path)

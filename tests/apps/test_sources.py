@@ -1,4 +1,4 @@
-"""Which files a run is about, and that no two of them are written to one place."""
+"""The files that a run processes, and the names of their results, no two of them equal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_folder_is_searched_with_its_subfolders(tmp_path: Path) -> None:
     assert names([folder], tmp_path / "out") == [("a/c.v2", "picture"), ("a/clip", "video"), ("b", "picture")]
 
 
-def test_results_in_the_folder_are_no_input(tmp_path: Path) -> None:
+def test_results_in_the_folder_are_not_inputs(tmp_path: Path) -> None:
     folder = touch(tmp_path, "b.jpg", "out/overlays/b.jpg")
     assert names([folder], folder / "out") == [("b", "picture")]
 
@@ -73,7 +73,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     assert [name for name, _ in names([folder], tmp_path / "out")] == ["a", "link/b"]
 
 
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_inputs_are_named(tmp_path: Path) -> None:
     folder = touch(tmp_path / "in", "notes.txt")
     _, problems = find_sources([str(folder), str(tmp_path / "missing.jpg")], tmp_path / "out")
     assert str(folder) in problems[0] and "missing.jpg" in problems[1]
@@ -86,7 +86,7 @@ def test_a_blank_input_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert sources == [] and "an input is blank" in problems[0]
 
 
-def test_the_folder_of_results_is_no_input(tmp_path: Path) -> None:
+def test_the_output_folder_is_not_an_input(tmp_path: Path) -> None:
     sources, problems = find_sources([str(touch(tmp_path / "in", "a.jpg"))], tmp_path / "sub" / ".." / "in")
     assert sources == [] and "choose another output folder" in problems[0]
 

@@ -123,7 +123,7 @@ def test_frames_are_turned_upright_as_other_readers_do(tmp_path: Path, matrix: t
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
-def test_a_file_cut_off_in_a_frame_gives_the_whole_frames_and_says_so(tmp_path: Path, suffix: str) -> None:
+def test_a_file_cut_off_in_a_frame_gives_the_whole_frames_and_reports_it(tmp_path: Path, suffix: str) -> None:
     whole, cut = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
     options = {"movflags": "+faststart"} if suffix == "mp4" else {}
     with av.open(str(whole), "w", options=options) as container:
@@ -173,7 +173,7 @@ def test_damaged_frames_of_a_transport_stream_are_left_out_and_the_rest_is_read(
     assert all(a.ticks < b.ticks for a, b in pairwise(found))
 
 
-def test_a_transport_stream_that_is_cut_off_gives_its_whole_frames_and_says_so(tmp_path: Path) -> None:
+def test_a_transport_stream_that_is_cut_off_gives_its_whole_frames_and_reports_it(tmp_path: Path) -> None:
     path = tmp_path / "a.ts"
     whole, data = transport_stream(path)
     path.write_bytes(data[: len(data) * 7 // 10])
@@ -200,7 +200,7 @@ def test_a_gif_is_written_frame_by_frame(tmp_path: Path) -> None:
     assert sizes[-1] > 20_000  # not only at the end
 
 
-def test_files_that_are_no_video_are_named(tmp_path: Path) -> None:
+def test_files_that_are_not_videos_are_named(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("hello")
     (tmp_path / "empty.mp4").write_bytes(b"")
     write_video(tmp_path / "whole.mp4", moving_square(5))
@@ -253,7 +253,7 @@ def test_camera_gives_rgb_with_growing_times(monkeypatch: pytest.MonkeyPatch) ->
         Camera(7)
 
 
-def test_a_missing_camera_is_told_in_our_words_alone(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_camera_is_reported_in_our_words_alone(capfd: pytest.CaptureFixture[str]) -> None:
     level = cv2.utils.logging.getLogLevel()
     with pytest.raises(VideoError, match="camera 990 cannot be opened"):
         Camera(990)
