@@ -144,9 +144,9 @@ def _mixture(kinds: dict[str, dict[str, float]]) -> dict[str, float]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print one row per kind of picture and write the results."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--images", type=int, default=24, help="of each kind")
-    parser.add_argument("--rounds", type=int, default=8, help="epochs of each loader; the median counts")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--images", type=int, default=24, help="make this many pictures of each kind")
+    parser.add_argument("--rounds", type=int, default=8, help="time this many epochs of each loader; the median counts")
+    parser.add_argument("--seed", type=int, default=0, help="seed the pictures")
     options = parser.parse(argv)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

@@ -132,7 +132,7 @@ MAKERS: dict[str, Maker] = {"plain": plain_test, "project": project_test, "proje
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and project to ADE20K's whole validation set."""
     parser = build_parser(__doc__, "batch")
-    parser.add_argument("--images", type=int, help="how many, of ADE20K-like sizes")
+    parser.add_argument("--images", type=int, help="test this many images of ADE20K-like sizes")
     parser.add_argument("--texts", type=int, help="forwards of the plain procedure that encode the text; 0: all")
     options = parse(parser, argv, DEFAULTS)
     options.batch = 1
