@@ -21,6 +21,7 @@ CPU = torch.device("cpu")
 TINY_DRY_RUN = [
     *("--dry_run", "--accelerator", "cpu", "--backbone", "tiny_resnet", "--num_features", "16"),
     *("--clip_weights", "random", "--backbone_weights", "random"),
+    *("--base_lr", "0.004", "--batch_size", "1", "--max_epochs", "1"),
 ]
 
 
