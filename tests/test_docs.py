@@ -15,6 +15,7 @@ from PIL import Image
 from checkpoint_files import tiny_checkpoint
 from pages import PAGES, anchors, commands, fenced, links
 from scripts import REPOSITORY
+from user_strings import Text, all_texts, habits
 
 DOCS = REPOSITORY / "docs"
 # Those of extending.md are run by test_extending.py, with the changes that they need.
@@ -74,6 +75,12 @@ def test_train_zs_passes_options_on_that_training_takes():
             else:
                 passed.append(word)
         assert parser.parse(passed)
+
+
+def test_texts_for_users_and_pages_avoid_the_phrases_that_the_project_avoids():
+    pages = [Text(page, 0, line) for page in PAGES for line in page.read_text().splitlines()]
+    found = [f"{text}: {habits(text.text)}" for text in [*all_texts(), *pages] if habits(text.text)]
+    assert not found, "\n".join(found)
 
 
 def test_the_snippet_of_the_predicting_page_runs(tmp_path, monkeypatch):

@@ -140,7 +140,7 @@ def test_a_backbone_trains_and_its_checkpoint_loads(backbone, tmp_path, monkeypa
     run(f"{dry.replace(' --dry-run', '')} {tiny}", max_epochs=1)
     (last,) = tmp_path.glob("checkpoints/*/version_0/checkpoints/last.ckpt")
     net = load_lseg(last)
-    assert net.architecture["backbone"] == backbone
+    assert net.architecture["backbone"] == backbone and net.base_size == 64
 
 
 def test_a_loss(monkeypatch):

@@ -21,7 +21,7 @@ ROOMS = ("apps", "benchmarks", "data", "encoding_ext", "examples", "lseg_utils",
 
 # What a native technical writer would put otherwise, each with the better word.
 HABITS = {
-    r"(?<!there )(?<!There )\b(is|are) no\b(?! longer| more)": "is not",
+    r"(?<!there )(?<!There )\b(is|are) no\b(?! longer| more| faster| larger)": "is not",
     r"\b(has|have) not\b(?! been)": "does not have",
     r"\bbeside\b": "next to, besides",
     r"\b(goes|go|going|went) on\b": "resumes, continues",
