@@ -43,7 +43,7 @@ source "$home/recipes/setup_env.sh"
 setup_env requirements.txt
 export PYTHONPATH="$home${PYTHONPATH:+:$PYTHONPATH}" # python -m finds the repository from any folder
 
-# Networks this small gain nothing from more threads, and lose much where other jobs compete for the cores.
+# Networks this small gain nothing from more threads, and slow down when other jobs compete for the cores.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 root="$folder/datasets_seed$seed" runs="$folder/runs" results="$folder/results/seed$seed" world=()
 training=(--max_epochs 6) zero_shot=(--max_epochs 4)

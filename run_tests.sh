@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the tests; makes .venv first if there is none.
+# Run the tests; creates .venv first if there is none.
 #
 #   bash run_tests.sh           everything: at most 10 minutes on two idle cores
 #   bash run_tests.sh --quick   without the tests marked slow: at most 2 minutes; every module is covered

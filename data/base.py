@@ -259,7 +259,7 @@ class FolderSegmentationDataset(SampledDataset):
         if self.on_bad_image not in ("stop", "skip"):
             problems.append(f"on_bad_image is {self.on_bad_image!r}; choose 'stop' or 'skip'")
         elif self.on_bad_image == "skip" and self.mode in ("testval", "test"):
-            problems.append("a test may not leave out images; use on_bad_image='stop'")
+            problems.append("a test must not leave out images; use on_bad_image='stop'")
         if self.base_size < 1 or self.crop_size < 1:
             problems.append(f"base_size {self.base_size} and crop_size {self.crop_size} must be positive")
         if problems:

@@ -155,7 +155,9 @@ class FewShotDataset(SampledDataset):
         values = read_mask(path)
         allowed = np.append(np.arange(cls.num_labels + 1), list(cls.special_values)).astype(int)
         special = "".join(f", {value} (no class)" for value in cls.special_values)
-        meaning = f"masks of {cls.name} contain 0 (nothing), 1..{cls.num_labels}{special}; replace it by the right file"
+        meaning = (
+            f"masks of {cls.name} contain 0 (nothing), 1..{cls.num_labels}{special}; replace the file by the right one"
+        )
         check_values(path, values, allowed, meaning)
         target = (values == class_id + 1).astype(np.int8)
         for value, code in cls.special_values.items():
@@ -286,7 +288,7 @@ class FewShotDataset(SampledDataset):
         if self.on_bad_image not in ("stop", "skip"):
             problems.append(f"on_bad_image is {self.on_bad_image!r}; choose 'stop' or 'skip'")
         elif self.on_bad_image == "skip" and self.split == "test":
-            problems.append("a test may not leave out images; use on_bad_image='stop'")
+            problems.append("a test must not leave out images; use on_bad_image='stop'")
         if self.crop_size < 1:
             problems.append(f"crop_size {self.crop_size} must be positive")
         if problems:

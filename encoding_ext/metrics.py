@@ -83,7 +83,7 @@ class SegmentationMetric:
     def miou_of(self, indices: Sequence[int]) -> float:
         """Mean IoU, 0..1, over some of the classes only; the confusions with all others still count against them."""
         if not len(indices):
-            raise ValueError("the mean IoU of no classes at all is not defined: name at least one index")
+            raise ValueError("the mean IoU needs at least one class index")
         return float(self.per_class_iou()[list(indices)].mean())
 
     def miou_of_present(self) -> float:

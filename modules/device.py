@@ -45,7 +45,7 @@ def resolve_device(device: str) -> torch.device:
     except RuntimeError:
         chosen = None
     if chosen is None or chosen.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"device {device!r} is none to compute on here; use auto, cpu, cuda, cuda:1 or mps")
+        raise InputError(f"unknown device {device!r}; use auto, cpu, cuda, cuda:1 or mps")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device!r}, but PyTorch sees no CUDA GPU here; use cpu")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():

@@ -1,6 +1,6 @@
 """What this machine computes fast: its features, and the rates of its matrix products by precision.
 
-``python -m modules.hardware`` prints the table. Nothing is looked up by a processor's name: rates are measured.
+``python -m modules.hardware`` prints the table. Rates are measured, not looked up by the processor's name.
 """
 
 from __future__ import annotations

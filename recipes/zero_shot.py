@@ -1,4 +1,4 @@
-"""The zero-shot recipes: which rate, batch and epochs a benchmark and a backbone are trained with, and who says so.
+"""The zero-shot recipes: rate, batch size and epochs for each benchmark and backbone, with the source of each number.
 
 ``python -m recipes.zero_shot pascal clip_resnet101`` prints one with its sources. The table is ``zero_shot.json``.
 """

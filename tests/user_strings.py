@@ -28,7 +28,7 @@ HABITS = {
     r"\bholds?\b(?! out)": "contains",
     r"\b(stands|stood)\b(?! for)": "is",
     r"\b(knows|knew)\b": "has, supports",
-    r"\bone a line\b": "one per line",
+    r"\b[Oo]ne a line\b": "one per line",
     r"\b(take|takes|took|taken|taking) up\b": "resume",
     r"\bsaid\b": "given, reported",
     r"\b(is|are|was|were) named\b|\bnamed (at|by|in) ": "is listed, reported, called",

@@ -1,4 +1,4 @@
-"""The pictures, videos and cameras that the inputs of a run name, and what their results are called."""
+"""The pictures, videos and cameras that the inputs of a run stand for, and the names of their results."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What ``lseg_app.py`` is made of: places of files, checked input, one network for all visitors, pictures, the page."""
+"""The parts of ``lseg_app.py``: places of files, checked input, one network for all visitors, pictures, the page."""

@@ -146,7 +146,7 @@ def _result(choice: Choice) -> Segmentation | None:
         "\n".join(choice.lists[name]),
         height=180,
         key=f"labels {hash(choice.source[0])} {name}",  # keys go to the browser: without this machine's paths
-        help=f"One a line, or separated by commas; at most {inputs.MAX_LABELS}. Ctrl+Enter applies.",
+        help=f"One per line, or separated by commas; at most {inputs.MAX_LABELS}. Ctrl+Enter applies.",
     )
     try:
         labels = inputs.parse_labels(text)
@@ -205,7 +205,7 @@ def _downloads(result: Segmentation, opacity: float) -> None:
         on_click="ignore",
         icon=":material/download:",
         width="stretch",
-        help="Palette PNG of the picture's size; a pixel's value is its label's place in the list, from 1.",
+        help="Palette PNG of the picture's size; a pixel's value is the position of its label in the list, from 1.",
     )
     overlay.download_button(
         "Overlay",

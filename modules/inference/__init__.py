@@ -1,1 +1,1 @@
-"""What ``LSegPredictor`` is made of: views of an image, streamed scores, label texts, pixel embeddings, the result."""
+"""The parts of ``LSegPredictor``: views of an image, streamed scores, label texts, pixel embeddings, the result."""

@@ -122,7 +122,7 @@ class ImageTower:
         if kept > MAX_KEPT:
             raise InputError(
                 f"long_side {long_side} needs {kept / 1e9:.1f} GB or more for the embeddings of one image; "
-                f"{MAX_KEPT / 1e9:.0f} GB are the limit: choose a shorter side, or cut the image into pieces"
+                f"{MAX_KEPT / 1e9:.0f} GB is the limit: choose a shorter side, or cut the image into pieces"
             )
 
     def coarse(self, images: Tensor) -> Tensor:

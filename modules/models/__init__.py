@@ -1,4 +1,4 @@
-"""The networks alone: plain ``nn.Module`` objects that know nothing of Lightning, files or flags.
+"""The networks alone: plain ``nn.Module`` objects that do not depend on Lightning, files or flags.
 
 Names are resolved at first use, so that the tables of names and numbers can be read without importing torch.
 """

@@ -114,7 +114,7 @@ def test_unknown_choices_are_told_with_the_known_ones_all_at_once(root: Path) ->
 
 
 def test_a_test_may_not_skip_images(root: Path) -> None:
-    with pytest.raises(InputError, match="may not leave out"):
+    with pytest.raises(InputError, match="must not leave out"):
         dataset(root, split="val", mode="testval", on_bad_image="skip")
 
 

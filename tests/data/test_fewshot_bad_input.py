@@ -126,7 +126,7 @@ def test_training_may_pass_over_damaged_images_but_a_test_may_not(own: Path, mon
     batches = list(make_loader(items, 1, seed=0, shuffle=False))
     assert [int(batch["index"]) for batch in batches][:5] == [0, 1, 2, 4, 4]
     assert Path(items.name_of(3)).name in batches[3]["skipped"][0]
-    with pytest.raises(InputError, match="may not leave out images"):
+    with pytest.raises(InputError, match="must not leave out images"):
         dataset("pascal", own, "test", on_bad_image="skip")
 
 

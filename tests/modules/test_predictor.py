@@ -214,7 +214,7 @@ def test_bfloat16_is_near_float32():
         ({"long_side": 0}, "long_side.* 0"),
         ({"long_side": 2.5}, "long_side.* 2.5"),
         ({"batch_size": 0}, "batch_size.* 0"),
-        ({"mode": "windows", "long_side": 1_000_000}, "GB are the limit"),
+        ({"mode": "windows", "long_side": 1_000_000}, "GB is the limit"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_named(arguments, reason):
@@ -224,9 +224,9 @@ def test_arguments_that_cannot_be_used_are_named(arguments, reason):
 
 @pytest.mark.parametrize("more", [{}, {"multi_scale": True}])
 def test_a_look_that_needs_too_much_memory_is_refused_before_it_is_taken(more):
-    with pytest.raises(InputError, match="GB are the limit"):
+    with pytest.raises(InputError, match="GB is the limit"):
         predictor().embed(picture(40, 40), long_side=1_000_000, **more)
-    with pytest.raises(InputError, match="GB are the limit"):
+    with pytest.raises(InputError, match="GB is the limit"):
         predictor().levels(picture(40, 40), long_side=1_000_000)
 
 
