@@ -39,7 +39,7 @@ DEFAULTS = {
     "cpu": {"backbone": "clip_vitb32_384", "size": 480, "batch": 2, "labels": 150, "rounds": 1},
     "cuda": {"backbone": "clip_vitl16_384", "size": 480, "batch": 4, "labels": 150, "rounds": 10},
 }
-LARGEST_BATCH = 512
+MAX_BATCH = 512
 
 
 def masks(options: argparse.Namespace) -> Tensor:
@@ -118,7 +118,7 @@ MAKERS: dict[str, Maker] = {
 def largest_batch(maker: Maker, options: argparse.Namespace) -> dict[str, Any] | None:
     """The measurement at the largest power of two that fits on the GPU, None if not even one image does."""
     best, batch = None, 1
-    while batch <= LARGEST_BATCH:
+    while batch <= MAX_BATCH:
         here = argparse.Namespace(**vars(options) | {"batch": batch})
         process = Process(maker, here)
         try:

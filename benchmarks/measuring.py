@@ -104,11 +104,11 @@ class _Server:
     def warm_up(self) -> dict[str, Any]:
         """Do a part of the work once, counting; what a run is: "flop", "items", "precision"."""
         part = self.work.part or self.work.run
-        # The counter knows matrix products and convolutions; "math" is attention made of those.
+        # The counter supports matrix products and convolutions; "math" is attention made of those.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             part()
         started = time.perf_counter()
-        if self.device != "cpu":  # the first run of anything on a GPU is no measure
+        if self.device != "cpu":  # the first run of anything on a GPU is not representative
             part()
         synchronize(self.device)
         seconds = (time.perf_counter() - started) * self.work.parts

@@ -62,7 +62,7 @@ def maps(net: LSegNet, images: Tensor) -> list[Tensor]:
 
 
 def reassemble(part: Reassemble, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B, 1 + h*w, D) -> a map; the class token is put beside every patch."""
+    """(B, 1 + h*w, D) -> a map; the class token is concatenated to every patch."""
     class_token = tokens[:, :1].expand(-1, tokens.shape[1] - 1, -1)
     read = F.gelu(part.readout(torch.cat([tokens[:, 1:], class_token], dim=-1)))
     return part.resample(part.project(read.transpose(1, 2).unflatten(2, grid)))

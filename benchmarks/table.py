@@ -67,7 +67,7 @@ def markdown(folder: Path = RESULTS) -> str:
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:
-    """One line a row; what was measured is named once."""
+    """One line per row; what was measured is written once."""
     lines, before = [f"| {' | '.join(HEADER)} |", "| --- " * len(HEADER) + "|"], None
     for what, *others in map(cells, rows):
         lines.append(f"| {what if what != before else ''} | {' | '.join(others)} |")

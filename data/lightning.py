@@ -56,7 +56,7 @@ class TrainingData(pl.LightningDataModule):
         return getattr(self.train_set, "base_size", crop), crop
 
     def train_dataloader(self) -> DataLoader:
-        """Called by Lightning once each process knows its rank."""
+        """Called by Lightning once each process has its rank."""
         loader = self._loader(self.train_set, shuffle=True)
         loader.sampler.set_epoch(self.first_epoch)  # workers fetch before Lightning sets the epoch
         return loader

@@ -149,7 +149,7 @@ class ImageToTensor:
     def __call__(self, image: Image.Image | np.ndarray) -> Tensor:
         pixels = np.asarray(image)
         tensor = torch.empty(3, *pixels.shape[:2])
-        # Channel by channel, each of which a processor's cache holds.
+        # Channel by channel, because one channel fits into the processor's cache.
         for plane, channel, (mean, std) in zip(tensor, cv2.split(pixels), self._statistics, strict=True):
             plane.copy_(torch.from_numpy(channel)).div_(255).sub_(mean).div_(std)
         return tensor

@@ -35,7 +35,7 @@ def clean_message(error: BaseException) -> str:
 
 
 def message_for_user(error: BaseException) -> str | None:
-    """The message to show instead of a traceback; None for an error that only a developer can put right."""
+    """The message to show instead of a traceback; None for an error that only a developer can fix."""
     worker = _loss_of_a_worker(error)
     if worker is not None:
         return (

@@ -23,7 +23,7 @@ WRITTEN_DARK_ABOVE = 140  # luminance, 0..255, of a cell whose number is written
 class HeatScale:
     """What colours mean. ``low`` and ``high``: values of the first and last of ``colours``; beyond them it is theirs.
 
-    ticks: values named beside the colour bar. form: how values and ticks are written.
+    ticks: values written next to the colour bar. form: how values and ticks are written.
     """
 
     low: float

@@ -18,7 +18,7 @@ from miniature.names import with_synonyms
 def make_folder(folder: Path, settings: dict, write: Callable[[Path], None]) -> bool:
     """Let ``write`` fill ``folder``, unless its ``world.json`` contains ``settings``; return whether it was made.
 
-    ``write`` gets the path of a new folder beside it, to which ``world.json`` is added last. A folder with other
+    ``write`` gets the path of a new folder next to it, to which ``world.json`` is added last. A folder with other
     settings is replaced as a whole. Raises ``InputError`` where the folder is somebody else's or cannot be written.
     """
     found = read_settings(folder)

@@ -25,7 +25,7 @@ from .models.backbones import MULTIPLE
 from .models.head import LOGIT_SCALE
 from .models.upsampling import upsample_x2
 
-SMALLEST = 2 * MULTIPLE  # tracing treats one token or pixel differently from several
+MIN_SIDE = 2 * MULTIPLE  # tracing treats one token or pixel differently from several
 TRACED = (2, 3, 160, 224)  # all sizes differ, none is 1: sizes that are equal while tracing have to stay equal
 CHECKED = ((1, 3, 96, 192), (3, 3, 224, 64))
 TOLERANCE = 1e-3  # of the largest number of an embedding, or of 1 where all are smaller
@@ -55,7 +55,7 @@ def facts(net: LSegNet) -> dict[str, Any]:
     """What a program needs in order to use the tower, in plain types."""
     return {
         "input": "images: (batch, 3, height, width) float32, RGB, (value / 255 - mean) / std; height and width "
-        f"multiples of {MULTIPLE}, at least {SMALLEST}",
+        f"multiples of {MULTIPLE}, at least {MIN_SIDE}",
         "output": "embedding: (batch, C, height / 2, width / 2) float32, not normalised. Logits of labels: unit "
         "vectors of both, product, times logit_scale, then bilinear x2 with aligned corners",
         "long_side": net.base_size,  # the size that images should be resized to

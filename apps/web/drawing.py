@@ -19,8 +19,8 @@ from lseg_utils import pictures
 from lseg_utils.heatmaps import DIVERGING, HeatScale, heat_colours
 from modules.predictor import Segmentation
 
-SMALLEST_SHOWN = 640  # pixels of the long side; smaller pictures are enlarged by a whole factor
-SMALLEST_SPREAD = 1e-6  # between the highest and lowest cosine
+MIN_SHOWN = 640  # pixels of the long side; smaller pictures are enlarged by a whole factor
+MIN_SPREAD = 1e-6  # between the highest and lowest cosine
 
 
 def shown_photo(photo: np.ndarray) -> Image.Image:
@@ -39,14 +39,14 @@ def shown_labels(result: Segmentation, opacity: float) -> Image.Image:
 def shown_heat(photo: np.ndarray, cosines: np.ndarray, opacity: float) -> Image.Image:
     """The picture in grey under colours from blue (its lowest cosine) to red (its highest)."""
     low, high = float(cosines.min()), float(cosines.max())
-    scale = HeatScale(low, max(high, low + SMALLEST_SPREAD), DIVERGING)
+    scale = HeatScale(low, max(high, low + MIN_SPREAD), DIVERGING)
     top = shown_photo(photo).convert("L").convert("RGB")
     heat = Image.fromarray(heat_colours(cosines, scale)).resize(top.size, Image.Resampling.BICUBIC)
     return Image.blend(top, heat, opacity)
 
 
 def _factor(picture: np.ndarray) -> int:
-    return math.ceil(SMALLEST_SHOWN / max(picture.shape[:2]))
+    return math.ceil(MIN_SHOWN / max(picture.shape[:2]))
 
 
 # ------------------------------------------------------------------------------------------------------------ files

@@ -10,7 +10,7 @@ from lseg_utils.files import REPOSITORY
 SUFFIXES = (".ckpt", ".pth")
 TRAINED = "runs*/trained_seed*/version_*/checkpoints/last.ckpt"  # where quickstart.sh leaves the miniature
 SAMPLE = REPOSITORY / "docs" / "sample.png"
-MOST_SAMPLES = 12
+MAX_SAMPLES = 12
 
 
 def found_checkpoints(checkpoint_dir: Path, quickstart: Path) -> list[Path]:
@@ -63,7 +63,7 @@ def sample_pictures(checkpoint: Path) -> list[Path]:
     """Pictures to try a checkpoint with: validation images of the miniature, or the one that lies in docs/."""
     folder = miniature_folder(checkpoint)
     images = sorted((folder / "images" / "validation").glob("*.jpg")) if folder else []
-    return images[:MOST_SAMPLES] or [SAMPLE]
+    return images[:MAX_SAMPLES] or [SAMPLE]
 
 
 def label_lists(checkpoint: Path) -> dict[str, list[str]]:

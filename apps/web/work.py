@@ -18,8 +18,8 @@ from encoding_ext.palettes import palette
 from modules.predictor import LSegPredictor, Segmentation
 
 NEAREST = 5
-MOST_SCORED = 640  # rows or columns of which the best labels are kept: about as fine as what the network sees
-MOST_TEXTS = 5000  # whose embeddings a network that runs for weeks remembers
+MAX_SCORED = 640  # rows or columns of which the best labels are kept: about as fine as what the network sees
+MAX_TEXTS = 5000  # whose embeddings a network that runs for weeks remembers
 
 
 # Lists of a few labels, the usual ones here, deserve livelier colours than the first of ADE20K, of which two are grey.
@@ -97,7 +97,7 @@ class SharedPredictor:
 
     def nearest(self, result: Segmentation) -> Nearest:
         """The best labels of all pixels, on a grid that is coarser than a large picture."""
-        step = math.ceil(max(result.mask.shape) / MOST_SCORED)
+        step = math.ceil(max(result.mask.shape) / MAX_SCORED)
         with self._lock:
             if step > 1:
                 grid = replace(result.encoded, pixels=result.image[::step, ::step])
@@ -107,7 +107,7 @@ class SharedPredictor:
     def _remember(self, texts: Sequence[str]) -> None:
         """Forget all texts when they become too many: the text tower keeps what it was ever asked."""
         self._texts.update(texts)
-        if len(self._texts) > MOST_TEXTS:
+        if len(self._texts) > MAX_TEXTS:
             self._predictor.net.text_encoder.clear_cache()
             self._texts = set(texts)
 

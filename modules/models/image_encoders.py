@@ -59,7 +59,7 @@ def recomputed(part: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def batch_norm_statistics_kept(part: nn.Module) -> Iterator[None]:
-    """Batch norm normalises as in training and leaves its moving averages alone: the second forward is no new batch."""
+    """Batch norm normalises as in training and leaves its moving averages alone: the second pass has the same batch."""
     norms = [module for module in part.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:

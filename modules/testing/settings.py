@@ -49,7 +49,7 @@ def add_protocol_options(parser: Parser) -> None:
 
 
 def add_official_test_options(parser: Parser, *without_effect: str) -> None:
-    """Flags of the official test scripts; those named in ``without_effect`` are the script's own."""
+    """Flags of the official test scripts; those listed in ``without_effect`` are the script's own."""
     group = parser.add_argument_group("further official flags")
     group.add_argument("--no_cuda", dest="device", action="store_const", const="cpu", help="same as --device cpu")
     strict = "accepted; a checkpoint that lacks weights is refused all the same"

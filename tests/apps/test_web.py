@@ -52,7 +52,7 @@ def test_only_one_thread_at_a_time_reaches_the_network():
 
 
 def test_texts_are_forgotten_when_they_become_many(shared, monkeypatch):
-    monkeypatch.setattr(work, "MOST_TEXTS", 3)
+    monkeypatch.setattr(work, "MAX_TEXTS", 3)
     encoder, forgotten = shared._predictor.net.text_encoder, []
     monkeypatch.setattr(encoder, "clear_cache", lambda: forgotten.append(1))
     for labels, times in ((["a", "b"], 0), (["a", "c"], 0), (["d", "e"], 1), (["d", "f"], 1)):
@@ -101,7 +101,7 @@ def test_nearest_labels_are_the_scores_of_the_result_on_a_coarser_grid_for_large
     assert [one.score for one in near] == pytest.approx(scores[:, 45, 30].tolist())
     assert near[0].probability == pytest.approx(float(result.confidence[45, 30]))
 
-    monkeypatch.setattr(work, "MOST_SCORED", 60)
+    monkeypatch.setattr(work, "MAX_SCORED", 60)
     coarse = shared.nearest(result)
     assert coarse.numbers.shape == (5, 45, 60) and result.mask.shape == (90, 120)
     # Rows 0, 44 of the coarse grid lie on rows 0, 89 of the fine one, likewise its columns.
