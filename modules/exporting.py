@@ -82,7 +82,7 @@ def write_onnx(program: ExportedProgram, path: Path, tower: ExportTower, about: 
 
     threads = onnxruntime.SessionOptions()
     threads.intra_op_num_threads = torch.get_num_threads()  # as many as PyTorch uses
-    onnx_program = torch.onnx.export(
+    onnx_program: Any = torch.onnx.export(
         program, dynamo=True, verbose=False, input_names=["images"], output_names=["embedding"]
     )
     model = onnx_program.model

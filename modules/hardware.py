@@ -82,12 +82,13 @@ def main() -> None:
     devices += [torch.device("mps")] if torch.backends.mps.is_available() else []
     rows = []
     for device in devices:
-        features = {"cpu": cpu_features, "cuda": lambda d=device: gpu_features(d), "mps": lambda: ["Apple GPU"]}
+        features = ["Apple GPU"] if device.type == "mps" else cpu_features()
+        features = gpu_features(device) if device.type == "cuda" else features
         rates = {dtype: product_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)}
         for dtype, rate in rates.items():
             name = str(dtype).removeprefix("torch.")
             ratio = rate / rates[torch.float32]
-            rows.append([str(device), name, f"{rate / 1e9:.0f}", f"{ratio:.2f}", ", ".join(features[device.type]())])
+            rows.append([str(device), name, f"{rate / 1e9:.0f}", f"{ratio:.2f}", ", ".join(features)])
     print(text_table(["device", "precision", "GFLOP/s", "against float32", "features"], rows))
     print(
         f"\nMatrix products, PyTorch {torch.__version__}, {torch.get_num_threads()} threads. --precision auto takes "

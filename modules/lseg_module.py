@@ -57,13 +57,15 @@ class LSegModule(pl.LightningModule):
         self.config = config or OptimizationConfig()
         self.dataset, self.data_path = dataset, data_path
         self.seed = seed
-        self.metric = SegmentationMetric(len(net.labels)) if net.labels else None
+        self.metric: Any = SegmentationMetric(len(net.labels)) if net.labels else None  # a subclass may have another
         self.skipped: list[str] = []
         self.run_facts: dict[str, Any] = {}
         self.settings: dict[str, Any] = {}
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: str = "cpu", **options: Any) -> Self:
+    def load_from_checkpoint(  # type: ignore[override]  # its options are those of load_lseg, not Lightning's
+        cls, checkpoint_path: str | Path, map_location: str = "cpu", **options: Any
+    ) -> Self:
         """A module around the network of an official or own file; ``options`` as for ``checkpoints.load_lseg``."""
         return cls(load_lseg(checkpoint_path, map_location=map_location, **options))
 
@@ -80,7 +82,7 @@ class LSegModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self.total_steps = int(self.trainer.estimated_stepping_batches)
-        apply_settings(self.optimizers(use_pl_optimizer=False), self.config)
+        apply_settings(self.trainer.optimizers[0], self.config)
 
     def on_train_epoch_start(self) -> None:
         # Random numbers depend on the seed and the epoch alone, so a resumed run draws the same as an undisturbed one.
@@ -88,7 +90,7 @@ class LSegModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         factor = self.config.factor(self.current_epoch, self.global_step, self.total_steps)
-        for group in self.optimizers(use_pl_optimizer=False).param_groups:
+        for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * factor
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -107,7 +109,7 @@ class LSegModule(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the rates, and report the images that were skipped."""
-        groups = self.optimizers(use_pl_optimizer=False).param_groups
+        groups = self.trainer.optimizers[0].param_groups
         self.log_dict({"lr_encoder": groups[0]["lr"], "lr_decoder": groups[1]["lr"]})
         if self.skipped:
             shown = "\n  ".join(sorted(set(self.skipped))[:10])
@@ -132,14 +134,14 @@ class LSegModule(pl.LightningModule):
 
     def _where(self, batch: dict[str, Any], loss: Tensor) -> str:
         """Where the loss became infinite or NaN, and what to do."""
-        dataset = self.trainer.train_dataloader.dataset.dataset
-        files = ", ".join(dataset.name_of(int(i)) for i in batch["index"])
+        loader: Any = self.trainer.train_dataloader
+        files = ", ".join(loader.dataset.dataset.name_of(int(i)) for i in batch["index"])
         folder = getattr(self.trainer.checkpoint_callback, "dirpath", None)
-        last = Path(folder) / "last.ckpt" if folder else None
-        last = last if last and last.exists() else "none yet"
+        last = Path(folder or "") / "last.ckpt"
+        there = last if folder and last.exists() else "none yet"
         return (
             f"the loss is {loss.item()} at step {self.global_step} of epoch {self.current_epoch} (process "
-            f"{self.global_rank}); the batch: {files}. The last checkpoint is intact ({last}). Lower --base_lr, or "
+            f"{self.global_rank}); the batch: {files}. The last checkpoint is intact ({there}). Lower --base_lr, or "
             "train with --precision 32 to see whether half precision is the cause"
         )
 
@@ -158,7 +160,7 @@ class LSegModule(pl.LightningModule):
 
     def labels_of(self, batch: dict[str, Any]) -> list[list[str]]:
         """The label list of each image of a validation batch."""
-        return [self.net.labels] * len(batch["image"])
+        return [self.net.own_labels] * len(batch["image"])
 
     def on_validation_epoch_end(self) -> None:
         pixel_accuracy, miou = self.metric.all_reduce().get()

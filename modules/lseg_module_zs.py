@@ -72,7 +72,7 @@ class LSegModuleZS(LSegModule):
             masks.append(batch["support_masks"].flatten(0, 1))
             class_ids.append(batch["class_id"].repeat_interleave(shots))
         target = self._loss_target(torch.cat(masks))
-        return torch.cat(images), target, episode_labels(torch.cat(class_ids), self.net.labels)
+        return torch.cat(images), target, episode_labels(torch.cat(class_ids), self.net.own_labels)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Count a batch of episodes; return the predicted labels, int64 (B, H, W)."""
@@ -96,7 +96,7 @@ class LSegModuleZS(LSegModule):
 
     def labels_of(self, batch: dict[str, Any]) -> list[list[str]]:
         """'others' and the class of each image."""
-        return episode_labels(batch["class_id"], self.net.labels)
+        return episode_labels(batch["class_id"], self.net.own_labels)
 
     def on_validation_epoch_end(self) -> None:
         miou, fb_iou = self.metric.all_reduce().get()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from lseg_utils.cli import Parser, chosen
 from lseg_utils.errors import raise_all
@@ -64,7 +65,7 @@ def add_network_options(parser: Parser, backbone: str | None) -> None:
     group.add_argument("--activation", choices=("relu", "lrelu", "tanh"), help=between)
 
 
-def block_options(options: argparse.Namespace) -> dict[str, int | str]:
+def block_options(options: argparse.Namespace) -> dict[str, Any]:
     """The given ones of ``--arch_option``, ``--block_depth`` and ``--activation``."""
     return {name: getattr(options, name) for name in BLOCK if getattr(options, name) is not None}
 
@@ -88,7 +89,7 @@ def add_optimization_options(parser: Parser) -> None:
     group = parser.add_argument_group("optimisation")
     defaults = OptimizationConfig()
 
-    def add(name: str, help: str, **more: object) -> None:
+    def add(name: str, help: str, **more: Any) -> None:
         default = getattr(defaults, name)
         group.add_argument(f"--{name}", default=default, help=help, **({"type": type(default)} | more))
 

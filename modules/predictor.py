@@ -151,7 +151,7 @@ class LSegPredictor:
 
     def segment_many(
         self,
-        images: Iterable[ImageInput],
+        images: Iterable[ImageInput | Segmentation],
         labels: LabelInput | None = None,
         mode: str = "whole",
         long_side: int | None = None,
@@ -172,7 +172,7 @@ class LSegPredictor:
         check_positive(batch_size=batch_size, long_side=long_side)
         if labels is None and self.net.labels is None:
             raise InputError("this network has no labels of its own; give some: segment(image, ['cat', 'grass'])")
-        labels = self.net.labels if labels is None else labels
+        labels = self.net.own_labels if labels is None else labels
         with torch.no_grad():
             names, text = named_matrix(self.net.text_encoder, labels, names, templates, other)
         images = iter(images)
@@ -197,8 +197,9 @@ class LSegPredictor:
         self, images: Sequence[ImageInput | Segmentation], mode: str, long_side: int | None, batch_size: int
     ) -> list[EmbeddedImage]:
         """What the network makes of the images; it does not run for results that kept their embeddings."""
-        if all(isinstance(image, Segmentation) and image.encoded for image in images):
-            return [image.encoded for image in images]
+        kept = [image.encoded for image in images if isinstance(image, Segmentation) and image.encoded]
+        if len(kept) == len(images):
+            return kept
         pictures = [image.image if isinstance(image, Segmentation) else image for image in images]
         with memory_advice(LESS_MEMORY):
             read = [read_rgb(picture, self.max_pixels) for picture in pictures]
@@ -244,8 +245,9 @@ class LSegPredictor:
         if variant not in VARIANTS:
             raise InputError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
         rgb = read_rgb(image, self.max_pixels)
-        target = target_size(size, *rgb.shape[1:], self.net.text_encoder.embed_dim)
-        views = looks(*rgb.shape[1:], self.base_size, long_side, multi_scale, variant)
+        height, width = rgb.shape[1], rgb.shape[2]
+        target = target_size(size, height, width, self.net.text_encoder.embed_dim)
+        views = looks(height, width, self.base_size, long_side, multi_scale, variant)
         height, width, _ = max(views)
         self._tower.check_kept(height * width, max(height, width))
         with memory_advice(LESS_MEMORY), torch.set_grad_enabled(grad or rgb.requires_grad):
@@ -257,7 +259,7 @@ class LSegPredictor:
         The network looks at the image as ``embed`` does; the maps have that size divided by 4, 8, 16 and 32.
         """
         rgb = read_rgb(image, self.max_pixels)
-        ((height, width, _),) = looks(*rgb.shape[1:], self.base_size, long_side)
+        ((height, width, _),) = looks(rgb.shape[1], rgb.shape[2], self.base_size, long_side)
         self._tower.check_kept(height * width, max(height, width))
         with memory_advice(LESS_MEMORY), torch.set_grad_enabled(grad or rgb.requires_grad):
             return self._tower.levels(rgb, (height, width))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +51,7 @@ def looks(
 
 
 def _is_scale(scale: object) -> bool:
-    return isinstance(scale, Real) and 0 < scale < math.inf
+    return isinstance(scale, Real) and 0 < float(scale) < math.inf
 
 
 def target_size(size: str | tuple[int, int], height: int, width: int, channels: int) -> tuple[int, int]:
@@ -59,6 +60,7 @@ def target_size(size: str | tuple[int, int], height: int, width: int, channels: 
     ``InputError`` for anything but "input", "half" or two positive numbers, and for more than 8 GB.
     """
     named = {"input": (height, width), "half": (-(-height // 2), -(-width // 2))}
+    target: tuple[Any, ...]
     target = named.get(size, ()) if isinstance(size, str) else tuple(size) if isinstance(size, Sequence) else ()
     if len(target) != 2 or not all(isinstance(side, int) and side > 0 for side in target):
         raise InputError(f'size is {size!r}; give "input", "half" or (height, width)')
@@ -68,7 +70,7 @@ def target_size(size: str | tuple[int, int], height: int, width: int, channels: 
             f"embeddings of {target[0]} x {target[1]} pixels take {needed / 1e9:.0f} GB; the limit is "
             f'{MAX_BYTES / 1e9:.0f} GB: ask for size="half" or a smaller (height, width)'
         )
-    return target
+    return target[0], target[1]
 
 
 def pixel_embedding(

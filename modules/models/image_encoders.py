@@ -60,7 +60,8 @@ def recomputed(part: nn.Module, x: Tensor) -> Tensor:
 @contextmanager
 def batch_norm_statistics_kept(part: nn.Module) -> Iterator[None]:
     """Batch norm normalises as in training and leaves its moving averages alone: the second pass has the same batch."""
-    norms = [module for module in part.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    norms: list[Any] = [module for module in part.modules() if isinstance(module, _BatchNorm)]
+    norms = [norm for norm in norms if norm.track_running_stats]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

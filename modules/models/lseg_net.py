@@ -98,11 +98,15 @@ class LSegNet(nn.Module):
         """(B, 3, H, W) -> (B, C, H/4, W/4) pixel embeddings before their last upsampling: what the head compares."""
         return self.decoder(self.image_encoder(images))
 
+    @property
+    def own_labels(self) -> list[str]:
+        """``labels``; ``ValueError`` if this network has none."""
+        if self.labels is None:
+            raise ValueError("this network has no labels of its own; call it as net(images, labels=[...])")
+        return self.labels
+
     def _text_matrix(self, labels: Labels | None, batch: int) -> Tensor:
-        if labels is None:
-            if self.labels is None:
-                raise ValueError("this network has no labels of its own; call it as net(images, labels=[...])")
-            labels = self.labels
+        labels = self.own_labels if labels is None else labels
         if isinstance(labels, Tensor):
             return labels
         if len(labels) == 0 or isinstance(labels, str) or isinstance(labels[0], str):

@@ -99,7 +99,7 @@ def download_backbone(spec: Backbone) -> dict[str, Tensor]:
             return weights.get_state_dict(progress=True, check_hash=True)
         import timm
 
-        config = timm.get_pretrained_cfg(name)
+        config: Any = timm.get_pretrained_cfg(name)
         # timm can read Google's .npz of the same weights too, but only its own file has the names that we read.
         source = f"{config.hf_hub_filename or 'model.safetensors'} of {config.hf_hub_id} on the Hugging Face Hub"
         return timm.create_model(name, pretrained=True).state_dict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -184,7 +185,7 @@ class EpisodeTest:
         for index, ((_, intersection), (_, union)) in episodes.items():
             class_id, image = self.dataset.pairs[index]
             name = f"{self.dataset.labels[class_id]} in {image}"
-            extremes.add(intersection / max(union, 1), name, lambda index=index: index)
+            extremes.add(intersection / max(union, 1), name, partial(int, index))
         return extremes.map(self._picture)
 
     def _picture(self, index: int) -> list[Image.Image]:

@@ -54,9 +54,10 @@ class LabelSetTest:
         label_source: str = "checkpoint or default",
     ) -> None:
         self.net, self.dataset, self.loader, self.run, self.device = net, dataset, loader, run, device
-        self.metric, self.extremes = SegmentationMetric(len(net.labels)), Extremes(PICTURED)
-        self.colours, self.to_pixels = palette(len(net.labels)), tensor_to_pixels(net.mean, net.std)
-        text = net.encode_labels(net.labels)  # (N, C), once
+        self.labels = net.own_labels
+        self.metric, self.extremes = SegmentationMetric(len(self.labels)), Extremes(PICTURED)
+        self.colours, self.to_pixels = palette(len(self.labels)), tensor_to_pixels(net.mean, net.std)
+        text = net.encode_labels(self.labels)  # (N, C), once
         if run.shuffle_labels is not None:
             text = text[derangement(len(text), run.shuffle_labels)]
         forward = prepare_forward(net, speed, device)
@@ -90,7 +91,7 @@ class LabelSetTest:
             labels = self._predicted(batch)[0].numpy()
             stem = Path(batch["name"][0]).stem
             save_picture(self.run.folder / "masks" / f"{stem}.png", palette_picture(labels, self.colours))
-            picture = overlay_with_legend(self.to_pixels(batch["image"][0]), labels, self.colours, self.net.labels)
+            picture = overlay_with_legend(self.to_pixels(batch["image"][0]), labels, self.colours, self.labels)
             save_picture(self.run.folder / "overlays" / f"{stem}.jpg", picture)
         if is_rank_zero():
             print(f"wrote {self.run.folder / 'masks'} and {self.run.folder / 'overlays'}")
@@ -101,17 +102,17 @@ class LabelSetTest:
             return self.evaluator(batch["image"].to(self.device)).argmax(1).cpu()
 
     def _count(self, batch: dict[str, Any]) -> None:
-        predicted, single = self._predicted(batch), SegmentationMetric(len(self.net.labels))
+        predicted, single = self._predicted(batch), SegmentationMetric(len(self.labels))
         single.update(batch["mask"], predicted)
         self.metric.merge(single)
         name = Path(self.dataset.name_of(int(batch["index"]))).name
         maps = batch["mask"][0].numpy(), predicted[0].numpy()
-        draw = partial(comparison, batch["image"][0], *maps, self.colours, self.net.labels, self.to_pixels)
+        draw = partial(comparison, batch["image"][0], *maps, self.colours, self.labels, self.to_pixels)
         self.extremes.add(single.miou_of_present(), name, draw)
 
     def _report(self) -> None:
         """The table on the screen, results.json, per_class_iou.csv, report.html, a log line; figures in percent."""
-        labels, folder = self.net.labels, self.run.folder
+        labels, folder = self.labels, self.run.folder
         pixel_accuracy, miou = (100 * value for value in self.metric.get())
         per_class = [100 * value for value in self.metric.per_class_iou().tolist()]
         groups = {name: 100 * self.metric.miou_of(indices) for name, indices in self.dataset.groups.items()}

@@ -107,7 +107,7 @@ class TestRun:
         return self.output_dir or REPOSITORY / "outputs" / f"{self.name}_{weights_name(self.weights)}{control}"
 
     @property
-    def block(self) -> dict[str, int | str]:
+    def block(self) -> dict[str, Any]:
         """Those of ``arch_option``, ``block_depth`` and ``activation`` that were given."""
         given = {"arch_option": self.arch_option, "block_depth": self.block_depth, "activation": self.activation}
         return {name: value for name, value in given.items() if value is not None}
@@ -174,5 +174,5 @@ class Protocol:
         from encoding_ext.evaluator import MultiScaleEvaluator
 
         more: dict[str, Any] = {"scales": self.scales} if self.scales else {}
-        more |= {"flip": self.flip, "window_batch": self.window_batch}
-        return MultiScaleEvaluator(predict, len(net.labels), base_size, crop_size, mean=net.mean, std=net.std, **more)
+        more |= {"mean": net.mean, "std": net.std, "flip": self.flip, "window_batch": self.window_batch}
+        return MultiScaleEvaluator(predict, len(net.own_labels), base_size, crop_size, **more)

@@ -104,8 +104,8 @@ class OptimizationConfig:
         epochs = self.schedule_epochs or self.max_epochs
         if self.schedule == "poly":
             return max(1 - epoch / epochs, 0.0) ** 0.9
-        total_steps = total_steps * epochs / self.max_epochs
+        last_step = total_steps * epochs / self.max_epochs
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps) / max(total_steps - self.warmup_steps, 1)
+        progress = (step - self.warmup_steps) / max(last_step - self.warmup_steps, 1)
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))

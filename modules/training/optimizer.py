@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -20,7 +22,8 @@ def build_optimizer(net: LSegNet, config: OptimizationConfig) -> torch.optim.Opt
         {"params": trained(net.decoder, net.head), "lr": config.scratch_lr, "initial_lr": config.scratch_lr},
     ]
     # One kernel for all parameters instead of several for each: the same update, sooner.
-    common = {"weight_decay": config.weight_decay, "fused": net.decoder.embedding.weight.device.type in ("cpu", "cuda")}
+    fused = net.decoder.embedding.weight.device.type in ("cpu", "cuda")
+    common: dict[str, Any] = {"weight_decay": config.weight_decay, "fused": fused}
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=config.momentum, **common)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW

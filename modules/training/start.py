@@ -50,7 +50,7 @@ class NetworkChoice:
             raise InputError("\n".join(problems))
 
     @property
-    def block(self) -> dict[str, int | str]:
+    def block(self) -> dict[str, Any]:
         """The given options of the spatial regularisation block."""
         names = ("arch_option", "block_depth", "activation")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
@@ -60,7 +60,7 @@ class NetworkChoice:
 
         def describe(path: str | Path | None) -> str | None:
             if path is None or str(path) == RANDOM:
-                return path
+                return None if path is None else RANDOM
             return f"{Path(path).name} ({Path(path).stat().st_size} bytes)"
 
         return {name: describe(getattr(self, name)) for name in WEIGHTS}
@@ -89,11 +89,11 @@ def build_network(choice: NetworkChoice, labels: list[str], *, weights: bool = T
             net = build_lseg(choice.backbone, labels, features=features, dropout=dropout, **choice.block)
         check_label_lengths(net, labels)
         if weights and not choice.finetune_weights:
-            sources = (choice.clip_weights, choice.backbone_weights)
+            sources = [choice.clip_weights, choice.backbone_weights]
             if not download and None in sources:
                 print("dry run: random weights replace what a training would download")
-                sources = tuple(source or RANDOM for source in sources)
-            load_pretrained(net, *sources, read=read_weights)
+                sources = [source or RANDOM for source in sources]
+            load_pretrained(net, sources[0], sources[1], read_weights)
     except ValueError as error:
         raise InputError(str(error)) from error
     return net.train()
@@ -124,6 +124,6 @@ def read_weights(path: Path) -> dict[str, Any]:
         from safetensors.torch import load_file
 
         return load_file(path)
-    weights = read_torchscript_weights(path)
+    weights: Any = read_torchscript_weights(path)
     weights = read_torch_file(path) if weights is None else weights
     return weights.get("state_dict", weights)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sized
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
@@ -119,9 +119,10 @@ def run_training(training: Training, data: TrainingData, make_module: Callable[[
         if training.speed.compile:
             compile_parts(net)
         with memory_advice(LESS_MEMORY):
-            trainer.fit(module, datamodule=data, ckpt_path=last)
+            trainer.fit(module, datamodule=cast(pl.LightningDataModule, data), ckpt_path=last)
     if trainer.is_global_zero and not run.dry_run:
         best = trainer.checkpoint_callback
+        assert isinstance(best, ModelCheckpoint)  # from checkpoint_callbacks
         print(f"best validation mIoU {100 * float(best.best_model_score or 0):.2f} %: {best.best_model_path}")
 
 
@@ -224,7 +225,7 @@ def build_logger(run: Run, version: int) -> Logger | bool:
     return False
 
 
-def lightning_precision(precision: str, on_gpu: bool) -> str:
+def lightning_precision(precision: str, on_gpu: bool) -> Any:
     """Lightning's name of a training precision; auto: bf16 on GPUs that have it, fp16 with a scaler on others."""
     dtype = reduced_dtype(precision, torch.device("cuda" if on_gpu else "cpu"))
     return {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", None: "32-true"}[dtype]

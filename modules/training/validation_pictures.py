@@ -29,15 +29,16 @@ class ValidationPictures(Callback):
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
-        module: LSegModule,
-        outputs: Tensor,
-        batch: dict[str, Any],
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """``outputs``: what ``validation_step`` returns, the predicted labels (B, H, W)."""
+        assert isinstance(pl_module, LSegModule)  # the only module that these trainers have
         if batch_idx == 0 and trainer.is_global_zero and trainer.logger is not None:
-            log_picture(trainer.logger, self._picture(module, outputs.cpu(), batch), trainer.current_epoch)
+            log_picture(trainer.logger, self._picture(pl_module, outputs.cpu(), batch), trainer.current_epoch)
 
     def _picture(self, module: LSegModule, predicted: Tensor, batch: dict[str, Any]) -> np.ndarray:
         to_pixels = tensor_to_pixels(module.net.mean, module.net.std)
