@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -25,7 +24,7 @@ from torchvision import transforms as tv
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import machine
+from benchmarks.common import HEADER, RESULTS, cells, machine
 from data.ade20k import ADE20K
 from data.base import MEAN, STD
 from data.loading import SeededDataset, make_loader
@@ -34,7 +33,6 @@ from lseg_utils.cli import Parser
 from lseg_utils.errors import run_script
 from lseg_utils.results import text_table, write_json
 
-RESULTS = Path(__file__).resolve().parent / "results" / "data.json"
 KINDS = {"683x512": (683, 512), "2000x1500": (2000, 1500)}
 LARGE_SHARE = 0.1  # of the mixture that the aim speaks of
 BATCH = 4
@@ -83,13 +81,17 @@ def make_pictures(root: Path, size: tuple[int, int], number: int, seed: int) -> 
 
 def _scene(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """An image (h, w, 3) with a photograph's spectrum and edges, and its mask (h, w) of some twenty objects."""
-    grey, colours = _noise(rng, width, height), [_noise(rng, width, height) for _ in range(3)]
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    frequency[0, 0] = np.inf
+    noise = rng.standard_normal((4, height, width))  # whose amplitude is made to fall with frequency
+    fields = np.fft.irfft2(np.fft.rfft2(noise) / frequency**1.6, (height, width))
+    grey, *colours = fields / fields.std(axis=(1, 2), keepdims=True)
     image = 120 + 35 * grey[..., None] + 10 * np.stack(colours, axis=-1)
     mask = np.full((height, width), rng.integers(1, 151), np.uint8)
+    angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    directions = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
     for _ in range(20):
-        angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
         radius = rng.uniform(0.05, 0.3) * height * (1 + 0.2 * np.cumsum(rng.normal(size=60)) / 8)
-        directions = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
         outline = rng.uniform(0, (width, height)) + radius[:, None] * directions
         inside = cv2.fillPoly(np.zeros_like(mask), [outline.astype(np.int32)], 1) > 0
         mask[inside] = rng.integers(1, 151)
@@ -97,74 +99,67 @@ def _scene(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarra
     return image.clip(0, 255).astype(np.uint8), mask
 
 
-def _noise(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """A random field (h, w) of unit variance whose amplitude falls with frequency as in photographs."""
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
-    frequency[0, 0] = np.inf
-    field = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((height, width))) / frequency**1.6, (height, width))
-    return field / field.std()
-
-
-def compare(dataset: ADE20K, rounds: int, seed: int) -> dict[str, float]:
-    """Processor time per sample of both loaders, and how far apart their samples are."""
+def compare(dataset: ADE20K, rounds: int, seed: int) -> tuple[float, float, dict[str, float]]:
+    """Processor time per sample of the plain procedure and of the project, and how far apart their samples are."""
     project = make_loader(dataset, BATCH, seed, shuffle=True)
     plain = DataLoader(PlainTraining(project.dataset), batch_size=BATCH, sampler=project.sampler)
-    seconds: dict[str, list[float]] = {"project": [], "plain": []}
     difference, unequal = [], 0
     for batch, other in zip(project, plain):  # warms up, too
         difference.append((batch["image"] - other["image"]).abs().mean().item() * 255 * STD[0])
         unequal += int((batch["mask"] != other["mask"]).sum())
+    seconds: tuple[list[float], list[float]] = ([], [])
     for epoch in range(1, rounds + 1):
         project.sampler.set_epoch(epoch)
-        for name, loader in (("project", project), ("plain", plain)):
+        for loader, times in zip((plain, project), seconds):
             started = time.process_time()
             for _ in loader:
                 pass
-            seconds[name].append((time.process_time() - started) / len(dataset))
-    ours, theirs = median(seconds["project"]), median(seconds["plain"])
-    distance = sum(difference) / len(difference)
-    return _rates(ours, theirs) | {"mean_difference_of_255": distance, "unequal_labels": unequal}
+            times.append((time.process_time() - started) / len(dataset))
+    distance = {"mean_difference_of_255": sum(difference) / len(difference), "unequal_labels": unequal}
+    return median(seconds[0]), median(seconds[1]), distance
 
 
-def _rates(ours: float, theirs: float) -> dict[str, float]:
-    """From seconds per sample."""
-    return {"project_samples_per_s": 1 / ours, "plain_samples_per_s": 1 / theirs, "ratio": theirs / ours}
+def rows_of(kind: str, plain: float, project: float, distance: dict[str, float]) -> list[dict[str, Any]]:
+    """Two lines of the table, from seconds per sample."""
+    what = f"training samples, one core, pictures: {kind}"
+    return [
+        {
+            "what": what,
+            "procedure": name,
+            "seconds": [seconds],
+            "ratio": plain / seconds,
+            "per_second": 1 / seconds,
+            "unit": "samples",
+        }
+        | more
+        for name, seconds, more in (("plain", plain, {}), ("project", project, distance))
+    ]
 
 
-def _mixture(kinds: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Rates where ``LARGE_SHARE`` of the pictures are of the large kind."""
-    small, large = kinds.values()
-    times = (
-        (1 - LARGE_SHARE) / small[name] + LARGE_SHARE / large[name]
-        for name in ("project_samples_per_s", "plain_samples_per_s")
-    )
-    return _rates(*times)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Print one row per kind of picture and write the results."""
-    parser = Parser(description=__doc__)
+def main() -> None:
+    """Print two rows per kind of picture and write them."""
+    parser = Parser(__doc__)
     parser.add_argument("--images", type=int, default=24, help="make this many pictures of each kind")
     parser.add_argument("--rounds", type=int, default=8, help="time this many epochs of each loader; the median counts")
     parser.add_argument("--seed", type=int, default=0, help="seed the pictures")
-    options = parser.parse(argv)
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON file")
+    options = parser.parse(None)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     warnings.filterwarnings("ignore", message=".*images here, .*officially")
-    kinds = {}
+    rows, measured = [], []
     with TemporaryDirectory() as folder:
         for name, size in KINDS.items():
             dataset = make_pictures(Path(folder, name), size, options.images, options.seed)
-            kinds[name] = compare(dataset, options.rounds, options.seed)
-    results = kinds | {f"{LARGE_SHARE:.0%} large": _mixture(kinds)}
-    header = ("pictures", "samples/s of a core", "plain procedure", "ratio")
-    rows = [
-        (name, row["project_samples_per_s"], row["plain_samples_per_s"], round(row["ratio"], 2))
-        for name, row in results.items()
-    ]
-    print(text_table(header, rows))
+            measured.append(compare(dataset, options.rounds, options.seed))
+            rows += rows_of(name, *measured[-1])
+    small, large = measured
+    mixed = [(1 - LARGE_SHARE) * small[i] + LARGE_SHARE * large[i] for i in range(2)]
+    rows += rows_of(f"{LARGE_SHARE:.0%} large", *mixed, {})
+    print(text_table(HEADER, [cells(row) for row in rows]))
     versions = {"pillow": PIL.__version__, "opencv": cv2.__version__}
-    write_json(RESULTS, {"machine": machine() | versions, "jpeg_quality": JPEG_QUALITY, "pictures": results})
+    content = {"machine": machine() | versions, "jpeg_quality": JPEG_QUALITY, "rows": rows}
+    write_json(options.output / "data_cpu.json", content)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,29 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import plain
-from benchmarks.common import SEED, build_parser, matrix_rates, network, parse, pictures, report
-from benchmarks.measuring import Maker, Work, alternate, row
+from benchmarks.common import SEED, build_parser, network, parse, pictures, report
+from benchmarks.measuring import Maker, Process, Work, alternate, row
 from lseg_utils.errors import InputError, run_script
 from modules.predictor import LSegPredictor
 
 COUNTS = [2, 150, 1000, 10_000]
-DEFAULTS = {
-    "cpu": {"backbone": "clip_vitb32_384", "size": 480, "batch": 1, "labels": COUNTS, "rounds": 3, "plain_up_to": 150},
-    "cuda": {
-        "backbone": "clip_vitl16_384",
-        "size": 480,
-        "batch": 1,
-        "labels": COUNTS,
-        "rounds": 10,
-        "plain_up_to": 1000,
-    },
-}
 
 
 def plain_segment(labels: int, options: argparse.Namespace) -> Work:
     """All at once, float32."""
-    here = argparse.Namespace(**vars(options) | {"labels": labels})
-    net = plain.prepare(network(here))
+    options.labels = labels
+    net = plain.prepare(network(options))
     mean, std = (torch.tensor(values, device=options.device).view(3, 1, 1) for values in (net.mean, net.std))
     images = (rgb(options) - mean) / std
     return Work(torch.no_grad()(lambda: [plain.logits(net, images, net.labels).argmax(1)]), options.batch)
@@ -50,7 +38,8 @@ def plain_segment(labels: int, options: argparse.Namespace) -> Work:
 
 def project_segment(labels: int, options: argparse.Namespace) -> Work:
     """In chunks, float32."""
-    net = network(argparse.Namespace(**vars(options) | {"labels": 1}))
+    options.labels = 1
+    net = network(options)
     predictor, images = LSegPredictor(net, options.device, "32", base_size=options.size), list(rgb(options))
     shape = (labels, net.text_encoder.embed_dim)
     text = F.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(SEED)), dim=-1).to(options.device)
@@ -67,26 +56,31 @@ def rgb(options: argparse.Namespace) -> Tensor:
     return pictures(options).div(2).add(0.5).clamp(0, 1)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Measure every number of labels in one run."""
     parser = build_parser(__doc__, "labels")
     parser.add_argument("--labels", type=int, nargs="+", help="how many, one run for each")
     parser.add_argument("--plain_up_to", type=int, help="labels beyond which the plain procedure is left out")
-    options = parse(parser, argv, DEFAULTS)
+    common = {"batch": 1, "labels": COUNTS}
+    options = parse(
+        parser,
+        cpu=common | {"rounds": 3, "plain_up_to": 150},
+        cuda=common | {"rounds": 10, "plain_up_to": 1000},
+    )
     counts = [options.labels] if isinstance(options.labels, int) else options.labels
     if min(counts) < 1:
         raise InputError(f"--labels is {min(counts)}, but has to be at least 1")
     makers: dict[str, Maker] = {f"project {count}": partial(project_segment, count) for count in counts}
     makers |= {f"plain {count}": partial(plain_segment, count) for count in counts if count <= options.plain_up_to}
-    measured, _ = alternate(makers, options, [f"project {counts[-1]}"])
-    rates, rows = matrix_rates(options.device, options.quick), []
+    processes = {name: Process(maker, options) for name, maker in makers.items()}
+    measured, _ = alternate(processes, options.rounds, [f"project {counts[-1]}"])
+    rows = []
     for count in counts:
         what = f"segmentation, {options.backbone}, {options.size}x{options.size}, {count} labels"
-        reference = measured.get(f"plain {count}")
         for procedure in ("plain", "project"):
             if each := measured.get(f"{procedure} {count}"):
-                rows.append(row(what, procedure, each, rates, "images", reference, labels=count))
-    report("labels", options, rates, rows)
+                rows.append(row(what, procedure, each, measured.get(f"plain {count}"), labels=count))
+    report("labels", options, rows)
 
 
 if __name__ == "__main__":

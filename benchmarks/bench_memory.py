@@ -5,14 +5,12 @@ Random weights of an official network: memory does not depend on what they are. 
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import platform
-import resource
-import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +20,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from benchmarks.common import RESULTS
+from benchmarks.measuring import memory
+from lseg_utils.cli import Parser
+from lseg_utils.errors import run_script
 from lseg_utils.results import text_table, write_json
-from modules.models import build_lseg
+from modules.models import BACKBONES, build_lseg
 from modules.predictor import LSegPredictor
 
-RESULTS = Path(__file__).resolve().parent / "results" / "memory.json"
+HEADER = ("image", "labels", "mode", "peak GB, network loaded", "image segmented", "overlay drawn", "seconds")
 
 
 class Case(NamedTuple):
@@ -46,67 +48,40 @@ CASES = (
 
 
 def measure(backbone: str, case: Case) -> dict[str, Any]:
-    """Segment, draw the overlay, and say what the process took at its peak."""
+    """Segment and draw the overlay; the time of the first, and the largest resident size in GB after each step."""
     net = build_lseg(backbone, None)
     predictor = LSegPredictor(net, "cpu", "32")
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (case.height, case.width, 3), dtype=np.uint8)
+    shape = (case.height, case.width)
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     text = torch.randn(case.labels, net.text_encoder.embed_dim, generator=torch.Generator().manual_seed(0))
-    loaded = peak_gb()
+    found = {"loaded_gb": memory("cpu", peak=True) / 1e9}
     start = time.perf_counter()
     result = predictor.segment(image, F.normalize(text, dim=1), case.mode)
     seconds = time.perf_counter() - start
-    assert result.mask.shape == (case.height, case.width)
-    segmented = peak_gb()
+    assert result.mask.shape == shape
+    found["segment_gb"] = memory("cpu", peak=True) / 1e9
     result.overlay()
-    return {
-        **case._asdict(),
-        "loaded_gb": loaded,
-        "segment_gb": segmented,
-        "overlay_gb": peak_gb(),
-        "seconds": seconds,
-    }
-
-
-def peak_gb() -> float:
-    """The largest resident size this process has had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB, on a Mac bytes
-    return peak / (1e9 if sys.platform == "darwin" else 1e9 / 1024)
-
-
-def in_own_process(backbone: str, number: int) -> dict[str, Any]:
-    """``measure`` one of ``CASES`` in a process that has done nothing else."""
-    command = [sys.executable, __file__, "--backbone", backbone, "--case", str(number)]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(result.stdout.splitlines()[-1])
+    found["overlay_gb"] = memory("cpu", peak=True) / 1e9
+    return case._asdict() | found | {"seconds": seconds}
 
 
 def main() -> None:
     """Measure every case, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", default="clip_vitb32_384")
-    parser.add_argument("--case", type=int, help="measure only this one, here, and print it as JSON")
-    options = parser.parse_args()
-    if options.case is not None:
-        print(json.dumps(measure(options.backbone, CASES[options.case])))
-        return
+    parser = Parser(__doc__)
+    parser.add_argument("--backbone", choices=list(BACKBONES), default="clip_vitb32_384")
+    options = parser.parse(None)
+    results = []
+    for case in CASES:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # peaks are those of a whole process
+            results.append(pool.submit(measure, options.backbone, case).result())
     machine = f"{platform.machine()}, {os.cpu_count()} cores, PyTorch {torch.__version__}"
-    results: list[dict[str, Any]] = []
-    for number in range(len(CASES)):
-        results.append(in_own_process(options.backbone, number))
-        write_json(RESULTS, {"backbone": options.backbone, "machine": machine, "cases": results})
-    print(text_table(HEADER, [row(result) for result in results]))
-
-
-HEADER = ("image", "labels", "mode", "peak GB, network loaded", "image segmented", "overlay drawn", "seconds")
-
-
-def row(result: dict[str, Any]) -> tuple[Any, ...]:
-    """A case's line of the table."""
-    gigabytes = (f"{result[key]:.2f}" for key in ("loaded_gb", "segment_gb", "overlay_gb"))
-    image = f"{result['width']} x {result['height']}"
-    return image, result["labels"], result["mode"], *gigabytes, round(result["seconds"])
+    write_json(RESULTS / "memory.json", {"backbone": options.backbone, "machine": machine, "cases": results})
+    rows = []
+    for case, result in zip(CASES, results):
+        gigabytes = (f"{result[key]:.2f}" for key in ("loaded_gb", "segment_gb", "overlay_gb"))
+        rows.append((f"{case.width} x {case.height}", case.labels, case.mode, *gigabytes, round(result["seconds"])))
+    print(text_table(HEADER, rows))
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

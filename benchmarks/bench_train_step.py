@@ -7,39 +7,36 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import plain
-from benchmarks.common import (
-    SEED,
-    build_parser,
-    matrix_rates,
-    network,
-    parse,
-    pictures,
-    precision_name,
-    report,
-)
+from benchmarks.common import SEED, build_parser, network, parse, pictures, precision_name, report
 from benchmarks.measuring import Maker, Process, Work, alternate, row
 from lseg_utils.errors import run_script
 from modules.device import allow_tf32, reduced_dtype
 from modules.lseg_module import LSegModule
-from modules.models import LSegNet
 from modules.training.optimization import OptimizationConfig
 from modules.training.optimizer import build_optimizer
 
-DEFAULTS = {
-    "cpu": {"backbone": "clip_vitb32_384", "size": 480, "batch": 2, "labels": 150, "rounds": 1},
-    "cuda": {"backbone": "clip_vitl16_384", "size": 480, "batch": 4, "labels": 150, "rounds": 10},
-}
-MAX_BATCH = 512
+
+class Loss(nn.Module):
+    """The network and its loss as one module, whose gradients DDP can average."""
+
+    def __init__(self, module: LSegModule, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.net, self.loss, self.dtype = module.net, module.loss, dtype
+
+    def forward(self, images: Tensor, target: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            return self.loss(self.net.half_logits(images), target)
 
 
 def masks(options: argparse.Namespace) -> Tensor:
@@ -59,39 +56,21 @@ def plain_step(options: argparse.Namespace) -> Work:
     return step_work(lambda: plain.loss(net, images, net.labels, target), optimizer, options.batch, "float32")
 
 
-def project_step(options: argparse.Namespace) -> Work:
-    """What ``train_lseg.py`` does by default here: float32 on a CPU, bfloat16 on a GPU."""
-    return _project(network(options), options, default_dtype(options))
-
-
-def project_bfloat16(options: argparse.Namespace) -> Work:
-    """``train_lseg.py --precision bf16``."""
-    return _project(network(options), options, torch.bfloat16)
-
-
-def project_checkpointing(options: argparse.Namespace) -> Work:
-    """``train_lseg.py --grad_checkpointing``."""
-    net = network(options)
-    net.image_encoder.checkpointing = True
-    return _project(net, options, default_dtype(options))
-
-
-def default_dtype(options: argparse.Namespace) -> torch.dtype | None:
-    """The reduced dtype that --precision auto means on this device, None for float32."""
-    return reduced_dtype("auto", torch.device(options.device))
-
-
-def _project(net: LSegNet, options: argparse.Namespace, dtype: torch.dtype | None) -> Work:
-    config = OptimizationConfig(batch_size=options.batch)
-    module, optimizer = LSegModule(net.train(), config), build_optimizer(net, config)
+def project_step(
+    options: argparse.Namespace,
+    precision: str = "auto",
+    checkpointing: bool = False,
+    wrap: Callable[[Loss], nn.Module] | None = None,
+) -> Work:
+    """What ``train_lseg.py`` does with this --precision and --grad_checkpointing; ``wrap`` makes it parallel."""
+    net, config = network(options).train(), OptimizationConfig(batch_size=options.batch)
+    net.image_encoder.checkpointing = checkpointing
     images, target = pictures(options), masks(options)
+    dtype, optimizer = reduced_dtype(precision, images.device), build_optimizer(net, config)
     allow_tf32(images.device.type == "cuda")
-
-    def loss() -> Tensor:
-        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
-            return module.loss(net.half_logits(images), target)
-
-    return step_work(loss, optimizer, options.batch, precision_name(dtype, options.device))
+    loss = Loss(LSegModule(net, config), dtype)
+    loss = wrap(loss) if wrap else loss
+    return step_work(lambda: loss(images, target), optimizer, options.batch, precision_name(dtype, options.device))
 
 
 def step_work(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer, batch: int, precision: str) -> Work:
@@ -110,47 +89,38 @@ def step_work(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer, batc
 MAKERS: dict[str, Maker] = {
     "plain": plain_step,
     "project": project_step,
-    "project, bfloat16": project_bfloat16,
-    "project, gradient checkpointing": project_checkpointing,
+    "project, bfloat16": partial(project_step, precision="bf16"),
+    "project, gradient checkpointing": partial(project_step, checkpointing=True),
 }
 
 
 def largest_batch(maker: Maker, options: argparse.Namespace) -> dict[str, Any] | None:
-    """The measurement at the largest power of two that fits on the GPU, None if not even one image does."""
-    best, batch = None, 1
-    while batch <= MAX_BATCH:
-        here = argparse.Namespace(**vars(options) | {"batch": batch})
-        process = Process(maker, here)
+    """The measurement at the largest power of two up to 512 that fits on the GPU, None if not even one image does."""
+    best = None
+    for exponent in range(10):
+        here = argparse.Namespace(**vars(options) | {"batch": 2**exponent})
         try:
-            measured = process("warm_up")
-            measured["seconds"] = [process("time") for _ in range(options.rounds)]
-            best = measured | {"peak_bytes": process("peak")}
+            best = alternate({"it": Process(maker, here)}, options.rounds)[0]["it"]
         except MemoryError:
             break
-        finally:
-            process.close()
-        batch *= 2
     return best
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Measure at a common batch, and on a GPU at the largest ones."""
-    options = parse(build_parser(__doc__), argv, DEFAULTS)
-    rates, on_gpu = matrix_rates(options.device, options.quick), options.device != "cpu"
+    options = parse(build_parser(__doc__), cpu={"batch": 2, "rounds": 1}, cuda={"batch": 4, "rounds": 10})
+    on_gpu = options.device != "cpu"
     makers = {name: maker for name, maker in MAKERS.items() if not (on_gpu and "bfloat16" in name)}  # the default there
     what = f"training step, {options.backbone}, {options.size}x{options.size}, {options.labels} labels"
-    measured, _ = alternate(makers, options, ["project"])
-    rows = [
-        row(f"{what}, batch {options.batch}", name, each, rates, "images", measured["plain"])
-        for name, each in measured.items()
-    ]
+    processes = {name: Process(maker, options) for name, maker in makers.items()}
+    measured, _ = alternate(processes, options.rounds, ["project"])
+    at_batch = f"{what}, batch {options.batch}"
+    rows = [row(at_batch, name, each, measured["plain"]) for name, each in measured.items()]
     if on_gpu:
         largest = {name: best for name, maker in makers.items() if (best := largest_batch(maker, options))}
-        rows += [
-            row(f"{what}, largest batch", f"{name}, {best['items']}", best, rates, "images", largest.get("plain"))
-            for name, best in largest.items()
-        ]
-    report("train_step", options, rates, rows)
+        for name, best in largest.items():
+            rows.append(row(f"{what}, largest batch", f"{name}, {best['items']}", best, largest.get("plain")))
+    report("train_step", options, rows)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ import platform
 import shlex
 import statistics
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +21,18 @@ from lseg_utils.files import unwritable
 from lseg_utils.results import text_table, write_json
 from modules.checkpoints import git_state
 from modules.device import resolve_device
+from modules.hardware import product_rate
 from modules.models import BACKBONES, LSegNet, build_lseg
 from modules.models.backbones import MULTIPLE
 
 RESULTS = Path(__file__).resolve().parent / "results"
+DEFAULTS = {
+    "cpu": {"backbone": "clip_vitb32_384", "size": 480, "labels": 150},
+    "cuda": {"backbone": "clip_vitl16_384", "size": 480, "labels": 150},
+}
 QUICK = {"backbone": "tiny_vit", "size": 64, "batch": 1, "labels": 5, "rounds": 1, "threads": 1}
-TINY_FEATURES, FEATURES = 16, 256
-PRODUCT_SIDE = {"cpu": 2048, "cuda": 8192}
 SEED = 0
-CENTRED_ON = 128  # pixels of an image
+HEADER = ("what", "procedure", "seconds", "ratio", "throughput", "peak memory", "GFLOP/s", "share", "agreement")
 
 
 def build_parser(description: str, *left_out: str) -> Parser:
@@ -44,40 +45,43 @@ def build_parser(description: str, *left_out: str) -> Parser:
         "threads": "CPU threads; default: one per core",
         "rounds": "timed rounds, of which the median is reported",
     }
-    if "backbone" not in left_out:
-        parser.add_argument("--backbone", choices=list(BACKBONES))
-    for name, text in numbers.items():
-        if name not in left_out:
-            parser.add_argument(f"--{name}", type=int, help=text)
+    for name in [name for name in numbers if name not in left_out]:
+        parser.add_argument(f"--{name}", type=int, help=numbers[name])
+    parser.add_argument("--backbone", choices=list(BACKBONES))
     parser.add_argument("--device", default="auto", help="device to use: auto, cpu, cuda, cuda:1")
-    parser.add_argument(
-        "--quick", action="store_true", help="use a tiny network and one round, to show that everything runs"
-    )
+    parser.add_argument("--quick", action="store_true", help="use a tiny network and one round, to show that all runs")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON files")
     return parser
 
 
-def parse(parser: Parser, argv: Sequence[str] | None, defaults: dict[str, dict[str, Any]]) -> argparse.Namespace:
-    """The options, completed from ``defaults[device type]``, and from ``QUICK`` with --quick.
+def parse(parser: Parser, **defaults: dict[str, Any]) -> argparse.Namespace:
+    """The options, completed from --quick's values or from ``defaults``, a dictionary for each device type.
 
-    Adds ``command``: how to get the same again. ``InputError`` for numbers that are too small or do not fit.
+    Adds ``command``, which gives the same again. ``InputError`` for numbers that are too small or do not fit.
     """
-    options = parser.parse(argv)
-    options.command = command_line(options)
+    options = parser.parse(None)
+    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
+    for name, value in vars(options).items():
+        if value not in (None, False) and name != "output":
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            words += [f"--{name}", *map(str, values)]
+    options.command = shlex.join(words)
+
     device = resolve_device(options.device)
     if device.type not in defaults:
         raise InputError(f"there is no benchmark for {device.type}; use --device {' or '.join(defaults)}")
     options.device = str(device)
-    chosen = {"threads": os.cpu_count()} | defaults[device.type] | (QUICK if options.quick else {})
-    for name, value in chosen.items():
+    completed = {"threads": os.cpu_count()} | DEFAULTS[device.type] | defaults[device.type]
+    for name, value in (completed | (QUICK if options.quick else {})).items():
         if getattr(options, name, 0) is None:
             setattr(options, name, value)
+
     problems = [
         f"--{name} is {value}, but must be at least 1"
         for name in ("batch", "labels", "threads", "rounds", "images")
         if isinstance(value := getattr(options, name, None), int) and value < 1
     ]
-    if getattr(options, "size", None) is not None and (options.size < MULTIPLE or options.size % MULTIPLE):
+    if options.size < MULTIPLE or options.size % MULTIPLE:
         problems.append(f"--size is {options.size}, but must be a multiple of {MULTIPLE}")
     if text := unwritable(options.output, "--output"):
         problems.append(text)
@@ -87,23 +91,15 @@ def parse(parser: Parser, argv: Sequence[str] | None, defaults: dict[str, dict[s
     return options
 
 
-def command_line(options: argparse.Namespace) -> str:
-    """The command that gave these options, less where the results went."""
-    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
-    for name, value in vars(options).items():
-        if value not in (None, False) and name != "output":
-            values = value if isinstance(value, list) else [] if value is True else [value]
-            words += [f"--{name}", *map(str, values)]
-    return shlex.join(words)
-
-
-# ------------------------------------------------------------------------------------------------- the machine
-
-
 def machine(device: str = "cpu") -> dict[str, Any]:
     """What timings depend on; nothing that names the machine."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        processor = platform.processor() or platform.machine()
     result = {
-        "processor": processor_name(),
+        "processor": processor,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
@@ -117,44 +113,23 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     return result
 
 
-def processor_name() -> str:
-    """As the system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def matrix_rates(device: str, quick: bool = False) -> dict[str, float]:
+def matrix_rates(device: str, quick: bool) -> dict[str, float]:
     """FLOP/s of the product of two large square matrices, by precision: the best of several."""
-    side = 256 if quick else PRODUCT_SIDE[torch.device(device).type]
-
-    def rate(dtype: torch.dtype) -> float:
-        """FLOP/s in one precision."""
-        left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        seconds = []
-        for _ in range(3 if quick else 8):
-            synchronize(device)
-            started = time.perf_counter()
-            torch.mm(left, right)
-            synchronize(device)
-            seconds.append(time.perf_counter() - started)
-        return 2 * side**3 / min(seconds)
-
-    rates = {"float32": rate(torch.float32), "bfloat16": rate(torch.bfloat16)}
-    if torch.device(device).type == "cuda":
-        rates["float16"] = rate(torch.float16)
+    on_gpu, place = device != "cpu", torch.device(device)
+    side = 256 if quick else 8192 if on_gpu else 2048
+    dtypes = [torch.float32, torch.bfloat16] + [torch.float16] * on_gpu
+    rates = {precision_name(dtype): product_rate(place, dtype, side) for dtype in dtypes}
+    if on_gpu:
         torch.set_float32_matmul_precision("high")
-        rates["tf32"] = rate(torch.float32)
+        rates["tf32"] = product_rate(place, torch.float32, side)
         torch.set_float32_matmul_precision("highest")
     return rates
 
 
-def precision_name(dtype: torch.dtype | None, device: str) -> str:
+def precision_name(dtype: torch.dtype | None, device: str = "cpu") -> str:
     """The key of ``matrix_rates`` for the project's products; None: float32, which on GPUs means TF32."""
     if dtype is None:
-        return "float32" if torch.device(device).type == "cpu" else "tf32"
+        return "float32" if device == "cpu" else "tf32"
     return str(dtype).removeprefix("torch.")
 
 
@@ -164,25 +139,21 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-# ------------------------------------------------------------------------------------------- networks and inputs
-
-
 def network(options: argparse.Namespace) -> LSegNet:
-    """The network in eval mode, on the device, with labels; random weights, the same in every process."""
+    """The network in eval mode, on the device; random weights, the same in every process.
+
+    Its labels are ADE20K's 150 (the corrected ones), as many as asked for; beyond them, numbered ones.
+    """
     torch.manual_seed(SEED)
-    features = TINY_FEATURES if options.backbone.startswith("tiny") else FEATURES
-    net = build_lseg(options.backbone, label_names(options.labels), features=features).eval().to(options.device)
+    names = get_labels("ade20k", "corrected")
+    names = [*names, *(f"thing {number}" for number in range(options.labels - len(names)))]
+    features = 16 if options.backbone.startswith("tiny") else 256
+    net = build_lseg(options.backbone, names[: options.labels], features=features).eval().to(options.device)
     # Embeddings of random networks all point the same way, and all pixels get one label: no test of agreement.
     with torch.no_grad():
-        corner = pictures(options)[:1, :, :CENTRED_ON, :CENTRED_ON]
+        corner = pictures(options)[:1, :, :128, :128]
         net.decoder.embedding.bias -= net.coarse_embedding(corner).mean(dim=(0, 2, 3))
     return net
-
-
-def label_names(count: int) -> list[str]:
-    """ADE20K's 150 labels (the corrected ones), as many as asked for; beyond them, numbered ones."""
-    names = get_labels("ade20k", "corrected")
-    return [*names, *(f"thing {number}" for number in range(count - len(names)))][:count]
 
 
 def pictures(options: argparse.Namespace, height: int | None = None, width: int | None = None) -> Tensor:
@@ -191,15 +162,18 @@ def pictures(options: argparse.Namespace, height: int | None = None, width: int 
     return torch.randn(shape, generator=torch.Generator().manual_seed(SEED)).to(options.device)
 
 
-# ------------------------------------------------------------------------------------------------------- results
-
-
-def report(name: str, options: argparse.Namespace, rates: dict[str, float], rows: list[dict[str, Any]]) -> None:
+def report(name: str, options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     """Print the table of ``rows`` (as ``measuring.row`` makes them) and write ``<name>_<cpu or cuda>.json``."""
+    rates = matrix_rates(options.device, options.quick)
+    for row in rows:
+        row["share"] = row["flop_per_s"] / rates[row["precision"]] / row.pop("gpus", 1)
     print(text_table(HEADER, [cells(row) for row in rows]))
     for dtype, rate in rates.items():
         print(f"matrix product, {dtype}: {rate / 1e9:.0f} GFLOP/s")
-    kind = torch.device(options.device).type
+    for row in rows:
+        if row["profile"]:
+            longest = ", ".join(f"{operator} {share:.0%}" for operator, share in row["profile"].items())
+            print(f"{row['what']}, {row['procedure']}: {longest}")
     content = {
         "benchmark": name,
         "command": options.command,
@@ -209,19 +183,13 @@ def report(name: str, options: argparse.Namespace, rates: dict[str, float], rows
         "matrix_product_flop_per_s": rates,
         "rows": rows,
     }
-    for each in (each for each in rows if each.get("profile")):
-        longest = ", ".join(f"{operator} {share:.0%}" for operator, share in each["profile"].items())
-        print(f"{each['what']}, {each['procedure']}: {longest}")
-    path = options.output / f"{name}_{kind}.json"
+    path = options.output / f"{name}_{torch.device(options.device).type}.json"
     write_json(path, content)
     print(f"wrote {path}")
 
 
-HEADER = ("what", "procedure", "seconds", "ratio", "throughput", "peak memory", "GFLOP/s", "share", "agreement")
-
-
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """A row as texts: what was not measured stays empty."""
+    """A row as texts under ``HEADER``: what was not measured stays empty."""
 
     def text(name: str, form: str, factor: float = 1.0) -> str:
         value = row.get(name)

@@ -2,12 +2,12 @@
 
 The step is traced on tensors without numbers. Memory: the storages that are alive at the same time. Time: for each
 operator the longer of its floating-point work at the GPU's rate and its bytes at the GPU's bandwidth (a roofline), so
-no real step is faster. ``--check`` compares the memory with that of a real step in float32 on this CPU.
+no real step is faster. ``--check`` compares the memory with that of a real step in float32 on this CPU. ``--flops``
+counts with PyTorch's own counter, where a multiplication with an addition counts as two.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
 import sys
 import weakref
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -30,6 +30,7 @@ from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError, run_script
 from lseg_utils.results import text_table
 from modules.models import BACKBONES, LSegNet, build_lseg
+from modules.models.streaming import upsampled_cross_entropy
 from modules.models.upsampling import upsampling_matrix
 from modules.training.optimization import OptimizationConfig
 from modules.training.optimizer import build_optimizer
@@ -98,34 +99,19 @@ class Trace(TorchDispatchMode):
 
     def seconds(self, gpu: GPU) -> float:
         """The roofline of all operators, one after the other."""
-        return sum(max(flop / (gpu.reduced if half else gpu.float32), moved / gpu.bandwidth)
-                   for flop, moved, half in self.work)  # fmt: skip
+        rates = {True: gpu.reduced, False: gpu.float32}
+        return sum(max(flop / rates[half], moved / gpu.bandwidth) for flop, moved, half in self.work)
 
 
 def step(net: LSegNet, optimizer: torch.optim.Optimizer, batch: int, side: int, labels: int, half: bool) -> None:
     """One training step on empty images, as ``train_lseg.py`` does it."""
-    from modules.models.streaming import upsampled_cross_entropy
-
-    width = net.decoder.embedding.out_channels
-    images, text = torch.zeros(batch, 3, side, side), torch.zeros(labels, width)
+    images, text = torch.zeros(batch, 3, side, side), torch.zeros(labels, net.decoder.embedding.out_channels)
     target = torch.zeros(batch, side, side, dtype=torch.int64)
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         logits = net.half_logits(images, text)
     upsampled_cross_entropy(logits, target, -1).backward()
     optimizer.step()
     optimizer.zero_grad()
-
-
-def without_numbers(net: nn.Module) -> None:
-    """Replace all parameters and buffers by fake ones; inside a ``FakeTensorMode``."""
-    for module in net.modules():
-        for name, old in list(module._parameters.items()):
-            if old is not None:
-                fake = torch.empty_strided(old.shape, old.stride(), dtype=old.dtype)
-                module._parameters[name] = nn.Parameter(fake, requires_grad=old.requires_grad)
-        for name, old in list(module._buffers.items()):
-            if old is not None:
-                module._buffers[name] = torch.empty_strided(old.shape, old.stride(), dtype=old.dtype)
 
 
 def trace_step(backbone: str, batch: int, side: int, labels: int, half: bool, checkpointing: bool = False) -> Trace:
@@ -135,7 +121,7 @@ def trace_step(backbone: str, batch: int, side: int, labels: int, half: bool, ch
     upsampling_matrix.cache_clear()
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
-            without_numbers(net)
+            net.to_empty(device="cpu")  # parameters and buffers without numbers
             optimizer = build_optimizer(net, OptimizationConfig(batch_size=batch))
             with (trace := Trace()):
                 trace.hold([*net.parameters(), *net.buffers()])
@@ -147,28 +133,39 @@ def trace_step(backbone: str, batch: int, side: int, labels: int, half: bool, ch
     return trace
 
 
-def measured_bytes(backbone: str, batch: int, side: int, labels: int) -> float:
-    """How much the resident memory of this process grows over a real network and two steps in float32."""
-    for name, size in (("tiny_vit", 64), (backbone, side)):
+def compare(backbone: str, batch: int, side: int, labels: int) -> str:
+    """Compare the estimated memory of a step in float32 with how much two real ones let this process grow."""
+    for name, size in (("tiny_vit", 64), (backbone, side)):  # the small network loads PyTorch's kernels
         gc.collect()
-        before = memory("cpu")  # the small network has loaded PyTorch's kernels
+        before = memory("cpu")
         forget_peak("cpu")
         net = build_lseg(name, None).train()
         optimizer = build_optimizer(net, OptimizationConfig(batch_size=batch))
         for _ in range(2):
             step(net, optimizer, batch, size, labels, half=False)
-        grown = memory("cpu", peak=True) - before
+        measured = memory("cpu", peak=True) - before
         del net, optimizer
-    return grown
+    estimated = trace_step(backbone, batch, side, labels, half=False).peak
+    return f"estimated {estimated / 1e9:.2f} GB, measured {measured / 1e9:.2f} GB, ratio {estimated / measured:.2f}"
 
 
-def largest_batch(one: Trace, two: Trace, gpu: GPU) -> int:
-    """The batch that fits: memory grows with each image by what the second one added."""
-    return max(int((SPARE * gpu.memory - one.peak) / (two.peak - one.peak)) + 1, 0)
+def count(backbone: str, side: int, labels: int) -> list[float]:
+    """GFLOP of an image's forward and of its training step, million trained weights, GB that these take in training."""
+    flop = []
+    with torch.device("meta"):
+        net = build_lseg(backbone, None).train()
+        images, text = torch.empty(2, 3, side, side), torch.empty(labels, net.decoder.embedding.out_channels)
+        with FlopCounterMode(display=False) as counter:
+            logits = net(images, text)
+            flop.append(counter.get_total_flops() / 2e9)
+            logits.sum().backward()
+            flop.append(counter.get_total_flops() / 2e9)
+    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    return [*flop, trained / 1e6, 3 * 4 * trained / 1e9]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print a row for each GPU, or compare the memory with a real step."""
+    """Print a row for each GPU, or for each backbone, or compare the memory with a real step."""
     parser = Parser(__doc__)
     parser.add_argument("--backbone", choices=list(BACKBONES), default="clip_vitl16_384")
     parser.add_argument("--batch", type=int, default=4, help="images per step")
@@ -177,30 +174,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--precision", choices=("bf16", "32"), default="bf16", help="numbers of the forward pass")
     parser.add_argument("--grad_checkpointing", action="store_true", help="trace with gradient checkpointing")
     parser.add_argument("--check", action="store_true", help="compare with the memory of a real step on this CPU")
+    parser.add_argument("--flops", action="store_true", help="count the work of one image and the weights, by backbone")
     options = parser.parse(argv)
     if min(options.batch, options.side // 32, options.labels) < 1:
         raise InputError("--batch and --labels must be at least 1, --side at least 32")
+    if options.flops:
+        header = ("backbone", "forward GFLOP", "training GFLOP", "trained M", "weights + gradients + momentum GB")
+        names = [name for name in BACKBONES if not name.startswith("tiny")]
+        print(text_table(header, [(name, *count(name, options.side, options.labels)) for name in names]))
+        return
     if options.check:
-        print(compare(options))
+        print(compare(options.backbone, options.batch, options.side, options.labels))
         return
     how = options.side, options.labels, options.precision == "bf16", options.grad_checkpointing
-    one, two = (trace_step(options.backbone, batch, *how) for batch in (1, 2))
-    asked = two if options.batch == 2 else trace_step(options.backbone, options.batch, *how)
+    one, two, asked = (trace_step(options.backbone, batch, *how) for batch in (1, 2, options.batch))
     rows = []
     for name, gpu in GPUS.items():
-        seconds = asked.seconds(gpu)
-        fits = "yes" if asked.peak < SPARE * gpu.memory else "no"
-        rows.append([name, f"{asked.peak / 1e9:.1f}", fits, largest_batch(one, two, gpu), f"{seconds:.3f}",
-                     f"{options.batch / seconds:.1f}"])  # fmt: skip
+        free, seconds = SPARE * gpu.memory, asked.seconds(gpu)
+        fits = "yes" if asked.peak < free else "no"
+        largest = max(int((free - one.peak) / (two.peak - one.peak)) + 1, 0)  # memory grows by the same for each image
+        speed = f"{options.batch / seconds:.1f}"
+        rows.append([name, f"{asked.peak / 1e9:.1f}", fits, largest, f"{seconds:.3f}", speed])
     print(text_table(["GPU", "peak GB", "fits", "largest batch", "least seconds", "most images/s"], rows))
-
-
-def compare(options: argparse.Namespace) -> str:
-    """Estimated and measured memory of a step in float32, and their ratio."""
-    sizes = options.backbone, options.batch, options.side, options.labels
-    measured = measured_bytes(*sizes)
-    estimated = trace_step(*sizes, half=False).peak
-    return f"estimated {estimated / 1e9:.2f} GB, measured {measured / 1e9:.2f} GB, ratio {estimated / measured:.2f}"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ The processes live through the whole run and wait while another one computes.
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import sys
 import time
@@ -26,9 +27,7 @@ from benchmarks.common import synchronize
 from lseg_utils.errors import InputError
 from lseg_utils.memory import is_out_of_memory
 
-LEAST_SECONDS = 0.2  # of one timing on a GPU: shorter work is repeated within it
-PROFILED = 8  # operators
-PRELOADED = ["torch", "torchvision", "timm", "pytorch_lightning"]  # slow to import: once for all processes
+MIN_SECONDS = 0.2  # of one timing on a GPU: shorter work is repeated within it
 
 
 @dataclass
@@ -60,7 +59,7 @@ class Process:
 
     def __init__(self, maker: Maker, options: argparse.Namespace) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
+        context.set_forkserver_preload(["torch", "torchvision", "timm", "pytorch_lightning"])  # slow: once for all
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, maker, options), daemon=True)
         self._process.start()
@@ -113,7 +112,7 @@ class _Server:
         synchronize(self.device)
         seconds = (time.perf_counter() - started) * self.work.parts
         if self.device != "cpu":
-            self.repeats = max(1, min(100, int(LEAST_SECONDS / max(seconds, 1e-6))))
+            self.repeats = max(1, min(100, int(MIN_SECONDS / max(seconds, 1e-6))))
         forget_peak(self.device)
         flop = counter.get_total_flops() * self.work.parts
         return {"flop": flop, "items": self.work.items, "precision": self.work.precision}
@@ -140,7 +139,7 @@ class _Server:
             synchronize(self.device)
         clock = "self_cpu_time_total" if self.device == "cpu" else "self_device_time_total"
         times = {event.key: getattr(event, clock) for event in profiler.key_averages()}
-        longest = sorted(times, key=times.get, reverse=True)[:PROFILED]
+        longest = sorted(times, key=times.get, reverse=True)[:8]
         return {operator: times[operator] / sum(times.values()) for operator in longest}
 
     def result(self) -> Any:
@@ -173,8 +172,6 @@ def memory(device: str, peak: bool = False) -> float:
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
     if not sys.platform.startswith("linux"):
-        import resource
-
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024.0 * int(lines["VmHWM" if peak else "VmRSS"].split()[0])
@@ -189,24 +186,24 @@ def forget_peak(device: str) -> None:
 
 
 def alternate(
-    makers: dict[str, Maker], options: argparse.Namespace, profiled: Sequence[str] = ()
+    processes: dict[str, Any], rounds: int, profiled: Sequence[str] = ()
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Time all procedures ``options.rounds`` times, one after the other in each round; then profile some.
+    """Time all processes ``rounds`` times, one after the other in each round; then profile some, and end all.
+
+    Anything that is asked and closed as a ``Process`` can be one.
 
     Returns:
         by name: "seconds" [...], "flop" and "items" of a run, "precision", "peak_bytes", "profile";
         by name: what was computed.
     """
-    processes = {name: Process(maker, options) for name, maker in makers.items()}
     try:
         measured = {name: process("warm_up") | {"seconds": []} for name, process in processes.items()}
-        for _ in range(options.rounds):
+        for _ in range(rounds):
             for name, process in processes.items():
                 measured[name]["seconds"].append(process("time"))
         for name, process in processes.items():
             measured[name]["peak_bytes"] = process("peak")
-        for name in profiled:
-            measured[name]["profile"] = processes[name]("profile")
+            measured[name]["profile"] = process("profile") if name in profiled else None
         return measured, {name: process("result") for name, process in processes.items()}
     finally:
         for process in processes.values():
@@ -214,32 +211,21 @@ def alternate(
 
 
 def row(
-    what: str,
-    procedure: str,
-    measured: dict[str, Any],
-    rates: dict[str, float],
-    unit: str,
-    plain: dict[str, Any] | None,
-    **more: Any,
+    what: str, procedure: str, measured: dict[str, Any], plain: dict[str, Any] | None, **more: Any
 ) -> dict[str, Any]:
-    """One line of the results. ``rates``: FLOP/s of the matrix product by precision; ``plain``: compared with."""
+    """One line of the results, compared with ``plain``; ``common.report`` adds the share."""
     seconds = statistics.median(measured["seconds"])
-    flop_per_s = measured["flop"] / seconds
+    per_second = measured["items"] / seconds
     return {
         "what": what,
         "procedure": procedure,
-        "seconds": measured["seconds"],
         "least_seconds": min(measured["seconds"]),
-        "ratio": measured["items"] / seconds * statistics.median(plain["seconds"]) / plain["items"] if plain else None,
+        "ratio": per_second * statistics.median(plain["seconds"]) / plain["items"] if plain else None,
         "memory_ratio": measured["peak_bytes"] / plain["peak_bytes"] if plain else None,
-        "per_second": measured["items"] / seconds,
-        "unit": unit,
-        "peak_bytes": measured["peak_bytes"],
-        "flop": measured["flop"],
-        "flop_per_s": flop_per_s,
-        "precision": measured["precision"],
-        "share": flop_per_s / rates[measured["precision"]],
-        "profile": measured.get("profile"),
+        "per_second": per_second,
+        "unit": "images",
+        "flop_per_s": measured["flop"] / seconds,
+        **{name: value for name, value in measured.items() if name != "items"},
         **more,
     }
 
