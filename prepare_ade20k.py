@@ -77,9 +77,8 @@ ARCHIVES = (
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--data_path", "--target_dir", type=Path, default=DEFAULT_ROOT, help="put the dataset into this folder"
-    )
+    place = "put the dataset into this folder"
+    parser.add_argument("--data_path", "--target_dir", type=Path, default=DEFAULT_ROOT, help=place)
     parser.add_argument("--download_dir", type=Path, help="check and link this existing copy instead")
     return parser
 
@@ -91,9 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"cannot create {target} ({error.strerror}); choose another folder with --data_path"
-        ) from error
+        text = f"cannot create {target} ({error.strerror}); choose another folder with --data_path"
+        raise InputError(text) from error
     if not os.access(target, os.W_OK):
         raise InputError(f"no permission to write to {target}; choose another folder with --data_path")
     if args.download_dir:
@@ -105,17 +103,25 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def fetch_all(target: Path) -> None:
     """Download, check and unpack those of ``ARCHIVES`` that are not complete in ``target``."""
-    unfinished = [archive for archive in ARCHIVES if not is_finished(archive, target)]
-    for archive in ARCHIVES:
-        if archive not in unfinished:
+    # What is complete is judged by its counts and, if the archive is there, by the archive's list.
+    files = {archive: target / "downloads" / archive.file_name for archive in ARCHIVES}
+    unfinished, space = [], 0
+    for archive, file in files.items():
+        wrong = what_is_wrong(archive, target / archive.folder)
+        if not wrong and not (file.exists() and missing_members(file, target)):
             print(f"{target / archive.folder} is complete")
-    check_free_space(target, sum(_bytes_to_come(archive, target) for archive in unfinished), "ADE20K")
+            continue
+        unfinished.append(archive)
+        part = part_of(file)
+        to_download = archive.archive_bytes - (part.stat().st_size if part.exists() else 0)
+        space += archive.unpacked_bytes + (0 if file.exists() else max(to_download, 0))
+    check_free_space(target, space, "ADE20K")
     for number, archive in enumerate(unfinished, 1):
-        file = _archive_file(archive, target)
+        file = files[archive]
         try:
             download(archive.url, file, archive.sha1)
         except InputError as error:  # offline users should have to go to another machine only once
-            others = [a for a in unfinished[number:] if not _archive_file(a, target).exists()]
+            others = [other for other in unfinished[number:] if not files[other].exists()]
             also = "".join(f". Put this next to it: {other.url} (SHA-1 {other.sha1})" for other in others)
             raise InputError(f"{error}{also}") from error
         for replaced in unpack(file, target):
@@ -160,14 +166,6 @@ def link_copy(source: Path, target: Path) -> None:
         print(f"{place} -> {found}")
 
 
-def is_finished(archive: Archive, target: Path) -> bool:
-    """Whether the folder of ``archive`` is complete, judged by its counts and, if the archive is there, by its list."""
-    if what_is_wrong(archive, target / archive.folder):
-        return False
-    file = _archive_file(archive, target)
-    return not file.exists() or not missing_members(file, target)
-
-
 def what_is_wrong(archive: Archive, folder: Path) -> list[str]:
     """A sentence for each incomplete split in ``folder``: an image lacks its mask, or the count differs."""
     texts = []
@@ -177,17 +175,6 @@ def what_is_wrong(archive: Archive, folder: Path) -> list[str]:
         if not problems and part.count not in (None, len(pairs)):
             texts.append(f"{folder / part.images} has {len(pairs):,} images with masks instead of {part.count:,}")
     return texts
-
-
-def _archive_file(archive: Archive, target: Path) -> Path:
-    return target / "downloads" / archive.file_name
-
-
-def _bytes_to_come(archive: Archive, target: Path) -> int:
-    file = _archive_file(archive, target)
-    have = [path.stat().st_size for path in (file, part_of(file)) if path.exists()]
-    missing = 0 if file.exists() else max(archive.archive_bytes - sum(have), 0)
-    return missing + archive.unpacked_bytes
 
 
 if __name__ == "__main__":

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data import get_dataset
 from lseg_utils.errors import InputError
-
-if TYPE_CHECKING:
-    from PIL import Image
-    from torch import Tensor
 
 SIDE_MULTIPLE = 32  # what networks with a feature map at 1/32 take
 
@@ -47,21 +43,8 @@ class DataChoice:
         if problems:
             raise InputError("\n".join(problems))
 
-    def load(
-        self, split: str, mode: str | None = None, transform: Callable[[Image.Image], Tensor] | None = None
-    ) -> Any:
+    def load(self, split: str, mode: str | None = None, transform: Callable[..., Any] | None = None) -> Any:
         """The dataset of a split; ``mode`` and ``transform`` as in ``data.get_dataset``."""
-        return get_dataset(
-            self.dataset,
-            root=self.data_path,
-            split=split,
-            mode=mode,
-            transform=transform,
-            base_size=self.base_size,
-            crop_size=self.crop_size,
-            label_src=self.label_src,
-            on_bad_image=self.on_bad_image,
-            fold=self.fold,
-            nshot=self.nshot,
-            held_out=self.held_out,
-        )
+        options = asdict(self)
+        del options["workers"]
+        return get_dataset(options.pop("dataset"), options.pop("data_path"), split, mode, transform, **options)

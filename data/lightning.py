@@ -26,6 +26,8 @@ class TrainingData(pl.LightningDataModule):
         train_split: the split to train on.
 
     Attributes:
+        labels: all labels of the dataset.
+        sizes: base size and crop size of training, in pixels; the benchmarks have one size for both.
         first_epoch: the epoch with which a resumed run continues.
     """
 
@@ -43,17 +45,8 @@ class TrainingData(pl.LightningDataModule):
         self.first_epoch = 0
         self.train_set = choice.load(train_split, transform=transform)
         self.val_set = replace(choice, nshot=choice.nshot and 0).load("val", transform=transform)
-
-    @property
-    def labels(self) -> list[str]:
-        """All labels of the dataset."""
-        return self.train_set.labels
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Base size and crop size of training, in pixels; the benchmarks have one size for both."""
         crop = self.train_set.crop_size
-        return getattr(self.train_set, "base_size", crop), crop
+        self.labels, self.sizes = self.train_set.labels, (getattr(self.train_set, "base_size", crop), crop)
 
     def train_dataloader(self) -> DataLoader:
         """Called by Lightning once each process has its rank."""

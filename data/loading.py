@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.sampled import sample_or_next
@@ -56,18 +55,14 @@ class EpochSampler(Sampler):
         return len(self._share())
 
     def _share(self) -> np.ndarray:
-        rank, world = self._place()
+        in_group = dist.is_available() and dist.is_initialized()
+        rank = self.rank if self.rank is not None else (dist.get_rank() if in_group else 0)
+        world = self.world if self.world is not None else (dist.get_world_size() if in_group else 1)
         if not self.shuffle:
             return np.arange(self.length)[rank::world]
         order = np.random.default_rng((_ORDER, self.seed, self.epoch)).permutation(self.length)
         each = self.length // world if self.drop_last else -(-self.length // world)
         return np.resize(order, each * world)[rank::world]
-
-    def _place(self) -> tuple[int, int]:
-        in_group = dist.is_available() and dist.is_initialized()
-        rank = self.rank if self.rank is not None else (dist.get_rank() if in_group else 0)
-        world = self.world if self.world is not None else (dist.get_world_size() if in_group else 1)
-        return rank, world
 
 
 class SeededDataset(Dataset):
@@ -89,18 +84,14 @@ class SeededDataset(Dataset):
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         rng = self.generator(*place)
         used, item, skipped = sample_or_next(self.dataset, place[1], rng, self.on_bad_image)
-        return {"index": used, "skipped": skipped} | _as_dict(item)
+        if not isinstance(item, dict):
+            image, other = item
+            item = {"image": image, "name" if isinstance(other, str) else "mask": other}
+        return {"index": used, "skipped": skipped} | item
 
     def generator(self, epoch: int, index: int) -> np.random.Generator:
         """The generator of the augmentation of sample ``index`` in ``epoch``."""
         return np.random.default_rng((_AUGMENTATION, self.seed, epoch, index))
-
-
-def _as_dict(item: dict[str, Any] | tuple[Tensor, Tensor | str]) -> dict[str, Any]:
-    if isinstance(item, dict):
-        return item
-    image, other = item
-    return {"image": image, "name" if isinstance(other, str) else "mask": other}
 
 
 def _use_one_thread(_: int) -> None:

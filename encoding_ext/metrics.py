@@ -44,29 +44,30 @@ class SegmentationMetric:
         (B, N, H, W) (or (N, H, W)), of which the highest wins, or integer labels of the target's shape. Raises
         ``InputError`` for a label outside 0..N-1 and ``ValueError`` for shapes that do not fit.
         """
-        labels = self._labels(target, logits_or_labels)
-        known = target >= 0
-        truth, prediction = target[known].long(), labels[known].long()
-        _check_range("target", truth, self.num_classes)
-        _check_range("prediction", prediction, self.num_classes)
-        pairs = torch.bincount(truth * self.num_classes + prediction, minlength=self.num_classes**2)
-        self.confusion += pairs.view(self.num_classes, self.num_classes).cpu()
-
-    def _labels(self, target: Tensor, logits_or_labels: Tensor) -> Tensor:
         labels = logits_or_labels
-        if logits_or_labels.is_floating_point():
-            if logits_or_labels.dim() < 3 or logits_or_labels.shape[-3] != self.num_classes:
+        if labels.is_floating_point():
+            if labels.dim() < 3 or labels.shape[-3] != self.num_classes:
                 raise ValueError(
-                    f"expected {self.num_classes} label maps, got logits of shape {tuple(logits_or_labels.shape)}: "
+                    f"expected {self.num_classes} label maps, got logits of shape {tuple(labels.shape)}: "
                     "build SegmentationMetric with as many classes as the network has labels"
                 )
-            labels = logits_or_labels.argmax(dim=-3)
+            labels = labels.argmax(dim=-3)
         if labels.shape != target.shape:
             raise ValueError(
                 f"the prediction covers {tuple(labels.shape)}, the target {tuple(target.shape)}: "
                 "resize the prediction to the target's size before the update"
             )
-        return labels
+        known = target >= 0
+        truth, prediction = target[known].long(), labels[known].long()
+        for what, found in (("target", truth), ("prediction", prediction)):
+            wrong = found[(found < 0) | (found >= self.num_classes)].unique().tolist()
+            if wrong:
+                raise InputError(
+                    f"the {what} contains the label {wrong[0] if len(wrong) == 1 else wrong[:10]}, but there are "
+                    f"{self.num_classes} classes (0..{self.num_classes - 1}): check the label list against the masks"
+                )
+        pairs = torch.bincount(truth * self.num_classes + prediction, minlength=self.num_classes**2)
+        self.confusion += pairs.view(self.num_classes, self.num_classes).cpu()
 
     def get(self) -> tuple[float, float]:
         """(pixel accuracy, mean IoU) of everything counted so far, both 0..1."""
@@ -179,14 +180,3 @@ def episode_areas(target: Tensor, prediction: Tensor, ignore: Tensor | None = No
         there, found = (target == side) & counted, (prediction == side) & counted
         sides.append(torch.stack([mask.sum(dim=(1, 2)) for mask in (there & found, there | found)], dim=1))
     return torch.stack(sides, dim=2)  # (B, [intersection, union], [background, foreground])
-
-
-def _check_range(what: str, labels: Tensor, num_classes: int) -> None:
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
-    if wrong.numel():
-        values = wrong.unique().tolist()
-        shown = values[0] if len(values) == 1 else values[:10]
-        raise InputError(
-            f"the {what} contains the label {shown}, but there are {num_classes} classes "
-            f"(0..{num_classes - 1}): check the label list against the masks"
-        )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 import torch
@@ -31,11 +30,19 @@ def precise_batch_norm(
     """
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.running_mean is not None]
     statistics = [_Population(norm) for norm in norms]
+    flags = [(norm.training, norm.track_running_stats) for norm in norms]
+    hooks = [norm.register_forward_pre_hook(population.add) for norm, population in zip(norms, statistics)]
     used = 0
-    with _gathering(norms, statistics):
+    try:
+        for norm in norms:  # normalise by the batch and keep the buffers
+            norm.training, norm.track_running_stats = True, False
         for batch in progress_bar(islice(batches, num_batches), desc="batch norm statistics", total=num_batches):
             forward(batch)
             used += 1
+    finally:
+        for norm, hook, (training, tracking) in zip(norms, hooks, flags):
+            hook.remove()
+            norm.training, norm.track_running_stats = training, tracking
     used = int(sum_over_processes(torch.tensor(used)))
     if not used:
         raise InputError("there is no batch to estimate batch norm statistics from: give images and num_batches >= 1")
@@ -73,19 +80,3 @@ class _Population:
         for buffer, value in ((norm.running_mean, mean), (norm.running_var, variance)):
             assert buffer is not None
             buffer.copy_(value.to(buffer.dtype))
-
-
-@contextmanager
-def _gathering(norms: list[_BatchNorm], statistics: list[_Population]) -> Iterator[None]:
-    """Let batch norms normalise by their batch, keep their buffers and pass their inputs to ``statistics``."""
-    flags = [(norm.training, norm.track_running_stats) for norm in norms]
-    hooks = [norm.register_forward_pre_hook(population.add) for norm, population in zip(norms, statistics)]
-    for norm in norms:
-        norm.training, norm.track_running_stats = True, False
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for norm, (training, tracking) in zip(norms, flags):
-            norm.training, norm.track_running_stats = training, tracking

@@ -141,7 +141,7 @@ class ValTransform:
 
 
 class ImageToTensor:
-    """See :func:`image_to_tensor`."""
+    """Turns an RGB image into a float32 tensor (3, H, W): values / 255, minus ``mean``, by ``std``."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self._statistics = list(zip(mean, std, strict=True))
@@ -155,9 +155,7 @@ class ImageToTensor:
         return tensor
 
 
-def image_to_tensor(mean: Sequence[float], std: Sequence[float]) -> ImageToTensor:
-    """A function from an RGB image to a float32 tensor (3, H, W): values / 255, minus ``mean``, by ``std``."""
-    return ImageToTensor(mean, std)
+image_to_tensor = ImageToTensor  # reads as a function where it is used
 
 
 def tensor_to_pixels(mean: Sequence[float], std: Sequence[float]) -> Callable[[Tensor], np.ndarray]:

@@ -36,9 +36,8 @@ def download(url: str, target: Path, sha1: str) -> None:
     elsewhere = f"download {url} (SHA-1 {sha1}) on another machine, put it at {target} and run the same command again"
     if target.exists():
         if (found := sha1_of(target)) != sha1:
-            raise InputError(
-                f"{target} has the SHA-1 {found}, not {sha1}: it is damaged or a different file; remove it"
-            )
+            text = f"{target} has the SHA-1 {found}, not {sha1}: it is damaged or a different file; remove it"
+            raise InputError(text)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(target)

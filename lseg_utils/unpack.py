@@ -31,9 +31,7 @@ def unpack(archive: Path, into: Path) -> list[Path]:
             for member in progress_bar(members, desc=f"unpacking {archive.name}", unit="file"):
                 file.extract(member, aside)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise InputError(
-            f"{archive} is not an intact zip archive ({error}); remove it and download it again"
-        ) from error
+        raise _damaged(archive, error) from error
     except OSError as error:
         raise InputError(f"cannot unpack {archive} into {into}: {error.strerror}") from error
     replaced = []
@@ -54,8 +52,10 @@ def missing_members(archive: Path, into: Path) -> list[str]:
         with zipfile.ZipFile(archive) as file:
             members = [member for member in file.infolist() if not member.is_dir()]
     except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(
-            f"{archive} is not an intact zip archive ({error}); remove it and download it again"
-        ) from error
+        raise _damaged(archive, error) from error
     sizes = {path: path.stat().st_size for member in members if (path := into / member.filename).is_file()}
     return [member.filename for member in members if sizes.get(into / member.filename) != member.file_size]
+
+
+def _damaged(archive: Path, error: Exception) -> InputError:
+    return InputError(f"{archive} is not an intact zip archive ({error}); remove it and download it again")

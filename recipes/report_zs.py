@@ -24,19 +24,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--backbone", required=True)
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        required=True,
-        help="read fold<f>/results.json and fold<f>_shuffled/results.json in this folder",
-    )
+    places = "read fold<f>/results.json and fold<f>_shuffled/results.json in this folder"
+    parser.add_argument("--folder", type=Path, required=True, help=places)
     options = parser.parse(argv)
     folds = read_folds(options.folder)
     shuffled = read_folds(options.folder, "_shuffled", required=False)
     known = published(options.dataset, options.backbone)
-    per_fold = known.miou_by_fold if known else []
+    per_fold = dict(enumerate(known.miou_by_fold if known else ()))
     rows = [
-        row(str(fold), result["miou"], result["fb_iou"], value_at(per_fold, fold), shuffled.get(fold))
+        row(str(fold), result["miou"], result["fb_iou"], per_fold.get(fold), shuffled.get(fold))
         for fold, result in folds.items()
     ]
     averages = [mean(result[key] for result in folds.values()) for key in ("miou", "fb_iou")]
@@ -63,22 +59,10 @@ def read_folds(folder: Path, suffix: str = "", required: bool = True) -> dict[in
     return found
 
 
-def value_at(values: Sequence[float | None], fold: int) -> float | None:
-    """The published figure of a fold, None if there is none."""
-    return values[fold] if fold < len(values) else None
-
-
 def row(name: str, miou: float, fb_iou: float, published: float | None, control: dict[str, Any] | None) -> list[str]:
     """The cells of a row, as text."""
-    difference = "" if published is None else f"{miou - published:+.1f}"
-    return [
-        name,
-        f"{miou:.1f}",
-        f"{fb_iou:.1f}",
-        "" if published is None else f"{published:.1f}",
-        difference,
-        "" if control is None else f"{control['miou']:.1f}",
-    ]
+    compared = ["", ""] if published is None else [f"{published:.1f}", f"{miou - published:+.1f}"]
+    return [name, f"{miou:.1f}", f"{fb_iou:.1f}", *compared, "" if control is None else f"{control['miou']:.1f}"]
 
 
 def how_selected(folds: dict[int, dict[str, Any]]) -> str:

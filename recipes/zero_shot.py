@@ -54,10 +54,8 @@ def recipe_for(benchmark: str, backbone: str) -> tuple[Recipe, str]:
     rows = [recipe for recipe in recipes() if recipe.benchmark == benchmark]
     if not rows:
         known = ", ".join(dict.fromkeys(recipe.benchmark for recipe in recipes()))
-        raise InputError(
-            f"there is no zero-shot recipe for {benchmark!r}; choose one of {known}, or give --base_lr, "
-            "--batch_size and --max_epochs"
-        )
+        instead = f"choose one of {known}, or give --base_lr, --batch_size and --max_epochs"
+        raise InputError(f"there is no zero-shot recipe for {benchmark!r}; {instead}")
 
     def nearness(recipe: Recipe) -> tuple[bool, bool, float]:
         same_kind = BACKBONES[recipe.backbone].encoder == BACKBONES[backbone].encoder
