@@ -41,8 +41,8 @@ from data.labels import labels_from
 from lseg_utils.cli import Parser, doubts_as_notes
 from lseg_utils.errors import InputError, raise_all, run_script
 from lseg_utils.files import REPOSITORY, unwritable
-from modules.choices import MODES, PRECISIONS, VARIANTS
-from modules.options import add_network_options, block_options, weights_name
+from modules.choices import MODES, PRECISIONS, VARIANTS, block_options
+from modules.options import add_network_options, weights_name
 
 IDLE_ALONE = {"embedding_size": "half", "embedding_variant": "unit", "embedding_multi_scale": False}  # and defaults
 BASIS = "pca.npz"

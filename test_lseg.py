@@ -110,44 +110,32 @@ def check(options: argparse.Namespace) -> tuple[TestRun, DataChoice, Protocol, S
         problems.append("--eval needs masks, and the test split has none; use --split val")
     if options.export and options.export.is_dir():
         problems.append(f"--export {options.export} is a folder; give the name of a file")
-    run, (data, split), protocol, speed = raise_all(
+    # Without --split, the official test images if pictures are to be made.
+    split = options.split or ("val" if options.eval or options.test_val or options.export else "")
+    if not split:
+        try:
+            check_dataset(options.dataset, options.data_path, ("test",))
+            split = "test"
+        except InputError as error:
+            split = "val"
+            if is_rank_zero():
+                print(f"no test split ({str(error).splitlines()[0]}); segmenting the validation images")
+    needed = [options.train_split] if options.acc_bn else []
+    checks = []
+    if not options.export:
+        needed.append(split)
+        checks.append(lambda: get_labels(options.dataset, options.label_src, options.data_path))
+    if needed:
+        checks.append(lambda: check_dataset(options.dataset, options.data_path, needed))
+    run, data, protocol, speed, *_ = raise_all(
         problems,
-        lambda: checked_run(options),
-        lambda: checked_data(options),
+        lambda: chosen(TestRun, options, name=options.dataset, writes_results=not options.export),
+        lambda: chosen(DataChoice, options),
         lambda: Protocol.named(options.protocol, options.scales, options.no_flip, options.window_batch),
         lambda: chosen(Speed, options),
+        *checks,
     )
     return run, data, protocol, speed, split
-
-
-def checked_run(options: argparse.Namespace) -> TestRun:
-    """The test run, whose folders can be written to (an export needs none)."""
-    run = chosen(TestRun, options, name=options.dataset)
-    if not options.export:
-        run.check_folders()
-    return run
-
-
-def checked_data(options: argparse.Namespace) -> tuple[DataChoice, str]:
-    """The dataset and the split to test; without ``--split``, the official test images if pictures are to be made."""
-    data = chosen(DataChoice, options)
-    split = options.split or ("val" if options.eval or options.test_val else "")
-    needed = [options.train_split] if options.acc_bn else []
-    if not options.export:
-        if not split:
-            try:
-                check_dataset(data.dataset, data.data_path, ("test",))
-                split = "test"
-            except InputError as error:
-                split = "val"
-                if is_rank_zero():
-                    print(f"no test split ({str(error).splitlines()[0]}); segmenting the validation images")
-        needed.append(split)
-    checks = [lambda: check_dataset(data.dataset, data.data_path, needed)] if needed else []
-    if not options.export:
-        checks.append(lambda: get_labels(data.dataset, data.label_src, data.data_path))
-    raise_all((), *checks)
-    return data, split
 
 
 def with_trained_sizes(data: DataChoice, net: LSegNet) -> DataChoice:

@@ -38,14 +38,14 @@ def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
     add_test_options(parser)
-    group = parser.add_argument_group("benchmark")
+    add = parser.add_argument_group("benchmark").add_argument
     fold = "test this fold, 0..3; FSS-1000 has a single one, whatever the number"
-    group.add_argument("--fold", type=int, default=0, help=fold)
-    group.add_argument("--nshot", type=int, default=0, help="draw this many support images: 0, 1 or 5")
-    group.add_argument("--bsz", type=int, default=1, help="segment this many images at once; changes time, not results")
-    group.add_argument("--save_pictures", type=int, default=0, metavar="N", help="save a sheet of N episodes")
+    add("--fold", type=int, default=0, help=fold)
+    add("--nshot", type=int, default=0, help="draw this many support images: 0, 1 or 5")
+    add("--bsz", type=int, default=1, help="segment this many images at once; changes time, not results")
+    add("--save_pictures", type=int, default=0, metavar="N", help="save a sheet of N episodes")
     benchmark = "accepted if it agrees with --dataset, which counts, as in the official code"
-    group.add_argument("--benchmark", help=benchmark)
+    add("--benchmark", help=benchmark)
     add_data_options(parser, default_dataset="pascal", base_size=False)
     add_network_options(parser, backbone=None)
     add_device_options(parser)
@@ -98,21 +98,17 @@ def check(options: argparse.Namespace) -> tuple[TestRun, DataChoice, Speed]:
     if options.benchmark not in (None, options.dataset):
         problems.append(f"--benchmark {options.benchmark} and --dataset {options.dataset} differ; give --dataset")
 
-    def checked_run() -> TestRun:
-        run = chosen(TestRun, options, name=f"{options.dataset}_fold{options.fold}_{options.nshot}shot")
-        run.check_folders()
-        return run
-
-    def checked_data() -> DataChoice:
-        data = chosen(DataChoice, options, base_size=None)  # the official parser has the option, and ignores it
-        raise_all(
-            (),
-            lambda: check_dataset(data.dataset, data.data_path, ("test",), fold=data.fold, nshot=data.nshot),
-            lambda: get_labels(data.dataset, data.label_src, data.data_path),
-        )
-        return data
-
-    return tuple(raise_all(problems, checked_run, checked_data, lambda: chosen(Speed, options)))
+    name = f"{options.dataset}_fold{options.fold}_{options.nshot}shot"
+    files = {"fold": options.fold, "nshot": options.nshot}
+    run, data, speed, *_ = raise_all(
+        problems,
+        lambda: chosen(TestRun, options, name=name),
+        lambda: chosen(DataChoice, options, base_size=None),  # the official parser has the option, and ignores it
+        lambda: chosen(Speed, options),
+        lambda: check_dataset(options.dataset, options.data_path, ("test",), **files),
+        lambda: get_labels(options.dataset, options.label_src, options.data_path),
+    )
+    return run, data, speed
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import lseg_utils.interrupt  # noqa: F401  first: Ctrl-C while the rest is impor
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 
 from data import check_dataset
 from data.choice import DataChoice
@@ -34,17 +35,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from data.lightning import TrainingData
     from encoding_ext.transforms import image_to_tensor
     from modules.lseg_module import LSegModule
-    from modules.models import LSegNet
     from modules.training.trainer import run_training
 
     config, seed, backbone = training.optimization, training.run.seed, BACKBONES[training.network.backbone]
     to_tensor = image_to_tensor(backbone.mean, backbone.std)
     data = TrainingData(choice, to_tensor, batch_size=config.batch_size, seed=seed)
-
-    def make_module(net: LSegNet) -> LSegModule:
-        return LSegModule(net, config, dataset=choice.dataset, data_path=choice.data_path, seed=seed)
-
-    run_training(training, data, make_module)
+    facts = {"dataset": choice.dataset, "data_path": choice.data_path, "seed": seed}
+    run_training(training, data, partial(LSegModule, config=config, **facts))
 
 
 def check_all(options: argparse.Namespace) -> tuple[Training, DataChoice]:

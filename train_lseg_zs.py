@@ -12,6 +12,7 @@ import lseg_utils.interrupt  # noqa: F401  first: Ctrl-C while the rest is impor
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 
 from data import check_dataset
 from data.choice import DataChoice
@@ -28,20 +29,21 @@ from recipes.zero_shot import recipe_for
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
-    group = parser.add_argument_group("benchmark")
-    group.add_argument("--fold", type=int, default=0, help="train on this fold, 0 to 3; FSS-1000 has only one")
-    group.add_argument("--nshot", type=int, help="also learn from 0, 1 or 5 support images")
+    add = parser.add_argument_group("benchmark").add_argument
+    add("--fold", type=int, default=0, help="train on this fold, 0 to 3; FSS-1000 has only one")
+    add("--nshot", type=int, help="also learn from 0, 1 or 5 support images")
     few = "few-shot instead of zero-shot: learn from support images of the test classes alone"
-    group.add_argument("--finetune_mode", action="store_true", help=few)
-    epoch = (
-        "choose the epoch on training classes kept aside (held_out), or on the test classes themselves (official, as "
-        "published; the default with --finetune_mode)"
+    add("--finetune_mode", action="store_true", help=few)
+    add(
+        "--select",
+        choices=("held_out", "official"),
+        help="choose the epoch on training classes kept aside (held_out), or on the test classes themselves (official, "
+        "as published; the default with --finetune_mode)",
     )
-    group.add_argument("--select", choices=("held_out", "official"), help=epoch)
     aside = "keep this many training classes aside to choose the epoch"
-    group.add_argument("--held_out", type=int, default=3, help=aside)
+    add("--held_out", type=int, default=3, help=aside)
     borders = "count Pascal's border pixels (255) as others in the loss, as published, or ignore them"
-    group.add_argument("--borders", choices=("others", "ignored"), default="others", help=borders)
+    add("--borders", choices=("others", "ignored"), default="others", help=borders)
     add_data_options(parser, default_dataset="pascal", base_size=False)
     add_training_options(parser, backbone="clip_resnet101", exp_name="lseg_zs")
     parser.set_defaults(base_lr=None, batch_size=None, max_epochs=None)
@@ -56,7 +58,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     from data.lightning import TrainingData
     from encoding_ext.transforms import image_to_tensor
     from modules.lseg_module_zs import LSegModuleZS
-    from modules.models import LSegNet
     from modules.training.trainer import run_training
 
     config, seed, backbone = training.optimization, training.run.seed, BACKBONES[training.network.backbone]
@@ -74,19 +75,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     selection |= {"trained_on": "supports of the test classes"} if options.finetune_mode else {}
     selection |= {"borders": options.borders} if options.borders != "others" else {}
 
-    def make_module(net: LSegNet) -> LSegModuleZS:
-        return LSegModuleZS(
-            net,
-            config,
-            dataset=choice.dataset,
-            data_path=choice.data_path,
-            seed=seed,
-            validation_classes=data.val_set.class_ids,
-            finetune=options.finetune_mode,
-            ignore_borders=options.borders == "ignored",
-            selection=selection,
-        )
-
+    make_module = partial(
+        LSegModuleZS,
+        config=config,
+        dataset=choice.dataset,
+        data_path=choice.data_path,
+        seed=seed,
+        validation_classes=data.val_set.class_ids,
+        finetune=options.finetune_mode,
+        ignore_borders=options.borders == "ignored",
+        selection=selection,
+    )
     run_training(training, data, make_module)
 
 

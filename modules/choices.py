@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from typing import Any
 
 from lseg_utils.errors import InputError
 
@@ -12,6 +13,12 @@ MODES = ("whole", "windows", "multi_scale")
 VARIANTS = ("unit", "raw", "scaled", "summed")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "cosine")
+
+
+def block_options(holder: object) -> dict[str, Any]:
+    """The options of the spatial regularisation block that are given (not None) as attributes of ``holder``."""
+    names = ("arch_option", "block_depth", "activation")
+    return {name: value for name in names if (value := getattr(holder, name)) is not None}
 
 
 @dataclass(frozen=True)

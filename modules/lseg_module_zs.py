@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +34,7 @@ class LSegModuleZS(LSegModule):
         ignore_borders: leave pixels that the metrics ignore (-1, Pascal's borders) out of the loss too; officially they
             count as 'others' there.
         selection: how checkpoints are chosen (fold, classes, ``held_out`` or ``official``), for their metadata.
+        options: as for ``LSegModule``.
     """
 
     def __init__(
@@ -42,15 +42,13 @@ class LSegModuleZS(LSegModule):
         net: LSegNet,
         config: OptimizationConfig | None = None,
         *,
-        dataset: str | None = None,
-        data_path: Path | None = None,
-        seed: int = 0,
         validation_classes: tuple[int, ...] = (),
         finetune: bool = False,
         ignore_borders: bool = False,
         selection: dict[str, Any] | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(net, config, dataset=dataset, data_path=data_path, seed=seed)
+        super().__init__(net, config, **options)
         self.metric = EpisodeMetric(validation_classes)
         self.finetune, self.ignore_borders = finetune, ignore_borders
         self.notes: set[str] = set()

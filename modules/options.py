@@ -18,7 +18,6 @@ from .training.run import Run, Training
 from .training.start import NetworkChoice
 
 NO_EFFECT = "accepted for old command lines; changes nothing, as in the official code"
-BLOCK = ("arch_option", "block_depth", "activation")
 
 
 def add_weights_options(parser: Parser) -> None:
@@ -39,35 +38,30 @@ def weights_name(path: Path) -> str:
 
 def add_data_options(parser: Parser, default_dataset: str = "ade20k", base_size: bool = True) -> None:
     """Dataset, labels, image sizes, loading. ``base_size`` False: images are only resized to the crop."""
-    group = parser.add_argument_group("data")
-    group.add_argument("--dataset", default=default_dataset, help="use the dataset of this name")
+    add = parser.add_argument_group("data").add_argument
+    add("--dataset", default=default_dataset, help="use the dataset of this name")
     places = "default: ../datasets next to the repository; data/Dataset_HSN for pascal, coco and fss"
-    group.add_argument("--data_path", "--datapath", type=Path, help=f"look for the datasets in this folder; {places}")
+    add("--data_path", "--datapath", type=Path, help=f"look for the datasets in this folder; {places}")
     lists = "default, corrected, another list of the dataset, or a file; default: the dataset's or the checkpoint's own"
-    group.add_argument("--label_src", help=f"read the labels from this list: {lists}")
+    add("--label_src", help=f"read the labels from this list: {lists}")
     if base_size:
-        group.add_argument("--base_size", type=int, help="scale 1 means this long side; default: the dataset's")
+        add("--base_size", type=int, help="scale 1 means this long side; default: the dataset's")
     crop = f"use crops of this side, a multiple of {MULTIPLE}; default: the dataset's"
-    group.add_argument("--crop_size", type=int, help=crop)
-    group.add_argument("--workers", "--nworker", type=int, default=4, help="load images in this many processes")
+    add("--crop_size", type=int, help=crop)
+    add("--workers", "--nworker", type=int, default=4, help="load images in this many processes")
 
 
 def add_network_options(parser: Parser, backbone: str | None) -> None:
     """The architecture. ``backbone`` None: for a test, which reads from the checkpoint whatever the file tells."""
-    group = parser.add_argument_group("network")
-    group.add_argument("--backbone", default=backbone, choices=list(BACKBONES), help="use this image and text encoder")
+    add = parser.add_argument_group("network").add_argument
+    add("--backbone", default=backbone, choices=list(BACKBONES), help="use this image and text encoder")
     if backbone is not None:
-        group.add_argument("--num_features", type=int, default=256, help="set the width of the decoder")
+        add("--num_features", type=int, default=256, help="set the width of the decoder")
     blocks = "choose the regularisation block: 0 none, 1 bottleneck, 2 depthwise"
-    group.add_argument("--arch_option", type=int, choices=(0, 1, 2), help=blocks)
-    group.add_argument("--block_depth", type=int, help="apply the block this many times (0 counts as 1)")
+    add("--arch_option", type=int, choices=(0, 1, 2), help=blocks)
+    add("--block_depth", type=int, help="apply the block this many times (0 counts as 1)")
     between = "use this activation between applications of the block"
-    group.add_argument("--activation", choices=("relu", "lrelu", "tanh"), help=between)
-
-
-def block_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The given ones of ``--arch_option``, ``--block_depth`` and ``--activation``."""
-    return {name: getattr(options, name) for name in BLOCK if getattr(options, name) is not None}
+    add("--activation", choices=("relu", "lrelu", "tanh"), help=between)
 
 
 def add_device_options(parser: Parser) -> None:
@@ -163,13 +157,13 @@ def training_settings(options: argparse.Namespace) -> Training:
 
 def add_compatibility_options(parser: Parser) -> None:
     """Flags of the official README that never had an effect, and two that crashed."""
-    group = parser.add_argument_group("compatibility with official command lines")
+    add = parser.add_argument_group("compatibility with official command lines").add_argument
     for flag in ("widehead", "widehead_hr", "no_scaleinv", "no_batchnorm", "use_relabeled", "scale_inv"):
-        group.add_argument(f"--{flag}", action="store_true", help=NO_EFFECT)
+        add(f"--{flag}", action="store_true", help=NO_EFFECT)
     for flag in ("module", "model", "aux_weight", "se_weight"):
-        group.add_argument(f"--{flag}", help=NO_EFFECT)
+        add(f"--{flag}", help=NO_EFFECT)
     for flag in ("aux", "se_loss"):
-        group.add_argument(f"--{flag}", action="store_true", help="refused: the network has no such head")
+        add(f"--{flag}", action="store_true", help="refused: the network has no such head")
 
 
 def compatibility_problems(options: argparse.Namespace) -> list[str]:

@@ -1,17 +1,23 @@
-"""What both tests do with the network: forward passes in the precision of the test, and the control experiment."""
+"""What both tests share: forward passes in the precision of the test, the control experiment, the results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lseg_utils.results import append_log, text_table, write_csv, write_json
+
+from ..checkpoints import git_state
 from ..choices import Speed
 from ..device import allow_tf32, reduced_dtype
 from ..models import LSegNet
 from ..models.precision import cast_products, compile_parts
+from .report_page import write_report
+from .settings import TestRun
 
 
 def prepare_forward(net: LSegNet, speed: Speed, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
@@ -44,3 +50,33 @@ def derangement(count: int, seed: int) -> list[int]:
     target = np.empty(count, dtype=int)
     target[order] = np.roll(order, 1)
     return target.tolist()
+
+
+def write_results(
+    run: TestRun,
+    title: str,
+    log: tuple[str, str],
+    facts: Mapping[str, Any],
+    figures: Mapping[str, float],
+    rows: Sequence[tuple[int, str, float]],
+    results: Mapping[str, Any],
+    control: str,
+    **more: Any,
+) -> None:
+    """The table on the screen, results.json, per_class_iou.csv, report.html, a log line; figures in percent.
+
+    log: the name of the log file before the job's and the dataset's, and the line. facts: what was tested, and how.
+    figures: the headline numbers. rows: (class, label, IoU). results: further entries of results.json. control: what
+    the report calls ``shuffle_labels``. more: for ``write_report``.
+    """
+    print(text_table(("class", "label", "IoU %"), rows))
+    for name, value in figures.items():
+        print(f"{name}: {value:.2f} %")
+    shuffled = {"shuffled_labels": run.shuffle_labels}
+    write_json(run.folder / "results.json", {**facts, **shuffled, **results, "git": git_state()})
+    write_csv(run.folder / "per_class_iou.csv", ("class", "label", "iou_percent"), rows)
+    append_log(run.log_dir / f"{log[0]}_{run.jobname}_{facts['dataset']}.txt", log[1])
+    shown = facts if run.shuffle_labels is None else {**facts, "control": control}
+    ious = [(label, iou) for _, label, iou in rows]
+    write_report(run.folder / "report.html", title, figures, shown, ious, **more)
+    print(f"wrote {run.folder / 'results.json'} and {run.folder / 'report.html'}")

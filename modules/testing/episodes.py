@@ -18,18 +18,16 @@ from lseg_utils.distributed import from_first, wait_for_all
 from lseg_utils.memory import memory_advice
 from lseg_utils.pictures import save_picture, sheet
 from lseg_utils.progress import is_rank_zero, process_rank, progress_bar
-from lseg_utils.results import append_log, counted_by_reason, text_table, write_csv, write_json
+from lseg_utils.results import counted_by_reason
 
-from ..checkpoints import git_state
-from ..choices import Speed
+from ..choices import Speed, block_options
 from ..lseg_module_zs import BACKGROUND, episode_labels
 from ..models import LSegNet
 from ..models.streaming import upsampled_max
-from .common import derangement, precision_name, prepare_forward
+from .common import derangement, precision_name, prepare_forward, write_results
 from .comparison import COLUMNS, comparison, extremes_sheets
 from .episode_log import Areas, EpisodeLog
 from .extremes import Extremes
-from .report_page import write_report
 from .settings import TestRun
 
 PICTURED = 5  # episodes in the report, of the best and of the worst
@@ -113,7 +111,7 @@ class EpisodeTest:
             "data_path": str(self.dataset.root),
             "labels": self.names,
             "crop_size": self.dataset.crop_size,
-            **self.run.block,
+            **block_options(self.run),
         }
 
     def _segment(self, todo: Sequence[int]) -> Iterator[tuple[dict[int, Areas], list[str]]]:
@@ -140,44 +138,29 @@ class EpisodeTest:
     # ------------------------------------------------------------------------------------------------ reporting
 
     def _report(self, extremes: Extremes, notes: list[str]) -> None:
-        """The table on the screen, results.json, per_class_iou.csv, report.html, a log line; figures in percent."""
-        folder, (miou, fb_iou) = self.run.folder, (100 * value for value in self.metric.get())
+        miou, fb_iou = (100 * value for value in self.metric.get())
         ious = zip(self.metric.class_ids, self.metric.per_class_iou().tolist(), strict=True)
         rows = [(class_id, self.dataset.labels[class_id], 100 * iou) for class_id, iou in ious]
-        print(text_table(("class", "label", "IoU %"), rows))
-        print(f"{self.facts['setting']}\nmIoU: {miou:.2f} %\nFB-IoU: {fb_iou:.2f} %")
-        for note in notes:
-            print(f"note: {note}")
-        write_json(
-            folder / "results.json",
+        setting = self.facts["setting"]
+        print("\n".join([setting, *(f"note: {note}" for note in notes)]))
+        what = "{setting} fold {fold} nshot {nshot} {weights} {precision}".format(**self.facts)
+        write_results(
+            self.run,
+            f"{setting.split(':')[0].capitalize()} LSeg on {self.dataset.name}, fold {self.dataset.fold}",
+            ("log_test_zs", f"{what} mIoU {miou:.2f} FB-IoU {fb_iou:.2f}"),
+            self.facts,
+            {"mIoU": miou, "FB-IoU": fb_iou},
+            rows,
             {
-                **self.facts,
                 "trained": self.net.metadata.get("zero_shot", {}),
-                "shuffled_labels": self.run.shuffle_labels,
                 "miou": miou,
                 "fb_iou": fb_iou,
                 "per_class_iou": {label: iou for _, label, iou in rows},
                 "unusual_masks": notes,
-                "git": git_state(),
             },
-        )
-        write_csv(folder / "per_class_iou.csv", ("class", "label", "iou_percent"), rows)
-        names = ("setting", "fold", "nshot", "weights", "precision")
-        setting, fold, nshot, weights, precision = (self.facts[name] for name in names)
-        append_log(
-            self.run.log_dir / f"log_test_zs_{self.run.jobname}_{self.dataset.name}.txt",
-            f"{setting} fold {fold} nshot {nshot} {weights} {precision} mIoU {miou:.2f} FB-IoU {fb_iou:.2f}",
-        )
-        control = {} if self.run.shuffle_labels is None else {"control": "names of the classes exchanged"}
-        write_report(
-            folder / "report.html",
-            f"{setting.split(':')[0].capitalize()} LSeg on {self.dataset.name}, fold {fold}",
-            {"mIoU": miou, "FB-IoU": fb_iou},
-            self.facts | control,
-            [(label, iou) for _, label, iou in rows],
+            control="names of the classes exchanged",
             pictures=extremes_sheets(extremes, "episodes, by the IoU of the class"),
         )
-        print(f"wrote {folder / 'results.json'} and {folder / 'report.html'}")
 
     def _strongest_and_weakest(self, episodes: dict[int, Areas]) -> Extremes:
         """The episodes with the highest and lowest IoU of their class, segmented once more for their pictures."""

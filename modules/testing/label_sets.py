@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from encoding_ext.evaluator import MultiScaleEvaluator
 from encoding_ext.metrics import SegmentationMetric
 from encoding_ext.palettes import palette
 from encoding_ext.transforms import tensor_to_pixels
+from encoding_ext.views import TEST_SCALES
 from lseg_utils.memory import memory_advice
 from lseg_utils.pictures import overlay_with_legend, palette_picture, save_picture
 from lseg_utils.progress import is_rank_zero, progress_bar
-from lseg_utils.results import append_log, text_table, write_csv, write_json
 
-from ..checkpoints import git_state
 from ..choices import Speed
 from ..models import LSegNet
-from .common import derangement, precision_name, prepare_forward
+from .common import derangement, precision_name, prepare_forward, write_results
 from .comparison import comparison, extremes_sheets
 from .extremes import Extremes
-from .report_page import worst_confusions, write_report
+from .report_page import worst_confusions
 from .settings import Protocol, TestRun
 
 PICTURED = 5  # images in the report, of the best and of the worst
@@ -62,7 +62,16 @@ class LabelSetTest:
             text = text[derangement(len(text), run.shuffle_labels)]
         forward = prepare_forward(net, speed, device)
         sizes = dataset.base_size, dataset.crop_size
-        self.evaluator = protocol.evaluator(lambda crops: forward(crops, text), net, *sizes)
+        self.evaluator = MultiScaleEvaluator(
+            lambda crops: forward(crops, text),
+            len(self.labels),
+            *sizes,
+            scales=protocol.scales or TEST_SCALES,
+            flip=protocol.flip,
+            window_batch=protocol.window_batch,
+            mean=net.mean,
+            std=net.std,
+        )
         self.facts = {
             "weights": str(run.weights),
             "dataset": dataset.name,
@@ -111,48 +120,29 @@ class LabelSetTest:
         self.extremes.add(single.miou_of_present(), name, draw)
 
     def _report(self) -> None:
-        """The table on the screen, results.json, per_class_iou.csv, report.html, a log line; figures in percent."""
-        labels, folder = self.labels, self.run.folder
+        labels = self.labels
         pixel_accuracy, miou = (100 * value for value in self.metric.get())
         per_class = [100 * value for value in self.metric.per_class_iou().tolist()]
         groups = {name: 100 * self.metric.miou_of(indices) for name, indices in self.dataset.groups.items()}
-        rows = [(i + 1, label, iou) for i, (label, iou) in enumerate(zip(labels, per_class, strict=True))]
-        print(text_table(("class", "label", "IoU %"), rows))
-        totals = {"pixel accuracy": pixel_accuracy, "mIoU": miou}
-        totals |= {f"mIoU {name}": value for name, value in groups.items()}
-        for name, value in totals.items():
-            print(f"{name}: {value:.2f} %")
-
-        write_json(
-            folder / "results.json",
+        what = " ".join(self.facts[name] for name in ("weights", "split", "protocol", "precision"))
+        write_results(
+            self.run,
+            f"LSeg on {self.dataset.name}",
+            ("log_test", f"{what} pixAcc {pixel_accuracy:.2f} mIoU {miou:.2f}"),
+            self.facts,
+            {"pixel accuracy": pixel_accuracy, "mIoU": miou} | {f"mIoU {name}": iou for name, iou in groups.items()},
+            [(i + 1, label, iou) for i, (label, iou) in enumerate(zip(labels, per_class, strict=True))],
             {
-                **self.facts,
-                "shuffled_labels": self.run.shuffle_labels,
                 "pixel_accuracy": pixel_accuracy,
                 "miou": miou,
                 "groups": groups,
                 "per_class_iou": dict(zip(numbered(labels), per_class, strict=True)),
                 "confusion": self.metric.confusion.tolist(),
-                "git": git_state(),
             },
+            control="label embeddings shuffled",
+            confusions=worst_confusions(self.metric.confusion.numpy(), labels),
+            pictures=extremes_sheets(self.extremes, "images, by mean IoU over the labels in them"),
         )
-        write_csv(folder / "per_class_iou.csv", ("class", "label", "iou_percent"), rows)
-        what = [self.facts[name] for name in ("weights", "split", "protocol", "precision")]
-        append_log(
-            self.run.log_dir / f"log_test_{self.run.jobname}_{self.dataset.name}.txt",
-            f"{' '.join(what)} pixAcc {pixel_accuracy:.2f} mIoU {miou:.2f}",
-        )
-        control = {} if self.run.shuffle_labels is None else {"control": "label embeddings shuffled"}
-        write_report(
-            folder / "report.html",
-            f"LSeg on {self.dataset.name}",
-            totals,
-            self.facts | control,
-            [(label, iou) for _, label, iou in rows],
-            worst_confusions(self.metric.confusion.numpy(), labels),
-            extremes_sheets(self.extremes, "images, by mean IoU over the labels in them"),
-        )
-        print(f"wrote {folder / 'results.json'} and {folder / 'report.html'}")
 
 
 def numbered(labels: Sequence[str]) -> list[str]:

@@ -77,13 +77,13 @@ def write_report(
     ``figures``: the headline numbers, in percent. ``facts``: what was tested, and how. ``per_class``: (label, IoU in
     percent), shown as bars, best first. ``pictures``: (heading, picture), put into the file.
     """
+    boxes = [f"<div><b>{percent:.2f} %</b><span>{escape(name)}</span></div>" for name, percent in figures.items()]
+    terms = [f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items()]
+    bars = [_bar(*row) for row in sorted(per_class, key=lambda row: -row[1])]
     parts = [
-        f"<h1>{escape(title)}</h1>",
-        '<div class="figures">' + "".join(_figure(name, value) for name, value in figures.items()) + "</div>",
-        "<h2>What was tested</h2>",
-        "<dl>" + "".join(_fact(*item) for item in facts.items()) + "</dl>",
-        "<h2>IoU by class</h2>",
-        '<div class="bars">' + "".join(_bar(*row) for row in sorted(per_class, key=lambda row: -row[1])) + "</div>",
+        f'<h1>{escape(title)}</h1>\n<div class="figures">{"".join(boxes)}</div>',
+        f"<h2>What was tested</h2>\n<dl>{''.join(terms)}</dl>",
+        f'<h2>IoU by class</h2>\n<div class="bars">{"".join(bars)}</div>',
     ]
     if confusions:
         parts += ["<h2>The weakest classes, and what their pixels were taken for</h2>", _confusion_table(confusions)]
@@ -93,14 +93,6 @@ def write_report(
     page = f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n'
     with write_aside(path) as aside:
         aside.write_text(page + "\n".join(parts) + "\n</body></html>\n", encoding="utf-8")
-
-
-def _figure(name: str, percent: float) -> str:
-    return f"<div><b>{percent:.2f} %</b><span>{escape(name)}</span></div>"
-
-
-def _fact(name: str, value: object) -> str:
-    return f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
 
 
 def _bar(label: str, percent: float) -> str:

@@ -3,61 +3,56 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lseg_utils.cli import Parser
 from lseg_utils.errors import raise_all
 from lseg_utils.files import REPOSITORY, unwritable
 
+from ..choices import block_options
 from ..options import NO_EFFECT, add_weights_options, weights_name
 from ..weights_file import check_weights_file
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from encoding_ext.evaluator import MultiScaleEvaluator
-
     from ..models import LSegNet
 
 
 def add_test_options(parser: Parser) -> None:
     """The fields of ``TestRun`` that both scripts share."""
     add_weights_options(parser)
-    group = parser.add_argument_group("test")
+    add = parser.add_argument_group("test").add_argument
     shuffle = "control experiment: exchange the labels' embeddings at random, with this seed"
-    group.add_argument("--shuffle_labels", type=int, metavar="SEED", help=shuffle)
+    add("--shuffle_labels", type=int, metavar="SEED", help=shuffle)
     folder = "write the results to this folder; default: outputs/<dataset>_<weights>"
-    group.add_argument("--output_dir", type=Path, help=folder)
+    add("--output_dir", type=Path, help=folder)
     log = "append a line per test to a log in this folder"
-    group.add_argument("--log_dir", "--logpath", type=Path, default=REPOSITORY / "logs", help=log)
-    group.add_argument("--jobname", default="default", help="add this name to the log's file name")
-    group.add_argument("--seed", type=int, default=0, help="seed everything that a test draws at random")
+    add("--log_dir", "--logpath", type=Path, default=REPOSITORY / "logs", help=log)
+    add("--jobname", default="default", help="add this name to the log's file name")
+    add("--seed", type=int, default=0, help="seed everything that a test draws at random")
 
 
 def add_protocol_options(parser: Parser) -> None:
     """The published protocol, or a variant of it: the fields of ``Protocol``."""
-    group = parser.add_argument_group("protocol")
+    add = parser.add_argument_group("protocol").add_argument
     protocols = "official: six scales, each with its mirror image, as published; single: a quick look at scale 1 only"
-    group.add_argument("--protocol", choices=("official", "single"), default="official", help=protocols)
-    group.add_argument("--scales", type=float, nargs="+", help="use these scales instead of those of the protocol")
-    group.add_argument("--no_flip", action="store_true", help="leave out the mirror images")
+    add("--protocol", choices=("official", "single"), default="official", help=protocols)
+    add("--scales", type=float, nargs="+", help="use these scales instead of those of the protocol")
+    add("--no_flip", action="store_true", help="leave out the mirror images")
     batch = "put this many crops through the network at once; auto: as many as fit into the free memory"
-    group.add_argument("--window_batch", type=_number_or_auto, default="auto", help=batch)
+    add("--window_batch", type=_number_or_auto, default="auto", help=batch)
 
 
 def add_official_test_options(parser: Parser, *without_effect: str) -> None:
     """Flags of the official test scripts; those listed in ``without_effect`` are the script's own."""
-    group = parser.add_argument_group("further official flags")
-    group.add_argument("--no_cuda", dest="device", action="store_const", const="cpu", help="same as --device cpu")
-    strict = "accepted; a checkpoint that lacks weights is refused all the same"
-    group.add_argument("--no_strict", action="store_true", help=strict)
-    group.add_argument("--ignore_index", type=int, help="accepted; unlabelled pixels never count, whatever their value")
-    group.add_argument("--no_val", action="store_true", help=NO_EFFECT)
+    add = parser.add_argument_group("further official flags").add_argument
+    add("--no_cuda", dest="device", action="store_const", const="cpu", help="same as --device cpu")
+    add("--no_strict", action="store_true", help="accepted; a checkpoint that lacks weights is refused all the same")
+    add("--ignore_index", type=int, help="accepted; unlabelled pixels never count, whatever their value")
+    add("--no_val", action="store_true", help=NO_EFFECT)
     for flag in ("test_batch_size", *without_effect):
-        group.add_argument(f"--{flag}", nargs="?", const="", help=NO_EFFECT)
+        add(f"--{flag}", nargs="?", const="", help=NO_EFFECT)
 
 
 def _number_or_auto(text: str) -> int | None:
@@ -70,19 +65,19 @@ class TestRun:
 
     Attributes:
         name: what is tested, such as "ade20k" or "pascal_fold0_0shot"; the default folder is named after it.
-        weights: the checkpoint; ``trust_checkpoint``: run code that it contains.
+        writes_results: whether the folders of the results and the log must be writable.
         backbone: the backbone that the checkpoint must have; None: any.
         arch_option, block_depth, activation: what the shapes of an official file cannot tell.
         shuffle_labels: seed of the control experiment that exchanges the labels' embeddings; None: no control.
-        output_dir: the folder of the results; None: ``folder`` chooses one.
-        log_dir, jobname: folder of the log, and a part of its file name.
-        seed: of everything that the test draws at random.
+
+    The other fields are the options of the same names.
     """
 
     __test__ = False  # its name must not make pytest collect it
 
     name: str
     weights: Path
+    writes_results: bool = True
     trust_checkpoint: bool = False
     backbone: str | None = None
     arch_option: int | None = None
@@ -96,8 +91,10 @@ class TestRun:
 
     def __post_init__(self) -> None:
         seeds = {"--seed": self.seed, "--shuffle_labels": self.shuffle_labels}
-        negative = [f"{flag} is {seed}; give at least 0" for flag, seed in seeds.items() if (seed or 0) < 0]
-        (weights,) = raise_all(negative, lambda: check_weights_file(self.weights))
+        problems = [f"{flag} is {seed}; give at least 0" for flag, seed in seeds.items() if (seed or 0) < 0]
+        folders = {"--output_dir": self.folder, "--log_dir": self.log_dir} if self.writes_results else {}
+        problems += [text for flag, folder in folders.items() if (text := unwritable(folder, flag))]
+        (weights,) = raise_all(problems, lambda: check_weights_file(self.weights))
         object.__setattr__(self, "weights", weights)
 
     @property
@@ -106,23 +103,12 @@ class TestRun:
         control = "" if self.shuffle_labels is None else f"_shuffled{self.shuffle_labels}"
         return self.output_dir or REPOSITORY / "outputs" / f"{self.name}_{weights_name(self.weights)}{control}"
 
-    @property
-    def block(self) -> dict[str, Any]:
-        """Those of ``arch_option``, ``block_depth`` and ``activation`` that were given."""
-        given = {"arch_option": self.arch_option, "block_depth": self.block_depth, "activation": self.activation}
-        return {name: value for name, value in given.items() if value is not None}
-
-    def check_folders(self) -> None:
-        """``InputError`` if the results could not be written at the end of the test."""
-        folders = (("--output_dir", self.folder), ("--log_dir", self.log_dir))
-        raise_all(text for flag, folder in folders if (text := unwritable(folder, flag)))
-
     def load(self) -> LSegNet:
         """The network of the checkpoint, on the CPU; ``InputError`` if ``backbone`` names another one."""
         from ..checkpoints import load_lseg
         from ..training.start import check_backbone
 
-        net = load_lseg(self.weights, trust_checkpoint=self.trust_checkpoint, **self.block)
+        net = load_lseg(self.weights, trust_checkpoint=self.trust_checkpoint, **block_options(self))
         check_backbone(net, self.backbone, self.weights)
         return net
 
@@ -157,7 +143,7 @@ class Protocol:
 
     def describe(self, base_size: int, crop_size: int) -> str:
         """The protocol's name, or what departs from the published one, and the sizes."""
-        from encoding_ext.evaluator import TEST_SCALES
+        from encoding_ext.views import TEST_SCALES
 
         sizes = f"windows of {crop_size}, base {base_size}"
         scales = self.scales or TEST_SCALES
@@ -166,13 +152,3 @@ class Protocol:
         if scales == (1.0,) and not self.flip:
             return f"single (scale 1, no flip), {sizes}"
         return f"scales {' '.join(map(str, scales))}{', flip' if self.flip else ', no flip'}, {sizes}"
-
-    def evaluator(
-        self, predict: Callable[[Tensor], Tensor], net: LSegNet, base_size: int, crop_size: int
-    ) -> MultiScaleEvaluator:
-        """(1, 3, H, W) -> scores (1, N, H, W) of ``net``'s labels; ``predict`` as in ``MultiScaleEvaluator``."""
-        from encoding_ext.evaluator import MultiScaleEvaluator
-
-        more: dict[str, Any] = {"scales": self.scales} if self.scales else {}
-        more |= {"mean": net.mean, "std": net.std, "flip": self.flip, "window_batch": self.window_batch}
-        return MultiScaleEvaluator(predict, len(net.own_labels), base_size, crop_size, **more)

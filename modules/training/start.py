@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lseg_utils.errors import InputError
 
+from ..choices import block_options
 from ..models.backbones import RANDOM
 
 if TYPE_CHECKING:
@@ -49,12 +50,6 @@ class NetworkChoice:
         if problems:
             raise InputError("\n".join(problems))
 
-    @property
-    def block(self) -> dict[str, Any]:
-        """The given options of the spatial regularisation block."""
-        names = ("arch_option", "block_depth", "activation")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
-
     def sources(self) -> dict[str, str | None]:
         """What the first weights are read from: name and size of the files, for the checkpoint."""
 
@@ -81,12 +76,12 @@ def build_network(choice: NetworkChoice, labels: list[str], *, weights: bool = T
 
     try:
         if choice.finetune_weights:  # also where its weights are replaced: the file decides the architecture
-            trust = choice.trust_checkpoint
-            net = load_lseg(choice.finetune_weights, labels=labels, trust_checkpoint=trust, **choice.block)
+            given = {"trust_checkpoint": choice.trust_checkpoint, **block_options(choice)}
+            net = load_lseg(choice.finetune_weights, labels=labels, **given)
             check_backbone(net, choice.backbone, choice.finetune_weights)
         else:
             features, dropout = choice.num_features, choice.dropout
-            net = build_lseg(choice.backbone, labels, features=features, dropout=dropout, **choice.block)
+            net = build_lseg(choice.backbone, labels, features=features, dropout=dropout, **block_options(choice))
         check_label_lengths(net, labels)
         if weights and not choice.finetune_weights:
             sources = [choice.clip_weights, choice.backbone_weights]
@@ -103,9 +98,8 @@ def check_backbone(net: LSegNet, backbone: str | None, path: Path) -> None:
     """``InputError`` if ``backbone`` is given and ``net``, loaded from ``path``, has another one."""
     found = net.architecture["backbone"]
     if backbone not in (None, found):
-        raise InputError(
-            f"--backbone is {backbone}, but {path} is a {found}; use --backbone {found}, or another checkpoint"
-        )
+        advice = f"use --backbone {found}, or another checkpoint"
+        raise InputError(f"--backbone is {backbone}, but {path} is a {found}; {advice}")
 
 
 def check_label_lengths(net: LSegNet, labels: Sequence[str]) -> None:

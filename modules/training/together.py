@@ -1,35 +1,18 @@
-"""The processes of a training: how they are started and joined, and how they end, which is together."""
+"""The processes of a training begin with the same facts and end together."""
 
 from __future__ import annotations
 
-import os
 import signal
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.plugins.environments import LightningEnvironment
-from pytorch_lightning.strategies import DDPStrategy
 
-from lseg_utils.distributed import end_because_of, from_first, launched, watch_others
+from lseg_utils.distributed import end_because_of, from_first, watch_others
 from lseg_utils.errors import InputError
 from lseg_utils.memory import advised, is_out_of_memory
 
 LESS_MEMORY = "give a smaller --batch_size (and a larger --accumulate_grad_batches), or --grad_checkpointing"
-
-
-def strategy(many: bool) -> DDPStrategy | str:
-    """DDP for several processes: all trained weights take part in every step, so unused ones are not searched for."""
-    return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True) if many else "auto"
-
-
-def environments() -> list[LightningEnvironment]:
-    """Lightning's plugin that starts our processes, unless torchrun or srun has started one for each GPU.
-
-    By default, Lightning takes every SLURM job for one in which srun did, and trains on one GPU in a job of one task.
-    """
-    by_srun = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
-    return [] if launched() or by_srun else [LightningEnvironment()]
 
 
 class Together(Callback):

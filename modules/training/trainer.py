@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sized
@@ -15,8 +16,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.strategies import DDPStrategy
 
+from lseg_utils.distributed import launched
 from lseg_utils.errors import InputError
 from lseg_utils.lock import locked
 from lseg_utils.memory import memory_advice
@@ -28,13 +32,10 @@ from ..lseg_module import LSegModule
 from ..models import LSegNet
 from ..models.precision import compile_parts
 from ..safe_load import read_torch_file
-from .epoch_lines import EpochLines
+from .display import EpochLines, ValidationPictures
 from .run import Run, Training
 from .start import build_network
-from .together import LESS_MEMORY, Together, environments, strategy
-from .validation_pictures import ValidationPictures
-
-BEST = 3
+from .together import LESS_MEMORY, Together
 
 # Remarks of Lightning that tell our users nothing.
 NO_NEWS = (
@@ -86,9 +87,8 @@ def run_training(training: Training, data: TrainingData, make_module: Callable[[
     run = training.run
     training.processes.check_devices()
     per_node, nodes = training.processes.counts()
-    if len(data.val_set) < per_node * nodes:
-        text = f"{len(data.val_set)} validation images are too few for {per_node * nodes} processes; start fewer"
-        raise InputError(text)
+    if (count := len(data.val_set)) < per_node * nodes:
+        raise InputError(f"{count} validation images are too few for {per_node * nodes} processes; start fewer")
     alone = is_rank_zero() and not run.dry_run
     with locked(run.folder, "--exp_name") if alone else nullcontext():
         pl.seed_everything(run.seed, workers=True, verbose=False)
@@ -98,21 +98,19 @@ def run_training(training: Training, data: TrainingData, make_module: Callable[[
         net.base_size, net.crop_size = data.sizes
         net.image_encoder.checkpointing = run.grad_checkpointing
         module = make_module(net)
-        module.run_facts = {
-            "seed": run.seed,
-            "accumulate_grad_batches": run.accumulate_grad_batches,
-            **training.network.sources(),
-        }
-        module.settings = {name: _plain(values) for name, values in asdict(training).items()}
+        facts = {"seed": run.seed, "accumulate_grad_batches": run.accumulate_grad_batches}
+        module.run_facts = facts | training.network.sources()
+        module.settings = asdict(training, dict_factory=plain)
         if last:
             before = read[last].get(METADATA_KEY) or {}
             check_same_run(last, before, module)
             data.first_epoch = before["epoch"] + 1
-        facts = {"images": len(data.train_set), "validation_images": len(data.val_set)}
-        trainer = build_trainer(training, version, CheckpointFiles(read), Together(checkpoint=last, **facts))
+        images, validation_images = len(data.train_set), len(data.val_set)
+        together = Together(checkpoint=last, images=images, validation_images=validation_images)
+        trainer = build_trainer(training, version, CheckpointFiles(read), together)
         if trainer.is_global_zero:
-            images = f"{facts['images']} + {facts['validation_images']} images"
-            print(f"{net.architecture['backbone']} on {module.dataset}: {images}, {len(data.labels)} labels")
+            what = f"{images} + {validation_images} images, {len(data.labels)} labels"
+            print(f"{net.architecture['backbone']} on {module.dataset}: {what}")
             print(training.optimization.describe())
             print(f"{trainer.precision}, {per_node} process(es) on each of {nodes} node(s)")
         allow_tf32(training.processes.on_gpu)
@@ -132,13 +130,8 @@ def check_same_run(last: Path, before: dict[str, Any], module: LSegModule) -> No
     before: the metadata of the checkpoint ``last``; what an older version did not record is not compared.
     """
     settings, facts = before.get("optimization", {}), before.get("run", {})
-    now = {
-        "architecture": module.net.architecture,
-        "labels": module.net.labels,
-        "dataset": module.dataset,
-        **module.extra_metadata(),
-    }
-    pairs = {key: (before.get(key), value) for key, value in now.items()}
+    now = {"architecture": module.net.architecture, "labels": module.net.labels, "dataset": module.dataset}
+    pairs = {key: (before.get(key), value) for key, value in (now | module.extra_metadata()).items()}
     pairs["optimizer"] = settings.get("optimizer"), module.config.optimizer
     if sizes := before.get("sizes"):
         pairs["base_size"] = sizes["base"], module.net.base_size
@@ -168,16 +161,22 @@ def build_trainer(training: Training, version: int, files: CheckpointFiles, *cal
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     run, processes = training.run, training.processes
+    progress = TQDMProgressBar(refresh_rate=10) if sys.stderr.isatty() else EpochLines()
     on_gpu, (devices, nodes) = processes.on_gpu, processes.counts()
     many = devices * nodes > 1
     if many and not on_gpu and is_rank_zero():
         print("several processes on the CPU: each has its own batch statistics (sync-BN needs GPUs)")
+    # All trained weights take part in every step, so DDP need not search for unused ones.
+    ddp = DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True)
+    # The plugin starts our processes, unless torchrun or srun has started one for each GPU. By default, Lightning
+    # takes every SLURM job for one in which srun did, and trains on one GPU in a job of one task.
+    started = launched() or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
     saving = [] if run.dry_run else checkpoint_callbacks(run, version)
     return pl.Trainer(
         accelerator="gpu" if on_gpu else ("cpu" if processes.accelerator == "auto" else processes.accelerator),
         devices=devices,
         num_nodes=nodes,
-        strategy=strategy(many),
+        strategy=ddp if many else "auto",
         sync_batchnorm=many and on_gpu,
         precision=lightning_precision(training.speed.precision, on_gpu),
         benchmark=on_gpu,
@@ -188,13 +187,10 @@ def build_trainer(training: Training, version: int, files: CheckpointFiles, *cal
         use_distributed_sampler=False,
         fast_dev_run=run.dry_run,
         logger=False if run.dry_run else build_logger(run, version),
-        callbacks=[
-            TQDMProgressBar(refresh_rate=10) if sys.stderr.isatty() else EpochLines(),
-            *(ValidationPictures(), *callbacks, *saving),
-        ],
-        enable_progress_bar=sys.stderr.isatty(),
+        callbacks=[progress, ValidationPictures(), *callbacks, *saving],
+        enable_progress_bar=isinstance(progress, TQDMProgressBar),
         enable_checkpointing=not run.dry_run,
-        plugins=[files, *environments()],
+        plugins=[files] if started else [files, LightningEnvironment()],
         log_every_n_steps=20,
         enable_model_summary=False,
     )
@@ -204,14 +200,9 @@ def checkpoint_callbacks(run: Run, version: int) -> list[ModelCheckpoint]:
     """last.ckpt after every epoch, and the best three by validation mIoU."""
     folder = run.checkpoints(version)
     common: dict[str, Any] = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = ModelCheckpoint(
-        filename="result-{epoch}-{val_miou_epoch:.4f}",
-        monitor="val_miou_epoch",
-        mode="max",
-        save_top_k=BEST,
-        every_n_epochs=run.check_val_every_n_epoch,
-        **common,
-    )
+    ranked: dict[str, Any] = {"monitor": "val_miou_epoch", "mode": "max", "save_top_k": 3}
+    ranked["every_n_epochs"] = run.check_val_every_n_epoch
+    best = ModelCheckpoint(filename="result-{epoch}-{val_miou_epoch:.4f}", **ranked, **common)
     return [best, ModelCheckpoint(filename="last", **common)]
 
 
@@ -231,6 +222,6 @@ def lightning_precision(precision: str, on_gpu: bool) -> Any:
     return {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", None: "32-true"}[dtype]
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Paths as text, for loggers."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+def plain(values: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Values by name with paths as text, for loggers."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values}

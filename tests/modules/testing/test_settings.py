@@ -11,15 +11,24 @@ import torch
 
 import test_lseg as fixed_script
 import test_lseg_zs as zero_shot_script
+from encoding_ext.evaluator import MultiScaleEvaluator
 from lseg_utils.cli import chosen
 from lseg_utils.errors import InputError
 from lseg_utils.files import REPOSITORY
-from modules.choices import Speed
+from modules.choices import Speed, block_options
 from modules.testing.common import derangement, precision_name, prepare_forward
+from modules.testing.label_sets import LabelSetTest
 from modules.testing.settings import Protocol, TestRun
 from tiny import LABELS, pictures, tiny_net
 
 CPU = torch.device("cpu")
+
+
+class Images:
+    name, split, base_size, crop_size = "ade20k", "val", 70, 64
+
+    def __len__(self) -> int:
+        return 0
 
 
 def parse(line: str = "", script=fixed_script) -> argparse.Namespace:
@@ -49,12 +58,17 @@ def test_protocols_and_their_names(line, expected, named):
     assert expected.describe(520, 480) == f"{named}, windows of 480, base 520"
 
 
-def test_the_evaluator_follows_the_protocol():
-    net = tiny_net()
-    evaluator = Protocol((1.0, 2.0), flip=False, window_batch=3).evaluator(net.half_logits, net, 70, 64)
+def test_the_evaluator_follows_the_protocol(tmp_path):
+    (tmp_path / "a.ckpt").touch()
+
+    def evaluator_of(protocol: Protocol) -> MultiScaleEvaluator:
+        run = TestRun("ade20k", tmp_path / "a.ckpt", output_dir=tmp_path)
+        return LabelSetTest(tiny_net(), Images(), (), run, protocol, Speed(), CPU).evaluator
+
+    evaluator = evaluator_of(Protocol((1.0, 2.0), flip=False, window_batch=3))
     assert evaluator.scales == (1.0, 2.0) and not evaluator.flip and evaluator.window_batch == 3
     assert (evaluator.base_size, evaluator.crop_size, evaluator.num_classes) == (70, 64, len(LABELS))
-    assert len(Protocol().evaluator(net.half_logits, net, 520, 480).scales) == 6
+    assert len(evaluator_of(Protocol()).scales) == 6
 
 
 def test_impossible_values_are_named(capsys):
@@ -74,7 +88,8 @@ def test_results_are_named_after_the_test_and_the_control_has_its_own_folder(tmp
     assert run.folder == REPOSITORY / "outputs" / "ade20k_mine_version_2_last"
     assert TestRun("ade20k", weights, shuffle_labels=3).folder.name == "ade20k_mine_version_2_last_shuffled3"
     assert TestRun("ade20k", weights, output_dir=tmp_path).folder == tmp_path
-    assert TestRun("a", weights, arch_option=1, activation="tanh").block == {"arch_option": 1, "activation": "tanh"}
+    given = TestRun("a", weights, arch_option=1, activation="tanh")
+    assert block_options(given) == {"arch_option": 1, "activation": "tanh"}
 
 
 def test_all_that_is_wrong_with_a_run_is_named():

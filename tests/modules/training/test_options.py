@@ -13,8 +13,9 @@ import train_lseg as train_script
 from data.choice import DataChoice
 from lseg_utils.cli import Parser, chosen
 from lseg_utils.errors import InputError
+from modules.choices import block_options
 from modules.device import reduced_dtype, resolve_device
-from modules.options import add_data_options, block_options, compatibility_problems, training_settings
+from modules.options import add_data_options, compatibility_problems, training_settings
 from modules.training.trainer import lightning_precision
 
 NO_EFFECT = (
