@@ -98,8 +98,7 @@ def get_dataset(
     choices = {"mode": mode, "transform": transform, "base_size": base_size, "crop_size": crop_size}
     choices |= {"label_src": label_src, "seed": seed, "fold": fold, "nshot": nshot, "held_out": held_out}
     dataset = _dataset_class(name)
-    given = _accepted(name, dataset, choices)
-    return dataset(root=_root(name, root), split=split, on_bad_image=on_bad_image, **given)
+    return dataset(_root(name, root), split, on_bad_image=on_bad_image, **_accepted(name, dataset, choices))
 
 
 def get_labels(name: str, label_src: str | None = None, root: str | Path | None = None) -> list[str]:
@@ -109,38 +108,25 @@ def get_labels(name: str, label_src: str | None = None, root: str | Path | None 
 
 
 def problems(
-    name: str,
-    root: str | Path | None = None,
-    splits: Sequence[str] = ("train", "val"),
-    *,
-    fold: int | None = None,
-    nshot: int | None = None,
-    held_out: int | Sequence[int] | None = None,
+    name: str, root: str | Path | None = None, splits: Sequence[str] = ("train", "val"), **choices: Any
 ) -> list[str]:
     """Everything wrong with the dataset on disk that shows without decoding it; empty if all is well.
 
     Each text says what was looked for, what is there and how to fix it. Reads the header of every file (the first
-    process shows a progress bar), which takes seconds for ADE20K. ``fold``, ``nshot``, ``held_out``: as in
+    process shows a progress bar), which takes seconds for ADE20K. ``choices``: ``fold``, ``nshot``, ``held_out`` as in
     :func:`get_dataset`; only the files that they need are checked. Raises ``InputError`` for an impossible choice.
     """
     dataset = _dataset_class(name)
-    choices = _accepted(name, dataset.problems, {"fold": fold, "nshot": nshot, "held_out": held_out})
-    return dataset.problems(_root(name, root), splits, **choices)
+    return dataset.problems(_root(name, root), splits, **_accepted(name, dataset.problems, choices))
 
 
 def check_dataset(
-    name: str,
-    root: str | Path | None = None,
-    splits: Sequence[str] = ("train", "val"),
-    *,
-    fold: int | None = None,
-    nshot: int | None = None,
-    held_out: int | Sequence[int] | None = None,
+    name: str, root: str | Path | None = None, splits: Sequence[str] = ("train", "val"), **choices: Any
 ) -> None:
     """Raise one ``InputError`` with the first ten :func:`problems` and their number, if there are any."""
     from data.base import PROBLEMS_SHOWN
 
-    found = problems(name, root, splits, fold=fold, nshot=nshot, held_out=held_out)
+    found = problems(name, root, splits, **choices)
     if found:
         more = [f"... {len(found)} problems in total"] if len(found) > PROBLEMS_SHOWN else []
         raise InputError("\n".join(found[:PROBLEMS_SHOWN] + more))
@@ -150,8 +136,7 @@ def _accepted(name: str, function: Callable, choices: dict[str, Any]) -> dict[st
     """The choices that are not None, if ``function`` of dataset ``name`` takes all of them."""
     given = {option: value for option, value in choices.items() if value is not None}
     strange = given.keys() - inspect.signature(function).parameters.keys()
-    if strange:
-        names = ", ".join(sorted(strange))
+    if names := ", ".join(sorted(strange)):
         raise InputError(f"dataset {name} does not take {names}; leave it out or choose another dataset")
     return given
 

@@ -16,7 +16,7 @@ from PIL import Image
 from data.pairs import find_pairs, size_problems
 from data.reading import EncodedImage, check_values, read_image, read_mask
 from data.sampled import SampledDataset
-from lseg_utils.errors import InputError
+from lseg_utils.errors import InputError, raise_all
 from lseg_utils.progress import is_rank_zero
 
 if TYPE_CHECKING:
@@ -142,9 +142,9 @@ class FolderSegmentationDataset(SampledDataset):
 
         Warns if the labels look shifted by one, for which it decodes some masks.
         """
+        raise_all(cls._split_problems(splits))
         root, missing, unequal = Path(root), [], []
         for split in splits:
-            cls._check_split(split)
             pairs, problems = cls.files_of(root, split)
             missing += [f"{cls.name}, split {split}: {'; '.join(problems)}"] if problems else []
             sizes = size_problems(pairs, f"checking {cls.name} {split}")
@@ -244,23 +244,18 @@ class FolderSegmentationDataset(SampledDataset):
         return "\n".join([*problems, f"How to fix it: {remedy}, or give another folder with --data_path"])
 
     @classmethod
-    def _check_split(cls, split: str) -> None:
-        if split not in cls.splits:
-            raise InputError(f"{cls.name} has no split {split!r}; choose one of {', '.join(cls.splits)}")
+    def _split_problems(cls, splits: Sequence[str]) -> list[str]:
+        known = ", ".join(cls.splits)
+        return [
+            f"{cls.name} has no split {split!r}; choose one of {known}" for split in splits if split not in cls.splits
+        ]
 
     def _check_choices(self) -> None:
-        problems = []
-        if self.split not in self.splits:
-            problems.append(f"{self.name} has no split {self.split!r}; choose one of {', '.join(self.splits)}")
-        elif self.splits[self.split][1] is None and self.mode != "test":
+        problems = self._split_problems((self.split,)) + self.bad_image_problems(self.mode in ("testval", "test"))
+        if self.mode != "test" and self.splits.get(self.split, (None, ""))[1] is None:
             problems.append(f"split {self.split!r} of {self.name} has no masks; use mode='test'")
         if self.mode not in MODES:
             problems.append(f"unknown mode {self.mode!r}; choose one of {', '.join(MODES)}")
-        if self.on_bad_image not in ("stop", "skip"):
-            problems.append(f"on_bad_image is {self.on_bad_image!r}; choose 'stop' or 'skip'")
-        elif self.on_bad_image == "skip" and self.mode in ("testval", "test"):
-            problems.append("a test must not leave out images; use on_bad_image='stop'")
         if self.base_size < 1 or self.crop_size < 1:
             problems.append(f"base_size {self.base_size} and crop_size {self.crop_size} must be positive")
-        if problems:
-            raise InputError("\n".join(problems))
+        raise_all(problems)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lseg_utils.errors import InputError
+from lseg_utils.errors import raise_all
 
 SPLITS = Path(__file__).resolve().parent / "splits"
 BENCHMARKS = ("pascal", "coco", "fss")
@@ -87,9 +87,7 @@ def fss_number(image: str) -> int:
 def check_choices(name: str, fold: int, shot: int = 0) -> None:
     """Raise one ``InputError`` listing an unknown benchmark, fold and number of shots."""
     problems = [] if name in BENCHMARKS else [f"no split files for {name!r}; choose one of {', '.join(BENCHMARKS)}"]
-    problems += fold_and_shot_problems(fold, shot)
-    if problems:
-        raise InputError("\n".join(problems))
+    raise_all(problems + fold_and_shot_problems(fold, shot))
 
 
 def fold_and_shot_problems(fold: int, shot: int) -> list[str]:

@@ -20,7 +20,7 @@ from data.pairs import missing_files, size_problems
 from data.reading import check_values, read_image, read_mask
 from data.sampled import SampledDataset
 from data.selection import Selection, held_out_classes, make_selection, of_held_out, spread, without_held_out
-from lseg_utils.errors import InputError
+from lseg_utils.errors import raise_all
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,9 +98,7 @@ class FewShotDataset(SampledDataset):
             for class_id, image in self.pairs:
                 self._images.setdefault(class_id, []).append(image)
             self._length = len({image for _, image in self.pairs})
-        problems = self._missing(self.root, (split,), fold, self._files(self.root, selection, nshot))
-        if problems:
-            raise InputError("\n".join(problems))
+        raise_all(self._missing(self.root, (split,), fold, self._files(self.root, selection, nshot)))
         self.labels = self.read_labels(label_src or self.default_label_src(), self.root)
         self.transform = transform or image_to_tensor(MEAN, STD)
 
@@ -154,11 +152,9 @@ class FewShotDataset(SampledDataset):
         """
         values = read_mask(path)
         allowed = np.append(np.arange(cls.num_labels + 1), list(cls.special_values)).astype(int)
-        special = "".join(f", {value} (no class)" for value in cls.special_values)
-        meaning = (
-            f"masks of {cls.name} contain 0 (nothing), 1..{cls.num_labels}{special}; replace the file by the right one"
-        )
-        check_values(path, values, allowed, meaning)
+        meaning = f"masks of {cls.name} contain 0 (nothing), 1..{cls.num_labels}"
+        meaning += "".join(f", {value} (no class)" for value in cls.special_values)
+        check_values(path, values, allowed, f"{meaning}; replace the file by the right one")
         target = (values == class_id + 1).astype(np.int8)
         for value, code in cls.special_values.items():
             target[values == value] = code
@@ -166,17 +162,10 @@ class FewShotDataset(SampledDataset):
 
     @classmethod
     def problems(
-        cls,
-        root: Path,
-        splits: Sequence[str],
-        fold: int = 0,
-        nshot: int = 0,
-        held_out: int | Sequence[int] = 0,
+        cls, root: Path, splits: Sequence[str], fold: int = 0, nshot: int = 0, held_out: int | Sequence[int] = 0
     ) -> list[str]:
         """Everything wrong with the files that these splits need, as far as it shows without decoding them."""
-        problems = fold_and_shot_problems(fold, nshot) + _split_problems(cls.name, splits)
-        if problems:
-            raise InputError("\n".join(problems))
+        raise_all(cls._choice_problems(splits, fold, nshot))
         root, held = Path(root), held_out_classes(cls.holdable_classes(fold), held_out)
         files: dict[str, tuple[Path, Path]] = {}
         for split in splits:
@@ -273,28 +262,23 @@ class FewShotDataset(SampledDataset):
     @classmethod
     def _missing(cls, root: Path, splits: Sequence[str], fold: int, files: dict[str, tuple[Path, Path]]) -> list[str]:
         """One text with everything that is missing, or none."""
-        missing = [f"There is no folder {root}"]
-        if root.is_dir():
-            missing = missing_files(path for pair in files.values() for path in pair)
+        paths = (path for pair in files.values() for path in pair)
+        missing = missing_files(paths) if root.is_dir() else [f"There is no folder {root}"]
         if not missing:
             return []
         looked_for = f"{cls.name}, fold {fold}, {' and '.join(splits)}: {len(files)} images with masks are needed"
         return [f"{looked_for}. {'; '.join(missing)}. {cls.source.format(root=root)}"]
 
     def _check_choices(self) -> None:
-        problems = _split_problems(self.name, (self.split,)) + fold_and_shot_problems(self.fold, self.nshot)
+        problems = self._choice_problems((self.split,), self.fold, self.nshot)
         if self.split == "finetune" and not self.nshot:
             problems.append("split 'finetune' consists of support images; use nshot=1 or nshot=5")
-        if self.on_bad_image not in ("stop", "skip"):
-            problems.append(f"on_bad_image is {self.on_bad_image!r}; choose 'stop' or 'skip'")
-        elif self.on_bad_image == "skip" and self.split == "test":
-            problems.append("a test must not leave out images; use on_bad_image='stop'")
         if self.crop_size < 1:
             problems.append(f"crop_size {self.crop_size} must be positive")
-        if problems:
-            raise InputError("\n".join(problems))
+        raise_all(problems + self.bad_image_problems(self.split == "test"))
 
-
-def _split_problems(name: str, splits: Sequence[str]) -> list[str]:
-    wrong = [split for split in splits if split not in SPLITS]
-    return [f"{name} has no split {split!r}; choose one of {', '.join(SPLITS)}" for split in wrong]
+    @classmethod
+    def _choice_problems(cls, splits: Sequence[str], fold: int, nshot: int) -> list[str]:
+        wrong = [split for split in splits if split not in SPLITS]
+        unknown = [f"{cls.name} has no split {split!r}; choose one of {', '.join(SPLITS)}" for split in wrong]
+        return unknown + fold_and_shot_problems(fold, nshot)

@@ -59,26 +59,22 @@ def missing_files(wanted: Iterable[Path]) -> list[str]:
     for path in wanted:
         folder, name = os.path.split(path)
         by_folder.setdefault(folder, set()).add(name)
-    absent = [Path(folder) for folder in by_folder if not os.path.isdir(folder)]
-    sentences = _absent_folders(absent)
+    # A sentence for each existing folder above absent ones, then for each folder that lacks files.
+    absent: dict[Path, list[str]] = {}
+    lacking = []
     for folder, names in by_folder.items():
-        missing = sorted(names - set(os.listdir(folder))) if os.path.isdir(folder) else []
-        if missing:
-            sentences.append(f"{folder} lacks {len(missing)} of {len(names)} files: {_some(missing)}")
+        if not os.path.isdir(folder):
+            existing = _nearest_existing(Path(folder))
+            absent.setdefault(existing, []).append(str(Path(folder).relative_to(existing)))
+        elif missing := sorted(names - set(os.listdir(folder))):
+            lacking.append(f"{folder} lacks {len(missing)} of {len(names)} files: {_some(missing)}")
+    sentences = [
+        f"in {existing}, which contains {_content(existing)}, there is no folder {_some(folders)}"
+        for existing, folders in absent.items()
+    ]
+    sentences += lacking
     more = len(sentences) - SHOWN
     return sentences[:SHOWN] + ([f"{more} more folders lack files"] if more > 0 else [])
-
-
-def _absent_folders(folders: Sequence[Path]) -> list[str]:
-    """A sentence for each existing folder above the absent ones."""
-    by_existing: dict[Path, list[str]] = {}
-    for folder in folders:
-        existing = _nearest_existing(folder)
-        by_existing.setdefault(existing, []).append(str(folder.relative_to(existing)))
-    return [
-        f"in {existing}, which contains {_content(existing)}, there is no folder {_some(names)}"
-        for existing, names in by_existing.items()
-    ]
 
 
 def size_problems(pairs: Sequence[tuple[Path, Path | None]], what: str) -> list[str]:
@@ -88,12 +84,6 @@ def size_problems(pairs: Sequence[tuple[Path, Path | None]], what: str) -> list[
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
         results = pool.map(_size_problem, pairs)
         return [text for text in progress_bar(results, total=len(pairs), desc=what, leave=False) if text]
-
-
-def _what_is_there(folder: Path) -> str:
-    """The nearest existing folder on the way to ``folder`` and its content, for an error message."""
-    existing = _nearest_existing(folder)
-    return f"{existing} contains {_content(existing)}"
 
 
 def _nearest_existing(folder: Path) -> Path:
@@ -110,7 +100,8 @@ def _nothing_in(folder: Path, files: dict[str, Path], kind: str) -> list[str]:
     if files:
         return []
     state = f"no {kind} in {folder}" if folder.is_dir() else f"no folder {folder}"
-    return [f"{state} ({_what_is_there(folder)})"]
+    existing = _nearest_existing(folder)
+    return [f"{state} ({existing} contains {_content(existing)})"]
 
 
 def _only_in(kind: str, here: dict[str, Path], other: str, there: dict[str, Path], other_folder: Path) -> list[str]:

@@ -24,6 +24,13 @@ class SampledDataset:
         """Item ``index`` with all randomness from ``rng``; ``InputError`` naming the file if it cannot be used."""
         raise NotImplementedError
 
+    def bad_image_problems(self, testing: bool) -> list[str]:
+        """A sentence if ``on_bad_image`` is unknown, or would leave images out of a test."""
+        if self.on_bad_image not in ("stop", "skip"):
+            return [f"on_bad_image is {self.on_bad_image!r}; choose 'stop' or 'skip'"]
+        skipping = testing and self.on_bad_image == "skip"
+        return ["a test must not leave out images; use on_bad_image='stop'"] if skipping else []
+
     def __getitem__(self, index: int) -> Any:
         """Item ``index``; with ``on_bad_image="skip"`` the next readable one, and a warning.
 

@@ -99,10 +99,6 @@ def _is_architecture(value: Any) -> bool:
     )
 
 
-def _is_text(value: Any) -> bool:
-    return value is None or isinstance(value, str)
-
-
 # What a file of ours says about itself: key -> (what it must be, whether it is). No key has to be there.
 DESCRIPTION: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "architecture": (
@@ -128,8 +124,7 @@ DESCRIPTION: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "a dict of base and crop, pixels",
         lambda value: isinstance(value, dict) and all(_is_whole(value.get(key), 1) for key in ("base", "crop")),
     ),
-    "dataset": ("a text or None", _is_text),
-    "data_path": ("a text or None", _is_text),
+    **{key: ("a text or None", lambda value: isinstance(value, str | None)) for key in ("dataset", "data_path")},
     "metric": (
         "a dict of numbers",
         lambda value: isinstance(value, dict) and all(isinstance(one, int | float) for one in value.values()),
@@ -268,17 +263,13 @@ def recognise_backbone(file: CheckpointFile) -> str:
             closest, share = name, sum(alive) / len(alive)
     if closest:
         return closest
-    raise InputError(
-        f"{file.path} fits none of the known backbones ({', '.join(BACKBONES)}); {_describe_shapes(shapes)}"
-    )
-
-
-def _describe_shapes(shapes: dict[str, tuple[int, ...]]) -> str:
-    patch = shapes.get("image_encoder.vit.patch_embed.proj.weight")
-    image = "no ViT (a ResNet or something else)"
+    patch, image = shapes.get("image_encoder.vit.patch_embed.proj.weight"), "no ViT (a ResNet or something else)"
     if patch and len(patch) == 4:
         image = f"a ViT of width {patch[0]} with patches of {patch[2]}"
-    return f"it seems to contain {image}, and a text tower of shape {shapes['text_encoder.text_projection']}"
+    raise InputError(
+        f"{file.path} fits none of the known backbones ({', '.join(BACKBONES)}); it seems to contain {image}, and a "
+        f"text tower of shape {shapes[needed[0]]}"
+    )
 
 
 def _fitted(file: CheckpointFile, net: LSegNet) -> dict[str, Tensor]:
@@ -295,12 +286,9 @@ def _fitted(file: CheckpointFile, net: LSegNet) -> dict[str, Tensor]:
             "damaged; use an earlier checkpoint"
         )
     expected = net.state_dict()
-    absent = {
-        name: torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
-        for name, tensor in expected.items()
-        if name not in file.weights  # only what the forward pass does not use
-    }
-    weights = {**file.weights, **absent}
+    # What the forward pass does not use may be absent.
+    unused = {name: torch.zeros(expected[name].shape) for name in expected.keys() - file.weights.keys()}
+    weights = {**file.weights, **unused}
     return {name: weights[name].to(tensor.dtype, copy=True) for name, tensor in expected.items()}
 
 
@@ -345,17 +333,15 @@ def metadata_of(net: LSegNet, **progress: Any) -> dict[str, Any]:
 
 def export_plain(net: LSegNet, path: str | Path) -> Path:
     """Write the plain official state dict (no prefix, no CLIP visual tower), for the official code and others."""
-    path = Path(path)
     plain = {name.removeprefix(OFFICIAL_PREFIX): tensor for name, tensor in to_official(net.state_dict()).items()}
     save_file(plain, path)
-    return path
+    return Path(path)
 
 
 def save_file(content: Any, path: str | Path) -> None:
     """``torch.save`` to a temporary file, flush it to the disk, rename it: a kill or a full disk keeps the old file.
 
-    Raises:
-        InputError: the folder cannot be written, or the disk is full.
+    Raises ``InputError`` if the folder cannot be written, or the disk is full.
     """
     try:
         with write_aside(path) as aside, open(aside, "wb") as file:

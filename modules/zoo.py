@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError, raise_all, run_script
@@ -16,9 +16,6 @@ from lseg_utils.files import sha256_of
 from lseg_utils.results import text_table
 
 from .weights_file import check_weights_file
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 DATA: dict[str, Any] = json.loads(Path(__file__).with_name("released.json").read_text(encoding="utf-8"))
 UNKNOWN_FOLDER = "DATA_FOLDER"  # in a command, where the folder of the dataset is unknown
@@ -82,22 +79,19 @@ def place(dataset: str, fold: int | None) -> str:
 
 def released_for(dataset: str, backbone: str, fold: int) -> Released | None:
     """The checkpoint released for a benchmark's fold, if there is one; ``fold`` is ignored for FSS-1000."""
-    for entry in RELEASED:
-        if (entry.dataset, entry.backbone) == (dataset, backbone) and entry.fold in (None, fold):
-            return entry
-    return None
+    entries = (e for e in RELEASED if (e.dataset, e.backbone) == (dataset, backbone) and e.fold in (None, fold))
+    return next(entries, None)
 
 
 def released_file(dataset: str, backbone: str, fold: int) -> str:
     """Its file name; ``InputError`` if there is none."""
-    entry = released_for(dataset, backbone, fold)
-    if entry is None:
-        known = sorted({f"{entry.dataset} with {entry.backbone}" for entry in RELEASED if entry.dataset})
-        raise InputError(
-            f"no checkpoint was released for {place(dataset, fold)} with {backbone}; give yours with --weights, or "
-            f"choose one of {', '.join(known)} (folds 0 to 3; FSS-1000 has none)"
-        )
-    return entry.file
+    if entry := released_for(dataset, backbone, fold):
+        return entry.file
+    known = sorted({f"{entry.dataset} with {entry.backbone}" for entry in RELEASED if entry.dataset})
+    raise InputError(
+        f"no checkpoint was released for {place(dataset, fold)} with {backbone}; give yours with --weights, or "
+        f"choose one of {', '.join(known)} (folds 0 to 3; FSS-1000 has none)"
+    )
 
 
 def published(dataset: str, backbone: str) -> Published | None:
@@ -105,8 +99,7 @@ def published(dataset: str, backbone: str) -> Published | None:
     for figures in DATA["benchmarks"]:
         if (figures["dataset"], figures["backbone"]) == (dataset, backbone):
             folds = sorted({entry.fold or 0 for entry in RELEASED if entry.dataset == dataset})
-            entries = [released_for(dataset, backbone, fold) for fold in folds]
-            by_fold = [entry.miou if entry else None for entry in entries]
+            by_fold = [entry and entry.miou for entry in (released_for(dataset, backbone, fold) for fold in folds)]
             return Published(by_fold, figures["miou"], figures["fb_iou"])
     return None
 
@@ -115,15 +108,10 @@ def table() -> str:
     """The released checkpoints, their published figures, and what to know about them."""
     rows = [(e.file, e.backbone, e.place, "" if e.miou is None else f"{e.miou:.1f}") for e in RELEASED]
     notes = {entry.file: entry.note for entry in RELEASED if entry.note} | DATA["not_released"]
-    return "\n".join(
-        [
-            text_table(("file", "backbone", "trained for", "published mIoU"), rows),
-            "",
-            *(f"{file}: {note}" for file, note in notes.items()),
-            f"beware: {DATA['readme_slip']}",
-            f"The official checkpoints are linked in the model zoo of {DATA['repository']}",
-        ]
-    )
+    lines = [text_table(("file", "backbone", "trained for", "published mIoU"), rows), ""]
+    lines += [f"{file}: {note}" for file, note in notes.items()]
+    end = f"The official checkpoints are linked in the model zoo of {DATA['repository']}"
+    return "\n".join([*lines, f"beware: {DATA['readme_slip']}", end])
 
 
 def named_after(path: Path) -> Released | None:
@@ -132,15 +120,12 @@ def named_after(path: Path) -> Released | None:
 
 
 def file_name_doubts(path: Path, dataset: str, fold: int, backbone: str | None) -> list[str]:
-    """A sentence if a checkpoint's file name belongs to another test than the one that is about to run.
+    """A sentence if the name of checkpoint ``path`` belongs to another test than that of ``dataset`` and ``fold``.
 
-    Args:
-        path: the checkpoint.
-        dataset, fold: what it is tested on.
-        backbone: the architecture that was asked for, None for any.
+    backbone: the architecture that was asked for, None for any.
     """
     entry = named_after(path)
-    if entry is None or dataset not in {known.dataset for known in RELEASED if known.dataset}:
+    if entry is None or dataset not in {known.dataset for known in RELEASED}:
         return []
     if entry.dataset == dataset and entry.fold in (None, fold) and backbone in (None, entry.backbone):
         return []
@@ -197,16 +182,15 @@ def identify(path: Path, trust_checkpoint: bool = False) -> Report:
     )
 
 
-def fingerprint(weights: dict[str, Tensor]) -> str:
-    """SHA-256 of the weights that LSeg uses, as float32 in the order of their names, whatever file they are in."""
+def fingerprint(weights: dict[str, Any]) -> str:
+    """SHA-256 of the tensors that LSeg uses, as float32 in the order of their names, whatever file they are in."""
     from .checkpoints import DEAD
 
     digest = hashlib.sha256()
     for name in sorted(name for name in weights if not name.startswith(DEAD)):
-        tensor = weights[name]
-        values: Any = (tensor.float() if tensor.is_floating_point() else tensor).contiguous()
+        tensor = weights[name].float() if weights[name].is_floating_point() else weights[name]
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(values.numpy().data)
+        digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()
 
 
@@ -215,27 +199,27 @@ def own_command(path: Path, metadata: dict[str, Any], notes: list[str]) -> list[
     dataset, folder = metadata.get("dataset"), metadata.get("data_path")
     if not dataset:
         return []
-    data = ["--data_path", folder] if folder else []
     # A miniature has no usual place: it lies where it was made.
-    if (folder and not Path(folder).is_dir()) or (not folder and dataset.startswith("miniature")):
-        data = ["--data_path", UNKNOWN_FOLDER]
-        notes.append(
-            f"{UNKNOWN_FOLDER} in the command: the folder of the dataset {dataset}"
-            + (f"; in training that was {folder}, which does not exist here" if folder else "")
-            + ("; quickstart.sh makes quickstart/datasets_seed0" if dataset.startswith("miniature") else "")
-        )
+    unknown = not Path(folder).is_dir() if folder else dataset.startswith("miniature")
+    if unknown:
+        note = f"{UNKNOWN_FOLDER} in the command: the folder of the dataset {dataset}"
+        note += f"; in training that was {folder}, which does not exist here" if folder else ""
+        made = "; quickstart.sh makes quickstart/datasets_seed0" if dataset.startswith("miniature") else ""
+        notes.append(note + made)
+        folder = UNKNOWN_FOLDER
     zero_shot = metadata.get("zero_shot")
     script = ["test_lseg_zs.py", "--fold", str(zero_shot["fold"])] if zero_shot else ["test_lseg.py", "--eval"]
+    data = ["--data_path", folder] if folder else []
     return [shlex.join(["python", *script, "--dataset", dataset, *data, "--weights", str(path)])]
 
 
 def test_command(entry: Released, path: Path) -> str:
     """The command that gives the published figure of a released checkpoint, where there is one."""
-    weights = shlex.quote(str(path))
-    if entry.dataset is None:
-        return f"python test_lseg.py --eval --dataset ade20k --data_path ../datasets --weights {weights}"
-    fold = "" if entry.fold is None else f" --fold {entry.fold}"
-    return f"python test_lseg_zs.py --dataset {entry.dataset}{fold} --nshot 0 --weights {weights}"
+    test = "test_lseg.py --eval --dataset ade20k --data_path ../datasets"
+    if entry.dataset:
+        fold = "" if entry.fold is None else f" --fold {entry.fold}"
+        test = f"test_lseg_zs.py --dataset {entry.dataset}{fold} --nshot 0"
+    return f"python {test} --weights {shlex.quote(str(path))}"
 
 
 def describe(report: Report) -> str:
@@ -243,12 +227,12 @@ def describe(report: Report) -> str:
     from .checkpoints import describe_misfits
 
     backbone, features = report.architecture["backbone"], report.architecture["features"]
+    fits = "does not fit" if report.misfits else "all names and shapes fit"
     lines = [
         f"{report.file} ({report.bytes:,} bytes)",
-        f"network: {backbone}, decoder with {features} features; "
-        + ("does not fit" if report.misfits else "all names and shapes fit"),
-        *describe_misfits(report.misfits),
+        f"network: {backbone}, decoder with {features} features; {fits}",
     ]
+    lines += describe_misfits(report.misfits)
     if report.trained:
         facts = {key: value for key, value in report.trained.items() if key != "metric"}
         facts |= {name: f"{number:.4g}" for name, number in report.trained.get("metric", {}).items()}
@@ -279,32 +263,27 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0; 1 if a checked file does not fit its network."""
+    """Exit code 0; 1 if a checked file does not fit its network. One ``InputError`` for all that cannot be read."""
     options = build_parser().parse(argv)
     if options.command == "check":
-        return check(options.files, options.json, options.trust_checkpoint)
+        reports, problems = [], []
+        for file in options.files:
+            try:
+                reports.append(identify(check_weights_file(file), options.trust_checkpoint))
+            except InputError as error:
+                problems.append(str(error))
+        if options.json:
+            print(json.dumps([asdict(report) for report in reports], indent=1, ensure_ascii=False))
+        elif reports:
+            print("\n\n".join(describe(report) for report in reports))
+        raise_all(problems)
+        return int(any(report.misfits for report in reports))
     if options.command == "file":
         print(released_file(options.dataset, options.backbone, options.fold))
     else:
         as_json = options.command == "list" and options.json
         print(json.dumps(DATA, indent=1, ensure_ascii=False) if as_json else table())
     return 0
-
-
-def check(files: Sequence[str], as_json: bool = False, trust_checkpoint: bool = False) -> int:
-    """Report on each file; raise one ``InputError`` for those that cannot be reported on."""
-    reports, problems = [], []
-    for file in files:
-        try:
-            reports.append(identify(check_weights_file(file), trust_checkpoint))
-        except InputError as error:
-            problems.append(str(error))
-    if as_json:
-        print(json.dumps([asdict(report) for report in reports], indent=1, ensure_ascii=False))
-    elif reports:
-        print("\n\n".join(describe(report) for report in reports))
-    raise_all(problems)
-    return int(any(report.misfits for report in reports))
 
 
 if __name__ == "__main__":
