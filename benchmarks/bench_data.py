@@ -19,12 +19,12 @@ import numpy as np
 import PIL
 import torch
 from PIL import Image, ImageOps
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision import transforms as tv
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import HEADER, RESULTS, cells, machine
+from benchmarks.common import HEADER, RESULTS, SEED, cells, machine
 from data.ade20k import ADE20K
 from data.base import MEAN, STD
 from data.loading import SeededDataset, make_loader
@@ -39,25 +39,18 @@ BATCH = 4
 JPEG_QUALITY = 90
 
 
-class PlainTraining(Dataset):
+class PlainTraining(SeededDataset):
     """The official training transform as it is written down: everything decoded, flipped, resized, padded, then cut.
 
-    Takes the same random numbers as ``ours``, a :class:`SeededDataset`, so that its crops are the same.
+    Takes the same random numbers as the project's, so that its crops are the same.
     """
-
-    def __init__(self, ours: SeededDataset) -> None:
-        self.ours, self.dataset = ours, ours.dataset
-        self.transform = TrainTransform(self.dataset.base_size, self.dataset.crop_size)
-        self.to_tensor = tv.Compose([tv.ToTensor(), tv.Normalize(MEAN, STD)])
-
-    def __len__(self) -> int:
-        return len(self.ours)
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         epoch, index = place
         image = Image.open(self.dataset.images[index]).convert("RGB")
         mask = Image.open(self.dataset.masks[index])
-        crop = self.transform.draw(image.size, self.ours.generator(epoch, index))
+        transform = TrainTransform(self.dataset.base_size, self.dataset.crop_size)
+        crop = transform.draw(image.size, self.generator(epoch, index))
         if crop.mirrored:
             image, mask = ImageOps.mirror(image), ImageOps.mirror(mask)
         image = image.resize(crop.size, Image.Resampling.BILINEAR)
@@ -65,7 +58,8 @@ class PlainTraining(Dataset):
         right, bottom = (max(crop.side - side, 0) for side in crop.size)
         box = (crop.left, crop.top, crop.left + crop.side, crop.top + crop.side)
         image, mask = (ImageOps.expand(each, (0, 0, right, bottom), fill=0).crop(box) for each in (image, mask))
-        return {"image": self.to_tensor(image), "mask": torch.from_numpy(np.array(mask)).long() - 1, "index": index}
+        to_tensor = tv.Compose([tv.ToTensor(), tv.Normalize(MEAN, STD)])
+        return {"image": to_tensor(image), "mask": torch.from_numpy(np.array(mask)).long() - 1, "index": index}
 
 
 def make_pictures(root: Path, size: tuple[int, int], number: int, seed: int) -> ADE20K:
@@ -102,7 +96,7 @@ def _scene(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarra
 def compare(dataset: ADE20K, rounds: int, seed: int) -> tuple[float, float, dict[str, float]]:
     """Processor time per sample of the plain procedure and of the project, and how far apart their samples are."""
     project = make_loader(dataset, BATCH, seed, shuffle=True)
-    plain = DataLoader(PlainTraining(project.dataset), batch_size=BATCH, sampler=project.sampler)
+    plain = DataLoader(PlainTraining(dataset, seed), batch_size=BATCH, sampler=project.sampler)
     difference, unequal = [], 0
     for batch, other in zip(project, plain):  # warms up, too
         difference.append((batch["image"] - other["image"]).abs().mean().item() * 255 * STD[0])
@@ -119,47 +113,33 @@ def compare(dataset: ADE20K, rounds: int, seed: int) -> tuple[float, float, dict
     return median(seconds[0]), median(seconds[1]), distance
 
 
-def rows_of(kind: str, plain: float, project: float, distance: dict[str, float]) -> list[dict[str, Any]]:
-    """Two lines of the table, from seconds per sample."""
-    what = f"training samples, one core, pictures: {kind}"
-    return [
-        {
-            "what": what,
-            "procedure": name,
-            "seconds": [seconds],
-            "ratio": plain / seconds,
-            "per_second": 1 / seconds,
-            "unit": "samples",
-        }
-        | more
-        for name, seconds, more in (("plain", plain, {}), ("project", project, distance))
-    ]
-
-
 def main() -> None:
     """Print two rows per kind of picture and write them."""
     parser = Parser(__doc__)
     parser.add_argument("--images", type=int, default=24, help="make this many pictures of each kind")
     parser.add_argument("--rounds", type=int, default=8, help="time this many epochs of each loader; the median counts")
-    parser.add_argument("--seed", type=int, default=0, help="seed the pictures")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON file")
     options = parser.parse(None)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     warnings.filterwarnings("ignore", message=".*images here, .*officially")
-    rows, measured = [], []
+    measured = {}
     with TemporaryDirectory() as folder:
         for name, size in KINDS.items():
-            dataset = make_pictures(Path(folder, name), size, options.images, options.seed)
-            measured.append(compare(dataset, options.rounds, options.seed))
-            rows += rows_of(name, *measured[-1])
-    small, large = measured
+            dataset = make_pictures(Path(folder, name), size, options.images, SEED)
+            measured[name] = compare(dataset, options.rounds, SEED)
+    small, large = measured.values()
     mixed = [(1 - LARGE_SHARE) * small[i] + LARGE_SHARE * large[i] for i in range(2)]
-    rows += rows_of(f"{LARGE_SHARE:.0%} large", *mixed, {})
+    measured[f"{LARGE_SHARE:.0%} large"] = (*mixed, {})
+    rows = []
+    for kind, (plain, project, distance) in measured.items():
+        for procedure, seconds, more in (("plain", plain, {}), ("project", project, distance)):
+            row = {"what": f"training samples, one core, pictures: {kind}", "procedure": procedure}
+            row |= {"seconds": [seconds], "ratio": plain / seconds, "per_second": 1 / seconds, "unit": "samples"}
+            rows.append(row | more)
     print(text_table(HEADER, [cells(row) for row in rows]))
     versions = {"pillow": PIL.__version__, "opencv": cv2.__version__}
     content = {"machine": machine() | versions, "jpeg_quality": JPEG_QUALITY, "rows": rows}
-    write_json(options.output / "data_cpu.json", content)
+    write_json(RESULTS / "data_cpu.json", content)
 
 
 if __name__ == "__main__":

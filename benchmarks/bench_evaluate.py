@@ -8,7 +8,6 @@ text tower, which does the same work at each of the 36 forwards of an image, run
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import sys
 import time
@@ -24,7 +23,7 @@ from benchmarks import plain
 from benchmarks.common import build_parser, network, parse, pictures, precision_name, report
 from benchmarks.measuring import Maker, Process, Work, agreement, alternate, row
 from encoding_ext.evaluator import MultiScaleEvaluator
-from encoding_ext.views import TEST_SCALES, scaled_size, window_starts
+from encoding_ext.views import protocol_canvases
 from lseg_utils.errors import run_script
 from modules.choices import Speed
 from modules.device import reduced_dtype
@@ -42,12 +41,8 @@ def images(options: argparse.Namespace) -> list[Tensor]:
 
 def forwards(options: argparse.Namespace) -> int:
     """How many crops and mirror images the test of all images consists of."""
-    sizes = [
-        scaled_size(image.shape[-2], image.shape[-1], math.ceil(options.base_size * scale))
-        for image in images(options)
-        for scale in TEST_SCALES
-    ]
-    return 2 * sum(math.prod(len(window_starts(side, options.size)) for side in size) for size in sizes)
+    canvases = [protocol_canvases(*image.shape[-2:], options.base_size, options.size) for image in images(options)]
+    return sum(len(canvas.views) for each in canvases for canvas in each)
 
 
 def plain_test(options: argparse.Namespace) -> Work:

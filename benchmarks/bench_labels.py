@@ -21,10 +21,8 @@ from torch import Tensor
 from benchmarks import plain
 from benchmarks.common import SEED, build_parser, network, parse, pictures, report
 from benchmarks.measuring import Maker, Process, Work, alternate, row
-from lseg_utils.errors import InputError, run_script
+from lseg_utils.errors import run_script
 from modules.predictor import LSegPredictor
-
-COUNTS = [2, 150, 1000, 10_000]
 
 
 def plain_segment(labels: int, options: argparse.Namespace) -> Work:
@@ -61,15 +59,10 @@ def main() -> None:
     parser = build_parser(__doc__, "labels")
     parser.add_argument("--labels", type=int, nargs="+", help="how many, one run for each")
     parser.add_argument("--plain_up_to", type=int, help="labels beyond which the plain procedure is left out")
-    common = {"batch": 1, "labels": COUNTS}
-    options = parse(
-        parser,
-        cpu=common | {"rounds": 3, "plain_up_to": 150},
-        cuda=common | {"rounds": 10, "plain_up_to": 1000},
-    )
+    common = {"batch": 1, "labels": [2, 150, 1000, 10_000]}
+    cpu, cuda = {"rounds": 3, "plain_up_to": 150}, {"rounds": 10, "plain_up_to": 1000}
+    options = parse(parser, cpu=common | cpu, cuda=common | cuda)
     counts = [options.labels] if isinstance(options.labels, int) else options.labels
-    if min(counts) < 1:
-        raise InputError(f"--labels is {min(counts)}, but has to be at least 1")
     makers: dict[str, Maker] = {f"project {count}": partial(project_segment, count) for count in counts}
     makers |= {f"plain {count}": partial(plain_segment, count) for count in counts if count <= options.plain_up_to}
     processes = {name: Process(maker, options) for name, maker in makers.items()}

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.common import RESULTS
-from benchmarks.measuring import memory
+from benchmarks.measuring import resident_bytes
 from lseg_utils.cli import Parser
 from lseg_utils.errors import run_script
 from lseg_utils.results import text_table, write_json
@@ -31,38 +31,28 @@ from modules.predictor import LSegPredictor
 HEADER = ("image", "labels", "mode", "peak GB, network loaded", "image segmented", "overlay drawn", "seconds")
 
 
-class Case(NamedTuple):
-    """One image, segmented once against random label embeddings."""
-
-    width: int
-    height: int
-    labels: int
-    mode: str
-
-
-CASES = (
-    Case(6000, 4000, 150, "whole"),
-    Case(640, 480, 10_000, "whole"),
-    Case(6000, 4000, 150, "windows"),
+CASES = (  # width, height, number of labels, mode
+    (6000, 4000, 150, "whole"),
+    (640, 480, 10_000, "whole"),
+    (6000, 4000, 150, "windows"),
 )
 
 
-def measure(backbone: str, case: Case) -> dict[str, Any]:
+def measure(backbone: str, width: int, height: int, labels: int, mode: str) -> dict[str, Any]:
     """Segment and draw the overlay; the time of the first, and the largest resident size in GB after each step."""
     net = build_lseg(backbone, None)
     predictor = LSegPredictor(net, "cpu", "32")
-    shape = (case.height, case.width)
-    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    text = torch.randn(case.labels, net.text_encoder.embed_dim, generator=torch.Generator().manual_seed(0))
-    found = {"loaded_gb": memory("cpu", peak=True) / 1e9}
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    text = torch.randn(labels, net.text_encoder.embed_dim, generator=torch.Generator().manual_seed(0))
+    found = {"width": width, "height": height, "labels": labels, "mode": mode}
+    found["loaded_gb"] = resident_bytes(peak=True) / 1e9
     start = time.perf_counter()
-    result = predictor.segment(image, F.normalize(text, dim=1), case.mode)
-    seconds = time.perf_counter() - start
-    assert result.mask.shape == shape
-    found["segment_gb"] = memory("cpu", peak=True) / 1e9
+    result = predictor.segment(image, F.normalize(text, dim=1), mode)
+    found["seconds"] = time.perf_counter() - start
+    found["segment_gb"] = resident_bytes(peak=True) / 1e9
     result.overlay()
-    found["overlay_gb"] = memory("cpu", peak=True) / 1e9
-    return case._asdict() | found | {"seconds": seconds}
+    found["overlay_gb"] = resident_bytes(peak=True) / 1e9
+    return found
 
 
 def main() -> None:
@@ -73,13 +63,13 @@ def main() -> None:
     results = []
     for case in CASES:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # peaks are those of a whole process
-            results.append(pool.submit(measure, options.backbone, case).result())
+            results.append(pool.submit(measure, options.backbone, *case).result())
     machine = f"{platform.machine()}, {os.cpu_count()} cores, PyTorch {torch.__version__}"
     write_json(RESULTS / "memory.json", {"backbone": options.backbone, "machine": machine, "cases": results})
     rows = []
-    for case, result in zip(CASES, results):
+    for (width, height, labels, mode), result in zip(CASES, results):
         gigabytes = (f"{result[key]:.2f}" for key in ("loaded_gb", "segment_gb", "overlay_gb"))
-        rows.append((f"{case.width} x {case.height}", case.labels, case.mode, *gigabytes, round(result["seconds"])))
+        rows.append((f"{width} x {height}", labels, mode, *gigabytes, round(result["seconds"])))
     print(text_table(HEADER, rows))
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,10 +27,7 @@ from modules.models import BACKBONES, LSegNet, build_lseg
 from modules.models.backbones import MULTIPLE
 
 RESULTS = Path(__file__).resolve().parent / "results"
-DEFAULTS = {
-    "cpu": {"backbone": "clip_vitb32_384", "size": 480, "labels": 150},
-    "cuda": {"backbone": "clip_vitl16_384", "size": 480, "labels": 150},
-}
+BACKBONE = {"cpu": "clip_vitb32_384", "cuda": "clip_vitl16_384"}
 QUICK = {"backbone": "tiny_vit", "size": 64, "batch": 1, "labels": 5, "rounds": 1, "threads": 1}
 SEED = 0
 HEADER = ("what", "procedure", "seconds", "ratio", "throughput", "peak memory", "GFLOP/s", "share", "agreement")
@@ -71,15 +69,15 @@ def parse(parser: Parser, **defaults: dict[str, Any]) -> argparse.Namespace:
     if device.type not in defaults:
         raise InputError(f"there is no benchmark for {device.type}; use --device {' or '.join(defaults)}")
     options.device = str(device)
-    completed = {"threads": os.cpu_count()} | DEFAULTS[device.type] | defaults[device.type]
-    for name, value in (completed | (QUICK if options.quick else {})).items():
+    completed = {"backbone": BACKBONE[device.type], "size": 480, "labels": 150, "threads": os.cpu_count()}
+    for name, value in (completed | defaults[device.type] | (QUICK if options.quick else {})).items():
         if getattr(options, name, 0) is None:
             setattr(options, name, value)
 
     problems = [
         f"--{name} is {value}, but must be at least 1"
         for name in ("batch", "labels", "threads", "rounds", "images")
-        if isinstance(value := getattr(options, name, None), int) and value < 1
+        if np.min(value := getattr(options, name, 1)) < 1
     ]
     if options.size < MULTIPLE or options.size % MULTIPLE:
         problems.append(f"--size is {options.size}, but must be a multiple of {MULTIPLE}")
@@ -131,12 +129,6 @@ def precision_name(dtype: torch.dtype | None, device: str = "cpu") -> str:
     if dtype is None:
         return "float32" if device == "cpu" else "tf32"
     return str(dtype).removeprefix("torch.")
-
-
-def synchronize(device: str) -> None:
-    """Wait for what a GPU still has to do."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def network(options: argparse.Namespace) -> LSegNet:

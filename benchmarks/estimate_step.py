@@ -12,7 +12,7 @@ import gc
 import sys
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measuring import forget_peak, memory
+from benchmarks.measuring import forget_peak, resident_bytes
 from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError, run_script
 from lseg_utils.results import text_table
@@ -57,16 +57,13 @@ GPUS = {
 }
 
 
-@dataclass
 class Trace(TorchDispatchMode):
     """What passes while it is entered: bytes alive and their peak, and each operator's work and traffic."""
 
-    alive: int = 0
-    peak: int = 0
-    work: list[tuple[float, float, bool]] = field(default_factory=list)  # FLOPs, bytes, whether in 16 bits
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         super().__init__()
+        self.alive = self.peak = 0
+        self.work: list[tuple[float, float, bool]] = []  # FLOPs, bytes, whether in 16 bits
         self._known: dict[int, weakref.ref] = {}
 
     def hold(self, tensors: Sequence[Any]) -> None:
@@ -137,13 +134,13 @@ def compare(backbone: str, batch: int, side: int, labels: int) -> str:
     """Compare the estimated memory of a step in float32 with how much two real ones let this process grow."""
     for name, size in (("tiny_vit", 64), (backbone, side)):  # the small network loads PyTorch's kernels
         gc.collect()
-        before = memory("cpu")
-        forget_peak("cpu")
+        before = resident_bytes()
+        forget_peak()
         net = build_lseg(name, None).train()
         optimizer = build_optimizer(net, OptimizationConfig(batch_size=batch))
         for _ in range(2):
             step(net, optimizer, batch, size, labels, half=False)
-        measured = memory("cpu", peak=True) - before
+        measured = resident_bytes(peak=True) - before
         del net, optimizer
     estimated = trace_step(backbone, batch, side, labels, half=False).peak
     return f"estimated {estimated / 1e9:.2f} GB, measured {measured / 1e9:.2f} GB, ratio {estimated / measured:.2f}"

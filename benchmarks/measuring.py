@@ -23,7 +23,6 @@ from torch import multiprocessing
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import synchronize
 from lseg_utils.errors import InputError
 from lseg_utils.memory import is_out_of_memory
 
@@ -100,43 +99,48 @@ class _Server:
         self.repeats = 1
         self.returned: Any = None
 
+    def synchronize(self) -> None:
+        """Wait for what a GPU still has to do."""
+        if self.device != "cpu":
+            torch.cuda.synchronize(self.device)
+
     def warm_up(self) -> dict[str, Any]:
         """Do a part of the work once, counting; what a run is: "flop", "items", "precision"."""
         part = self.work.part or self.work.run
         # The counter supports matrix products and convolutions; "math" is attention made of those.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             part()
-        started = time.perf_counter()
         if self.device != "cpu":  # the first run of anything on a GPU is not representative
+            started = time.perf_counter()
             part()
-        synchronize(self.device)
-        seconds = (time.perf_counter() - started) * self.work.parts
-        if self.device != "cpu":
+            self.synchronize()
+            seconds = (time.perf_counter() - started) * self.work.parts
             self.repeats = max(1, min(100, int(MIN_SECONDS / max(seconds, 1e-6))))
-        forget_peak(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+        forget_peak()
         flop = counter.get_total_flops() * self.work.parts
         return {"flop": flop, "items": self.work.items, "precision": self.work.precision}
 
     def time(self) -> float:
         """Seconds of one run."""
         self.returned = None
-        synchronize(self.device)
+        self.synchronize()
         started = time.perf_counter()
         for _ in range(self.repeats):
             self.returned = self.work.run()
-        synchronize(self.device)
+        self.synchronize()
         return self.work.seconds((time.perf_counter() - started) / self.repeats)
 
     def peak(self) -> float:
-        """Bytes: of the whole process on a CPU, of its tensors on a GPU. Of the timed runs."""
-        return memory(self.device, peak=True)
+        """Bytes in the timed runs: of the whole process on a CPU, of its tensors on a GPU."""
+        return resident_bytes(peak=True) if self.device == "cpu" else torch.cuda.max_memory_allocated(self.device)
 
     def profile(self) -> dict[str, float]:
         """The operators that take longest in a run of its own, each with its share of the time."""
         kinds = torch.profiler.ProfilerActivity
         with torch.profiler.profile(activities=[kinds.CPU] + [kinds.CUDA] * (self.device != "cpu")) as profiler:
             self.work.run()
-            synchronize(self.device)
+            self.synchronize()
         clock = "self_cpu_time_total" if self.device == "cpu" else "self_device_time_total"
         times = {event.key: getattr(event, clock) for event in profiler.key_averages()}
         longest = sorted(times, key=times.get, reverse=True)[:8]
@@ -144,9 +148,7 @@ class _Server:
 
     def result(self) -> Any:
         """What the last run returned, tensors as arrays."""
-        if isinstance(self.returned, list):
-            return [each.cpu().numpy() for each in self.returned]
-        return self.returned
+        return [each.cpu().numpy() for each in self.returned] if isinstance(self.returned, list) else self.returned
 
 
 def _serve(pipe: Connection, maker: Maker, options: argparse.Namespace) -> None:
@@ -167,21 +169,17 @@ def _serve(pipe: Connection, maker: Maker, options: argparse.Namespace) -> None:
         pipe.send(answer)
 
 
-def memory(device: str, peak: bool = False) -> float:
-    """Bytes of this process (resident; not ``ru_maxrss``, which a process inherits), or of its tensors on the GPU."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
+def resident_bytes(peak: bool = False) -> float:
+    """Resident memory of this process; on Linux not ``ru_maxrss``, which a process inherits."""
     if not sys.platform.startswith("linux"):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024.0 * int(lines["VmHWM" if peak else "VmRSS"].split()[0])
 
 
-def forget_peak(device: str) -> None:
-    """Let peaks count from here."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif Path("/proc/self/clear_refs").exists():
+def forget_peak() -> None:
+    """Let the resident memory's peak count from here, where the system can do that."""
+    if Path("/proc/self/clear_refs").exists():
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM := VmRSS
 
 

@@ -10,14 +10,13 @@ Shapes: B images, H x W pixels, N labels, C embedding dimensions, D token width.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from encoding_ext.views import TEST_SCALES, scaled_size, window_starts
+from encoding_ext.views import TEST_SCALES, protocol_canvases
 from modules.models import LSegNet
 from modules.models.head import LOGIT_SCALE
 from modules.models.image_encoders import Reassemble, ViTEncoder, resize_position_embedding
@@ -115,35 +114,20 @@ def multi_scale_scores(
     crop_size: int = 480,
     scales: Sequence[float] = TEST_SCALES,
 ) -> Tensor:
-    """The test protocol with mirror images: (1, 3, H, W) -> (1, N, H, W), every crop a forward of its own.
+    """The test protocol with mirror images: (1, 3, H, W) -> (1, N, H, W), every crop a forward pass of its own.
 
     predict: (1, 3, S, S) -> (1, N, S, S); black: the normalised value of a black pixel.
     """
     total: Tensor | float = 0.0
-    for scale in scales:
-        size = scaled_size(image.shape[-2], image.shape[-1], math.ceil(base_size * scale))
-        resized = F.interpolate(image, size, mode="bilinear", align_corners=True)
-        scores = _window_scores(predict, resized, black, crop_size)
-        total = total + F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=True)
-    return total
-
-
-def _window_scores(
-    predict: Callable[[Tensor], Tensor], image: Tensor, black: Sequence[float], crop_size: int
-) -> Tensor:
-    """Mean scores (1, N, h, w) of the windows over an image (1, 3, h, w)."""
-    height, width = image.shape[-2:]
-    scores: Tensor | float = 0.0
-    counts = image.new_zeros(1, 1, height, width)
-    for top in window_starts(height, crop_size):
-        for left in window_starts(width, crop_size):
-            part = image[..., top : top + crop_size, left : left + crop_size]
-            crop = image.new_tensor(black).view(1, 3, 1, 1).repeat(1, 1, crop_size, crop_size)
-            crop[..., : part.shape[-2], : part.shape[-1]] = part
+    for canvas in protocol_canvases(*image.shape[-2:], base_size, crop_size, scales, flip=False):
+        pixels = canvas.protocol_pixels(image[0], image.new_tensor(black).view(3, 1, 1))[None]
+        scores = None
+        for view in canvas.views:
+            crop = view.place(pixels)
             both = predict(crop) + predict(crop.flip(-1)).flip(-1)
-            bottom, right = top + part.shape[-2], left + part.shape[-1]
-            if not counts.any():
-                scores = image.new_zeros(1, both.shape[1], height, width)
-            scores[..., top:bottom, left:right] += both[..., : part.shape[-2], : part.shape[-1]]
-            counts[..., top:bottom, left:right] += 1
-    return scores / counts
+            if scores is None:
+                scores = both.new_zeros(1, both.shape[1], *canvas.full_size)
+            view.place(scores).add_(both)
+        mean = scores[..., : canvas.height, : canvas.width] / canvas.cover(image.device)
+        total = total + F.interpolate(mean, image.shape[-2:], mode="bilinear", align_corners=True)
+    return total
