@@ -37,8 +37,7 @@ class ExportTower(nn.Module):
 
     def __init__(self, net: LSegNet) -> None:
         super().__init__()
-        self.image_encoder = net.image_encoder
-        self.decoder = net.decoder
+        self.image_encoder, self.decoder = net.image_encoder, net.decoder
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised -> (B, C, H/2, W/2), not normalised."""

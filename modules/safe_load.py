@@ -82,7 +82,7 @@ def check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
     except Exception as error:  # a broken header can make the reader stumble anywhere
-        raise InputError(f"{_damaged(path)} ({type(error).__name__}: {error})") from error
+        raise _refusal(path, error) from error
     if broken is not None:
         raise InputError(f"{_damaged(path)} (the checksum of {broken} is wrong)")
 

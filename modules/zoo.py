@@ -99,7 +99,9 @@ def published(dataset: str, backbone: str) -> Published | None:
     for figures in DATA["benchmarks"]:
         if (figures["dataset"], figures["backbone"]) == (dataset, backbone):
             folds = sorted({entry.fold or 0 for entry in RELEASED if entry.dataset == dataset})
-            by_fold = [entry and entry.miou for entry in (released_for(dataset, backbone, fold) for fold in folds)]
+            by_fold = [
+                entry.miou if entry else None for entry in (released_for(dataset, backbone, fold) for fold in folds)
+            ]
             return Published(by_fold, figures["miou"], figures["fb_iou"])
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -52,19 +53,14 @@ def build_lseg(
     spec = BACKBONES[backbone]
     tower = TEXT_TOWERS[spec.text]
     image_encoder = ENCODERS[spec.encoder](spec, dropout)  # publishes out_channels and strides
+    block = {"arch_option": arch_option, "block_depth": block_depth, "activation": activation}
     net = LSegNet(
         image_encoder=image_encoder,
         decoder=Decoder(image_encoder.out_channels, image_encoder.strides, features, tower.embed_dim),
         text_encoder=TextEncoder(tower.embed_dim, tower.width, tower.layers, tower.context_length),
         head=CorrelationHead(RegularisationBlock(arch_option == 1, block_depth, activation) if arch_option else None),
         labels=labels,
-        architecture={
-            "backbone": backbone,
-            "arch_option": arch_option,
-            "block_depth": block_depth,
-            "activation": activation,
-            "features": features,
-        },
+        architecture={"backbone": backbone, **block, "features": features},
         mean=spec.mean,
         std=spec.std,
         base_size=spec.base_size,
@@ -103,22 +99,18 @@ def small_resnet_encoder(spec: Backbone, dropout: float) -> ResNetEncoder:
     from torchvision.models.resnet import BasicBlock
 
     refuse_dropout(spec, dropout)
-    channels = spec.channels
 
     def block(inputs: int, outputs: int) -> BasicBlock:
         shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, 2, bias=False), nn.BatchNorm2d(outputs))
         return BasicBlock(inputs, outputs, 2, downsample=shortcut)
 
-    stem = channels[0]
-    first = nn.Sequential(
-        nn.Conv2d(3, stem, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(stem),
-        nn.ReLU(inplace=True),
-        nn.MaxPool2d(3, stride=2, padding=1),
-        nn.Sequential(BasicBlock(stem, stem)),
-    )
-    deeper = [nn.Sequential(block(channels[i], channels[i + 1])) for i in range(3)]
-    return ResNetEncoder([first, *deeper], channels)
+    stem = spec.channels[0]
+    conv = nn.Conv2d(3, stem, 3, stride=2, padding=1, bias=False)
+    pool = nn.MaxPool2d(3, stride=2, padding=1)
+    layer = nn.Sequential(BasicBlock(stem, stem))
+    first = nn.Sequential(conv, nn.BatchNorm2d(stem), nn.ReLU(inplace=True), pool, layer)
+    deeper = [nn.Sequential(block(*pair)) for pair in pairwise(spec.channels)]
+    return ResNetEncoder([first, *deeper], spec.channels)
 
 
 def refuse_dropout(spec: Backbone, dropout: float) -> None:

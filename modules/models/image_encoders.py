@@ -142,8 +142,7 @@ class ViTEncoder(nn.Module):
         check_vit(vit, hooks)
         self.vit: Any = vit  # torch declares its parts as Tensor or Module
         self.checkpointing = False
-        self.hooks = tuple(hooks)
-        self.out_channels = tuple(out_channels)
+        self.hooks, self.out_channels = tuple(hooks), tuple(out_channels)
         self.patch_size: int = vit.patch_embed.proj.kernel_size[0]
         self.reassemble = nn.ModuleList(
             Reassemble(vit.embed_dim, channels, self.patch_size, stride)
@@ -156,9 +155,8 @@ class ViTEncoder(nn.Module):
         """(B, 3, H, W) -> four maps (B, out_channels[i], H/strides[i], W/strides[i])."""
         patches = self.vit.patch_embed.proj(images)  # (B, D, h, w)
         grid = (patches.shape[2], patches.shape[3])
-        tokens = torch.cat(
-            [self.vit.cls_token.expand(images.shape[0], -1, -1), patches.flatten(2).transpose(1, 2)], dim=1
-        )  # (B, 1 + h*w, D)
+        class_tokens = self.vit.cls_token.expand(images.shape[0], -1, -1)
+        tokens = torch.cat([class_tokens, patches.flatten(2).transpose(1, 2)], dim=1)  # (B, 1 + h*w, D)
         tokens = self.vit.pos_drop(tokens + resize_position_embedding(self.vit.pos_embed, grid))
         levels, again = [], self.checkpointing and torch.is_grad_enabled()
         for index, block in enumerate(self.vit.blocks[: self.hooks[-1] + 1]):

@@ -53,10 +53,8 @@ class LSegNet(nn.Module):
         crop_size: int,
     ) -> None:
         super().__init__()
-        self.image_encoder = image_encoder
-        self.decoder = decoder
-        self.text_encoder = text_encoder
-        self.head = head
+        self.image_encoder, self.decoder = image_encoder, decoder
+        self.text_encoder, self.head = text_encoder, head
         self.labels = None if labels is None else check_labels(labels)
         self.architecture = architecture
         self.mean, self.std = mean, std

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .backbones import BACKBONES, RANDOM, Backbone
 from .image_encoders import ResNetEncoder, ViTEncoder
 from .lseg_net import LSegNet
-from .text_encoder import TextEncoder, clip_package
+from .text_encoder import clip_package
 
 NAMED_FILE = "load_pretrained(net, {0}=FILE), on the command line --{0} FILE"
 CLIP_CACHE = Path("~/.cache/clip").expanduser()
@@ -39,17 +39,11 @@ def load_pretrained(
     read = read or (lambda path: torch.load(path, map_location="cpu", weights_only=True))
     if clip_weights != RANDOM:
         path = Path(clip_weights) if clip_weights else download_clip(spec.text)
-        load_text_tower(net.text_encoder, read(path), str(path))
+        _load(net.text_encoder, read(path), str(path), "a CLIP file with this text tower")  # its visual half is dropped
     if backbone_weights != RANDOM:
-        if backbone_weights is None:
-            load_backbone(net.image_encoder, download_backbone(spec), f"the published weights of {spec.image}")
-        else:
-            load_backbone(net.image_encoder, read(Path(backbone_weights)), str(backbone_weights))
-
-
-def load_text_tower(text_encoder: TextEncoder, weights: Mapping[str, Tensor], source: str) -> None:
-    """Take the text half of a whole CLIP; its visual half is dropped at once."""
-    _load(text_encoder, weights, source, "a CLIP file with this text tower")
+        weights = read(Path(backbone_weights)) if backbone_weights else download_backbone(spec)
+        source = str(backbone_weights or f"the published weights of {spec.image}")
+        load_backbone(net.image_encoder, weights, source)
 
 
 def load_backbone(image_encoder: ViTEncoder | ResNetEncoder, weights: Mapping[str, Tensor], source: str) -> None:
@@ -59,12 +53,9 @@ def load_backbone(image_encoder: ViTEncoder | ResNetEncoder, weights: Mapping[st
         return
     # torchvision's stem (conv1, bn1) and layer1 are our first stage, layers 2 to 4 the others
     places = {"conv1.": "0.0.", "bn1.": "0.1.", "layer1.": "0.4.", "layer2.": "1.", "layer3.": "2.", "layer4.": "3."}
-    renamed = {
-        new + name[len(old) :]: tensor
-        for name, tensor in weights.items()
-        for old, new in places.items()
-        if name.startswith(old)
-    }
+    renamed: dict[str, Tensor] = {}
+    for old, new in places.items():
+        renamed |= {new + name[len(old) :]: tensor for name, tensor in weights.items() if name.startswith(old)}
     _load(image_encoder.stages, renamed, source, "torchvision's weights of this ResNet")
 
 

@@ -85,8 +85,7 @@ class TextEncoder(nn.Module):
 
     def __init__(self, embed_dim: int, width: int, layers: int, context_length: int, vocab_size: int = 49408) -> None:
         super().__init__()
-        self.context_length = context_length
-        self.embed_dim = embed_dim
+        self.context_length, self.embed_dim = context_length, embed_dim
         self.transformer = Transformer(width, layers)
         self.token_embedding = nn.Embedding(vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.randn(context_length, width) * 0.01)
@@ -147,11 +146,10 @@ class TextEncoder(nn.Module):
         """N strings -> (N, L) token ids on the tower's device; ``ValueError`` names a label that is too long."""
         # One token more than fits: it is used only by labels that are too long.
         tokens = clip_package().tokenize(list(labels), context_length=self.context_length + 1, truncate=True)
-        for label, over in zip(labels, tokens[:, -1], strict=True):
-            if over:
-                raise ValueError(
-                    f"label {label[:60]!r}... is longer than CLIP's {self.context_length} tokens; shorten it"
-                )
+        too_long = [label for label, over in zip(labels, tokens[:, -1], strict=True) if over]
+        if too_long:
+            tokens_read = f"CLIP's {self.context_length} tokens"
+            raise ValueError(f"label {too_long[0][:60]!r}... is longer than {tokens_read}; shorten it")
         return tokens[:, :-1].to(self.positional_embedding.device)
 
     def _encode_in(self, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
