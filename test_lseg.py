@@ -38,8 +38,6 @@ from modules.testing.settings import (
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from modules.models import LSegNet
 
 MAX_BN_BATCHES = 200
@@ -73,25 +71,39 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # What follows takes seconds to import, so it comes after everything that is quickly refused.
     from data.loading import make_loader
+    from encoding_ext.precise_bn import precise_batch_norm
     from encoding_ext.transforms import image_to_tensor
     from modules.checkpoints import export_plain
     from modules.device import resolve_device
     from modules.testing.label_sets import LabelSetTest
+    from modules.training.start import check_label_lengths
 
     device = resolve_device(options.device)
     net = run.load()
     device = join_group(device)
     data = with_trained_sizes(data, net)
-    if options.acc_bn:
-        estimate_batch_norm(net.to(device), data, options, device)
+    to_tensor = image_to_tensor(net.mean, net.std)
+    if options.acc_bn:  # statistics of training crops instead of the moving averages
+        training = data.load(options.train_split, "train", to_tensor)
+        loader = make_loader(training, options.batch_size, run.seed, shuffle=True, num_workers=data.workers)
+        images = (batch["image"].to(device) for batch in loader)
+        precise_batch_norm(net.to(device), images, net.embed, min(MAX_BN_BATCHES, len(loader)))
     if options.export:
         if is_rank_zero():  # all processes would write the same file
             file = options.export if options.export.suffix == ".pth" else Path(f"{options.export}.pth")
             print(f"wrote {export_plain(net.cpu(), file)}")
         return
 
-    choose_labels(net, data, run)
-    dataset = data.load(split, "testval" if options.eval else "test", image_to_tensor(net.mean, net.std))
+    # A checkpoint's own list for this dataset (such as the corrected one) counts, unless another one is asked for.
+    standard = get_labels(data.dataset, data.label_src, data.data_path)
+    trained_on = net.metadata.get("dataset", data.dataset)
+    if trained_on != data.dataset and is_rank_zero():
+        print(f"note: {run.weights} was trained on {trained_on}; it is tested with the labels of {data.dataset}")
+    if data.label_src or trained_on != data.dataset or net.labels is None or len(net.labels) != len(standard):
+        net.labels = standard
+    check_label_lengths(net, net.labels)
+
+    dataset = data.load(split, "testval" if options.eval else "test", to_tensor)
     loader = make_loader(dataset, 1, run.seed, shuffle=False, num_workers=data.workers)
     source = data.label_src or "checkpoint or default"
     test = LabelSetTest(net.to(device), dataset, loader, run, protocol, speed, device, source)
@@ -143,33 +155,6 @@ def with_trained_sizes(data: DataChoice, net: LSegNet) -> DataChoice:
     if net.metadata.get("dataset") != data.dataset or "sizes" not in net.metadata:
         return data
     return replace(data, base_size=data.base_size or net.base_size, crop_size=data.crop_size or net.crop_size)
-
-
-def choose_labels(net: LSegNet, data: DataChoice, run: TestRun) -> None:
-    """Give the network the labels of this test."""
-    from modules.training.start import check_label_lengths
-
-    standard = get_labels(data.dataset, data.label_src, data.data_path)
-    trained_on = net.metadata.get("dataset", data.dataset)
-    if trained_on != data.dataset and is_rank_zero():
-        print(f"note: {run.weights} was trained on {trained_on}; it is tested with the labels of {data.dataset}")
-    # A checkpoint's own list for this dataset (such as the corrected one) counts, unless another one is asked for.
-    foreign = trained_on != data.dataset or net.labels is None or len(net.labels) != len(standard)
-    if data.label_src or foreign:
-        net.labels = standard
-    check_label_lengths(net, net.labels)
-
-
-def estimate_batch_norm(net: LSegNet, data: DataChoice, options: argparse.Namespace, device: torch.device) -> None:
-    """Replace the moving averages of batch norm by the statistics of training crops (official --acc-bn)."""
-    from data.loading import make_loader
-    from encoding_ext.precise_bn import precise_batch_norm
-    from encoding_ext.transforms import image_to_tensor
-
-    training = data.load(options.train_split, "train", image_to_tensor(net.mean, net.std))
-    loader = make_loader(training, options.batch_size, options.seed, shuffle=True, num_workers=data.workers)
-    images = (batch["image"].to(device) for batch in loader)
-    precise_batch_norm(net, images, net.embed, min(MAX_BN_BATCHES, len(loader)))
 
 
 if __name__ == "__main__":

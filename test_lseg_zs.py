@@ -39,13 +39,11 @@ def build_parser() -> Parser:
     parser = Parser(__doc__)
     add_test_options(parser)
     add = parser.add_argument_group("benchmark").add_argument
-    fold = "test this fold, 0..3; FSS-1000 has a single one, whatever the number"
-    add("--fold", type=int, default=0, help=fold)
+    add("--fold", type=int, default=0, help="test this fold, 0..3; FSS-1000 has a single one, whatever the number")
     add("--nshot", type=int, default=0, help="draw this many support images: 0, 1 or 5")
     add("--bsz", type=int, default=1, help="segment this many images at once; changes time, not results")
     add("--save_pictures", type=int, default=0, metavar="N", help="save a sheet of N episodes")
-    benchmark = "accepted if it agrees with --dataset, which counts, as in the official code"
-    add("--benchmark", help=benchmark)
+    add("--benchmark", help="accepted if it agrees with --dataset, which counts, as in the official code")
     add_data_options(parser, default_dataset="pascal", base_size=False)
     add_network_options(parser, backbone=None)
     add_device_options(parser)

@@ -40,8 +40,7 @@ def build_parser() -> Parser:
         help="choose the epoch on training classes kept aside (held_out), or on the test classes themselves (official, "
         "as published; the default with --finetune_mode)",
     )
-    aside = "keep this many training classes aside to choose the epoch"
-    add("--held_out", type=int, default=3, help=aside)
+    add("--held_out", type=int, default=3, help="keep this many training classes aside to choose the epoch")
     borders = "count Pascal's border pixels (255) as others in the loss, as published, or ignore them"
     add("--borders", choices=("others", "ignored"), default="others", help=borders)
     add_data_options(parser, default_dataset="pascal", base_size=False)

@@ -46,8 +46,7 @@ def add_data_options(parser: Parser, default_dataset: str = "ade20k", base_size:
     add("--label_src", help=f"read the labels from this list: {lists}")
     if base_size:
         add("--base_size", type=int, help="scale 1 means this long side; default: the dataset's")
-    crop = f"use crops of this side, a multiple of {MULTIPLE}; default: the dataset's"
-    add("--crop_size", type=int, help=crop)
+    add("--crop_size", type=int, help=f"use crops of this side, a multiple of {MULTIPLE}; default: the dataset's")
     add("--workers", "--nworker", type=int, default=4, help="load images in this many processes")
 
 
@@ -60,8 +59,7 @@ def add_network_options(parser: Parser, backbone: str | None) -> None:
     blocks = "choose the regularisation block: 0 none, 1 bottleneck, 2 depthwise"
     add("--arch_option", type=int, choices=(0, 1, 2), help=blocks)
     add("--block_depth", type=int, help="apply the block this many times (0 counts as 1)")
-    between = "use this activation between applications of the block"
-    add("--activation", choices=("relu", "lrelu", "tanh"), help=between)
+    add("--activation", choices=("relu", "lrelu", "tanh"), help="use this activation between applications of the block")
 
 
 def add_device_options(parser: Parser) -> None:
@@ -106,38 +104,35 @@ def add_optimization_options(parser: Parser) -> None:
 def add_training_options(parser: Parser, backbone: str, exp_name: str) -> None:
     """Everything that the two training scripts share except the data; the arguments are defaults."""
     add_network_options(parser, backbone)
-    group = parser.add_argument_group("start")
-    group.add_argument("--finetune_weights", type=Path, help="start from this checkpoint instead of ImageNet weights")
+    add = parser.add_argument_group("start").add_argument
+    add("--finetune_weights", type=Path, help="start from this checkpoint instead of ImageNet weights")
     other = f"'{RANDOM}' for random weights; default: download"
-    group.add_argument("--clip_weights", help=f"read the text encoder from this CLIP file; {other}")
-    group.add_argument("--backbone_weights", help=f"read ImageNet weights from this file; {other}")
-    trust = "run code contained in --finetune_weights: risky"
-    group.add_argument("--trust_checkpoint", action="store_true", help=trust)
+    add("--clip_weights", help=f"read the text encoder from this CLIP file; {other}")
+    add("--backbone_weights", help=f"read ImageNet weights from this file; {other}")
+    add("--trust_checkpoint", action="store_true", help="run code contained in --finetune_weights: risky")
     add_optimization_options(parser)
 
     group = parser.add_argument_group("run")
-    group.add_argument("--exp_name", default=exp_name, help="name the run; a run that exists is resumed")
-    runs = REPOSITORY / "checkpoints"
-    group.add_argument("--checkpoint_dir", type=Path, default=runs, help="keep the runs in this folder")
-    group.add_argument("--no_resume", action="store_true", help="start a new version of the run instead of resuming")
-    group.add_argument("--dry_run", action="store_true", help="do one training and one validation batch, save nothing")
-    group.add_argument("--seed", type=int, default=0, help="seed the weights, the order and the augmentation")
-    accumulate = "make one optimiser step of this many batches"
-    group.add_argument("--accumulate_grad_batches", type=int, default=1, help=accumulate)
+    add = group.add_argument
+    add("--exp_name", default=exp_name, help="name the run; a run that exists is resumed")
+    add("--checkpoint_dir", type=Path, default=REPOSITORY / "checkpoints", help="keep the runs in this folder")
+    add("--no_resume", action="store_true", help="start a new version of the run instead of resuming")
+    add("--dry_run", action="store_true", help="do one training and one validation batch, save nothing")
+    add("--seed", type=int, default=0, help="seed the weights, the order and the augmentation")
+    add("--accumulate_grad_batches", type=int, default=1, help="make one optimiser step of this many batches")
     add_speed_options(group)
     recompute = "save memory, take more time: compute the image encoder's activations again in the backward pass"
-    group.add_argument("--grad_checkpointing", action="store_true", help=recompute)
-    loggers = ("tensorboard", "wandb", "none")
-    group.add_argument("--logger", choices=loggers, default="tensorboard", help="log to this program")
-    group.add_argument("--check_val_every_n_epoch", type=int, default=1, help="validate after every n-th epoch")
+    add("--grad_checkpointing", action="store_true", help=recompute)
+    add("--logger", choices=("tensorboard", "wandb", "none"), default="tensorboard", help="log to this program")
+    add("--check_val_every_n_epoch", type=int, default=1, help="validate after every n-th epoch")
     bad = "stop at an unreadable image, or skip it and report it"
-    group.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop", help=bad)
+    add("--on_bad_image", choices=("stop", "skip"), default="stop", help=bad)
 
-    group = parser.add_argument_group("processes (with torchrun, its numbers count)")
+    add = parser.add_argument_group("processes (with torchrun, its numbers count)").add_argument
     accelerators = ("auto", "cpu", "gpu", "mps")
-    group.add_argument("--accelerator", choices=accelerators, default="auto", help="train on this kind of device")
-    group.add_argument("--devices", "--gpus", type=int, default=-1, help="start this many processes; -1: one per GPU")
-    group.add_argument("--num_nodes", type=int, help="train on this many nodes; default: torchrun's number, else 1")
+    add("--accelerator", choices=accelerators, default="auto", help="train on this kind of device")
+    add("--devices", "--gpus", type=int, default=-1, help="start this many processes; -1: one per GPU")
+    add("--num_nodes", type=int, help="train on this many nodes; default: torchrun's number, else 1")
     add_compatibility_options(parser)
 
 

@@ -1,17 +1,17 @@
-"""Image, truth and prediction side by side, for the best and the worst images of a test."""
+"""The best and the worst images of a test: image, truth and prediction side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
 
 from lseg_utils.named_maps import named_map
 from lseg_utils.pictures import fit, sheet
-
-from .extremes import Extremes, Scored
 
 WIDTH = 320
 COLUMNS = ("image", "truth", "prediction")
@@ -42,12 +42,59 @@ def comparison(
     return [shrunk, drawn(truth), drawn(predicted)]
 
 
+class Scored(NamedTuple):
+    """An item with its score and a unique name."""
+
+    score: float
+    name: str
+    thing: Any
+
+
+class Extremes:
+    """Keeps the ``count`` best and the ``count`` worst of what is added; equal scores are ordered by name."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.best: list[Scored] = []
+        self.worst: list[Scored] = []
+
+    def add(self, score: float, name: str, make: Callable[[], Any]) -> None:
+        """Add an item; ``make`` is only called if the item is kept."""
+        place = Scored(score, name, None)
+        if any(place in kept for kept in self._ordered([place])):
+            self._keep([Scored(score, name, make())])
+
+    def gather(self) -> Extremes:
+        """Make them the extremes of all processes together (every process has to call it); returns self."""
+        if dist.is_available() and dist.is_initialized():
+            everyones: list[list[Scored]] = [[] for _ in range(dist.get_world_size())]
+            dist.all_gather_object(everyones, self.best + self.worst)
+            self._keep(scored for kept in everyones for scored in kept)
+        return self
+
+    def map(self, function: Callable[[Any], Any]) -> Extremes:
+        """The same names and scores, with ``function`` applied to each item."""
+        mapped = Extremes(self.count)
+        mapped._keep(scored._replace(thing=function(scored.thing)) for scored in {*self.best, *self.worst})
+        return mapped
+
+    def _keep(self, new: Iterable[Scored]) -> None:
+        self.best, self.worst = self._ordered(new)
+
+    def _ordered(self, new: Iterable[Scored]) -> tuple[list[Scored], list[Scored]]:
+        """What would be kept after adding ``new``."""
+        by_name = {scored.name: scored for scored in [*self.best, *self.worst, *new]}.values()
+        best = sorted(by_name, key=lambda scored: (-scored.score, scored.name))
+        worst = sorted(by_name, key=lambda scored: (scored.score, scored.name))
+        return best[: self.count], worst[: self.count]
+
+
 def extremes_sheets(extremes: Extremes, what: str) -> list[tuple[str, Image.Image]]:
     """(heading, sheet) of the best and of the worst images, made of what :func:`comparison` returns."""
-    kinds = (("best", extremes.best), ("worst", extremes.worst))
-    return [(f"The {len(found)} {kind} {what}", _sheet(found)) for kind, found in kinds if found]
-
-
-def _sheet(found: Sequence[Scored]) -> Image.Image:
-    titles = [f"{scored.name} {100 * scored.score:.1f} %" for scored in found]
-    return sheet([scored.thing for scored in found], COLUMNS, titles, cell=(WIDTH, WIDTH))
+    sheets = []
+    for kind, found in (("best", extremes.best), ("worst", extremes.worst)):
+        if found:
+            titles = [f"{scored.name} {100 * scored.score:.1f} %" for scored in found]
+            picture = sheet([scored.thing for scored in found], COLUMNS, titles, cell=(WIDTH, WIDTH))
+            sheets.append((f"The {len(found)} {kind} {what}", picture))
+    return sheets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,9 +25,8 @@ from ..lseg_module_zs import BACKGROUND, episode_labels
 from ..models import LSegNet
 from ..models.streaming import upsampled_max
 from .common import derangement, precision_name, prepare_forward, write_results
-from .comparison import COLUMNS, comparison, extremes_sheets
+from .comparison import COLUMNS, Extremes, comparison, extremes_sheets
 from .episode_log import Areas, EpisodeLog
-from .extremes import Extremes
 from .settings import TestRun
 
 PICTURED = 5  # episodes in the report, of the best and of the worst
@@ -55,7 +54,11 @@ class EpisodeTest:
     ) -> None:
         self.net, self.dataset, self.loader, self.run, self.device = net, dataset, loader, run, device
         self.metric = EpisodeMetric(dataset.class_ids)
-        self.names = class_names(dataset, run.shuffle_labels)
+        self.names = list(dataset.labels)  # by class; the control exchanges those of this test's classes
+        if run.shuffle_labels is not None:
+            order = derangement(len(dataset.class_ids), run.shuffle_labels)
+            for place, other in enumerate(order):
+                self.names[dataset.class_ids[place]] = dataset.labels[dataset.class_ids[other]]
         self.forward = prepare_forward(net, speed, device)
         trained = net.metadata.get("zero_shot", {})
         few_shot = f"few-shot: fine-tuned on supports of the test classes, {trained.get('nshot')} per episode"
@@ -72,7 +75,16 @@ class EpisodeTest:
 
     def measure(self) -> None:
         """Segment each distinct pair once over all processes, and report."""
-        log = EpisodeLog(self.run.folder, self._identity(), process_rank())
+        state = self.run.weights.stat()
+        identity = {  # everything that the areas of an episode depend on
+            **self.facts,
+            "weights": [str(self.run.weights.resolve()), state.st_size, state.st_mtime_ns],
+            "data_path": str(self.dataset.root),
+            "labels": self.names,
+            "crop_size": self.dataset.crop_size,
+            **block_options(self.run),
+        }
+        log = EpisodeLog(self.run.folder, identity, process_rank())
         finished: dict[int, Areas] = from_first(log.finished())
         if is_rank_zero():
             if finished:
@@ -80,8 +92,11 @@ class EpisodeTest:
             self._count(finished)
         todo = [index for index in range(len(self.dataset)) if index not in finished]
         bar = progress_bar(total=len(todo), desc=f"{self.dataset.name} fold {self.dataset.fold}", unit="image")
-        for episodes, notes in self._segment(todo):
-            log.add(episodes, notes)
+        for batch in self.loader(todo) if todo else ():  # this process's share
+            predicted, mask = self._predicted(batch["image"], batch["class_id"]), batch["mask"]
+            areas = episode_areas(mask, predicted, ignore=mask < 0)
+            episodes = dict(zip(batch["episode"].tolist(), areas.tolist(), strict=True))
+            log.add(episodes, batch["note"])
             self._count(episodes)
             bar.update(len(episodes))
             bar.set_postfix_str("mIoU {:.2f} FB-IoU {:.2f}".format(*(100 * value for value in self.metric.get())))
@@ -101,25 +116,6 @@ class EpisodeTest:
         path = self.run.folder / "sheet.png"
         save_picture(path, sheet([self._picture(index) for index in indices], COLUMNS, row_titles=titles))
         print(f"wrote {path}")
-
-    def _identity(self) -> dict[str, Any]:
-        """Everything that the areas of an episode depend on."""
-        state = self.run.weights.stat()
-        return {
-            **self.facts,
-            "weights": [str(self.run.weights.resolve()), state.st_size, state.st_mtime_ns],
-            "data_path": str(self.dataset.root),
-            "labels": self.names,
-            "crop_size": self.dataset.crop_size,
-            **block_options(self.run),
-        }
-
-    def _segment(self, todo: Sequence[int]) -> Iterator[tuple[dict[int, Areas], list[str]]]:
-        """This process's share of ``todo``, batch by batch: index -> areas, and the dataset's note on each."""
-        for batch in self.loader(todo) if todo else ():
-            predicted, mask = self._predicted(batch["image"], batch["class_id"]), batch["mask"]
-            areas = episode_areas(mask, predicted, ignore=mask < 0)
-            yield dict(zip(batch["episode"].tolist(), areas.tolist(), strict=True)), batch["note"]
 
     def _predicted(self, images: Tensor, class_ids: Tensor) -> Tensor:
         """(B, 3, S, S), (B,) -> labels (B, S, S): 0 others, 1 the class."""
@@ -177,13 +173,3 @@ class EpisodeTest:
         predicted = self._predicted(item["image"][None], torch.tensor([item["class_id"]]))[0].numpy()
         labels, to_pixels = [BACKGROUND, self.names[item["class_id"]]], tensor_to_pixels(self.net.mean, self.net.std)
         return comparison(item["image"], item["mask"].numpy(), predicted, palette(2), labels, to_pixels)
-
-
-def class_names(dataset: Any, shuffle_seed: int | None) -> list[str]:
-    """The labels by class; the control exchanges those of this test's classes."""
-    names = list(dataset.labels)
-    if shuffle_seed is not None:
-        order = derangement(len(dataset.class_ids), shuffle_seed)
-        for place, other in enumerate(order):
-            names[dataset.class_ids[place]] = dataset.labels[dataset.class_ids[other]]
-    return names

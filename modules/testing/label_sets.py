@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,7 @@ from lseg_utils.progress import is_rank_zero, progress_bar
 from ..choices import Speed
 from ..models import LSegNet
 from .common import derangement, precision_name, prepare_forward, write_results
-from .comparison import comparison, extremes_sheets
-from .extremes import Extremes
+from .comparison import Extremes, comparison, extremes_sheets
 from .report_page import worst_confusions
 from .settings import Protocol, TestRun
 
@@ -123,6 +122,8 @@ class LabelSetTest:
         labels = self.labels
         pixel_accuracy, miou = (100 * value for value in self.metric.get())
         per_class = [100 * value for value in self.metric.per_class_iou().tolist()]
+        # Unique keys for JSON: a repeated label gets its class number.
+        unique = [label if label not in labels[:i] else f"{label} ({i + 1})" for i, label in enumerate(labels)]
         groups = {name: 100 * self.metric.miou_of(indices) for name, indices in self.dataset.groups.items()}
         what = " ".join(self.facts[name] for name in ("weights", "split", "protocol", "precision"))
         write_results(
@@ -136,15 +137,10 @@ class LabelSetTest:
                 "pixel_accuracy": pixel_accuracy,
                 "miou": miou,
                 "groups": groups,
-                "per_class_iou": dict(zip(numbered(labels), per_class, strict=True)),
+                "per_class_iou": dict(zip(unique, per_class, strict=True)),
                 "confusion": self.metric.confusion.tolist(),
             },
             control="label embeddings shuffled",
             confusions=worst_confusions(self.metric.confusion.numpy(), labels),
             pictures=extremes_sheets(self.extremes, "images, by mean IoU over the labels in them"),
         )
-
-
-def numbered(labels: Sequence[str]) -> list[str]:
-    """Unique keys for JSON: a repeated label gets its class number."""
-    return [label if label not in labels[:i] else f"{label} ({i + 1})" for i, label in enumerate(labels)]

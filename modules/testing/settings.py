@@ -25,8 +25,7 @@ def add_test_options(parser: Parser) -> None:
     add = parser.add_argument_group("test").add_argument
     shuffle = "control experiment: exchange the labels' embeddings at random, with this seed"
     add("--shuffle_labels", type=int, metavar="SEED", help=shuffle)
-    folder = "write the results to this folder; default: outputs/<dataset>_<weights>"
-    add("--output_dir", type=Path, help=folder)
+    add("--output_dir", type=Path, help="write the results to this folder; default: outputs/<dataset>_<weights>")
     log = "append a line per test to a log in this folder"
     add("--log_dir", "--logpath", type=Path, default=REPOSITORY / "logs", help=log)
     add("--jobname", default="default", help="add this name to the log's file name")

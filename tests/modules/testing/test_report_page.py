@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from modules.testing.comparison import comparison, extremes_sheets
-from modules.testing.extremes import Extremes
+from modules.testing.comparison import Extremes, comparison, extremes_sheets
 from modules.testing.report_page import worst_confusions, write_report
 
 COLOURS = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
