@@ -40,23 +40,12 @@ def download(url: str, target: Path, sha1: str) -> None:
             raise InputError(text)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = part_of(target)
-    _fetch_patiently(url, part, elsewhere)
-    if (found := sha1_of(part)) != sha1:
-        part.unlink()
-        raise InputError(
-            f"the download from {url} had the SHA-1 {found}, not {sha1}, and was removed; "
-            f"run the same command again, or {elsewhere}"
-        )
-    os.replace(part, target)
-
-
-def _fetch_patiently(url: str, part: Path, elsewhere: str) -> None:
-    failures = 0
+    part, failures = part_of(target), 0
     while True:
         before = _size(part)
         try:
-            return _fetch(url, part)
+            _fetch(url, part)
+            break
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 text = f"the disk is full: cannot write {part}; free some space and run the same command again"
@@ -66,6 +55,13 @@ def _fetch_patiently(url: str, part: Path, elsewhere: str) -> None:
             if final or failures >= ATTEMPTS:
                 raise InputError(f"cannot download {url} ({error}); if this machine is offline, {elsewhere}") from error
         time.sleep(PAUSE_S)
+    if (found := sha1_of(part)) != sha1:
+        part.unlink()
+        raise InputError(
+            f"the download from {url} had the SHA-1 {found}, not {sha1}, and was removed; "
+            f"run the same command again, or {elsewhere}"
+        )
+    os.replace(part, target)
 
 
 def _fetch(url: str, part: Path) -> None:

@@ -36,30 +36,19 @@ def clean_message(error: BaseException) -> str:
 
 def message_for_user(error: BaseException) -> str | None:
     """The message to show instead of a traceback; None for an error that only a developer can fix."""
-    worker = _loss_of_a_worker(error)
-    if worker is not None:
-        return (
-            f"a data-loading worker died ({str(worker).strip()}), probably killed or out of memory. Try fewer "
-            "--workers; the same command resumes where the run was last saved"
-        )
+    # PyTorch reports a killed DataLoader worker in a signal handler, thus inside whatever line is being executed: code
+    # that handles its own errors there may have wrapped the report in one of them.
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, RuntimeError) and "DataLoader worker" in str(cause):
+            return (
+                f"a data-loading worker died ({str(cause).strip()}), probably killed or out of memory. Try fewer "
+                "--workers; the same command resumes where the run was last saved"
+            )
+        cause = cause.__cause__ or cause.__context__
     if isinstance(error, InputError):
         return clean_message(error)
-    if isinstance(error, KeyboardInterrupt):
-        return interrupt.MESSAGE
-    return None
-
-
-def _loss_of_a_worker(error: BaseException | None) -> BaseException | None:
-    """PyTorch's error for a DataLoader worker that was killed, if ``error`` is it or was caused by it.
-
-    PyTorch raises it in a signal handler, thus inside whatever line is being executed: code that handles its own
-    errors there may have wrapped it in one of them.
-    """
-    while error is not None:
-        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+    return interrupt.MESSAGE if isinstance(error, KeyboardInterrupt) else None
 
 
 def exit_code(error: BaseException) -> int:

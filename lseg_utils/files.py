@@ -38,7 +38,10 @@ def write_aside(path: str | Path) -> Iterator[Path]:
         os.replace(aside, path)
     except BaseException as error:
         # Checked before the temporary file is removed. torch.save and np.save report a full disk without an errno.
-        full = _is_full_disk(error, path.parent)
+        code = error.errno if isinstance(error, OSError) else None
+        full = code in _FULL_DISK
+        if code is None and isinstance(error, RuntimeError | OSError):
+            full = shutil.disk_usage(path.parent).free < _CHUNK
         aside.unlink(missing_ok=True)
         if full:
             raise InputError(
@@ -46,13 +49,6 @@ def write_aside(path: str | Path) -> Iterator[Path]:
                 "Free some space and run the same command again"
             ) from error
         raise
-
-
-def replace_folder(source: Path, destination: Path) -> None:
-    """Move the folder ``source`` (on the same disk) to ``destination``, replacing what is there."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(destination, ignore_errors=True)
-    source.rename(destination)
 
 
 def unwritable(folder: Path, flag: str) -> str:
@@ -77,12 +73,8 @@ def sha256_of(path: str | Path) -> str:
 
 def _digest(path: str | Path, algorithm: str) -> str:
     path, digest = Path(path), hashlib.new(algorithm)
-    with (
-        open(path, "rb") as file,
-        progress_bar(
-            total=path.stat().st_size, desc=f"checking {path.name}", unit="B", unit_scale=True, leave=False
-        ) as bar,
-    ):
+    bar = progress_bar(total=path.stat().st_size, desc=f"checking {path.name}", unit="B", unit_scale=True, leave=False)
+    with path.open("rb") as file, bar:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             bar.update(len(chunk))
@@ -100,9 +92,3 @@ def check_free_space(folder: str | Path, needed: int, purpose: str) -> None:
             f"{purpose} needs {needed / 1e9:.2f} GB in {folder}, but only {free / 1e9:.2f} GB are free; "
             "free some space or choose another folder"
         )
-
-
-def _is_full_disk(error: BaseException, folder: Path) -> bool:
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in _FULL_DISK
-    return isinstance(error, RuntimeError | OSError) and shutil.disk_usage(folder).free < _CHUNK

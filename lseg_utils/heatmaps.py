@@ -15,13 +15,13 @@ from lseg_utils.pictures import INK, LINE, PAPER
 SEQUENTIAL = ((250, 250, 247), (199, 228, 225), (101, 180, 196), (33, 113, 161), (12, 44, 97))
 DIVERGING = ((33, 80, 160), (120, 170, 215), (247, 247, 244), (232, 130, 92), (170, 20, 40))
 NO_VALUE, MARK = (225, 225, 225), (240, 120, 0)
-GAP, BAR_WIDTH, TICK = 8, 16, 5
+GAP, BAR_WIDTH = 8, 16
 WRITTEN_DARK_ABOVE = 140  # luminance, 0..255, of a cell whose number is written in dark ink
 
 
 @dataclass(frozen=True)
 class HeatScale:
-    """What colours mean. ``low`` and ``high``: values of the first and last of ``colours``; beyond them it is theirs.
+    """``low`` and ``high`` have the first and last of ``colours``, and so has what lies beyond them.
 
     ticks: values written next to the colour bar. form: how values and ticks are written.
     """
@@ -58,7 +58,7 @@ def heat_map(
     Args:
         row_names, column_names: R and C names; column names that are wider than a cell are written upwards.
         marked: (row, column) of cells that get a frame.
-        numbers: write each value into its cell, by ``scale.form``.
+        numbers: write each value into its cell, by ``scale.form``; NaN is a dash.
         lines_after: row and column numbers behind which a line separates groups.
 
     Raises:
@@ -67,77 +67,53 @@ def heat_map(
     if values.shape != (len(row_names), len(column_names)):
         raise ValueError(f"{values.shape} values need as many names, not {len(row_names)} and {len(column_names)}")
     font = ImageFont.load_default(text_size)
-    upwards = _widest(column_names, font) > cell - 2
-    left = 2 * GAP + _widest(row_names, font)
-    top = 2 * GAP + (_widest(column_names, font) if upwards else text_size)
+
+    def widest(names: Sequence[str]) -> int:
+        return max((math.ceil(font.getlength(name)) for name in names), default=0)
+
+    # 1. The cells.
+    long = widest(column_names)
+    upwards = long > cell - 2
+    left, top = 2 * GAP + widest(row_names), 2 * GAP + (long if upwards else text_size)
     height, width = values.shape[0] * cell, values.shape[1] * cell
-    right = 3 * GAP + BAR_WIDTH + TICK + _widest([scale.form(tick) for tick in scale.ticks], font)
+    right = 4 * GAP + BAR_WIDTH + widest([scale.form(tick) for tick in scale.ticks])
     picture = Image.new("RGB", (left + width + right, top + height + 2 * GAP), PAPER)
-    squares = Image.fromarray(heat_colours(values, scale)).resize((width, height), Image.Resampling.NEAREST)
-    picture.paste(squares, (left, top))
     draw = ImageDraw.Draw(picture)
-    for row, name in enumerate(row_names):
-        draw.text((left - GAP, top + row * cell + cell // 2), name, INK, font, anchor="rm")
-    for column, name in enumerate(column_names):
-        _column_name(picture, name, font, (left + column * cell + cell // 2, top - GAP // 2), upwards)
+    colours = heat_colours(values, scale)
+    picture.paste(Image.fromarray(colours.repeat(cell, axis=0).repeat(cell, axis=1)), (left, top))
     for after in lines_after:
         at = (after + 1) * cell
         draw.line((left, top + at, left + width - 1, top + at), fill=INK)
         draw.line((left + at, top, left + at, top + height - 1), fill=INK)
     if numbers:
-        _write_numbers(draw, values, scale, font, (left, top), cell)
+        luminance = colours @ (0.299, 0.587, 0.114)
+        for (row, column), value in np.ndenumerate(values):
+            ink = INK if luminance[row, column] > WRITTEN_DARK_ABOVE else PAPER
+            middle = (left + column * cell + cell // 2, top + row * cell + cell // 2)
+            draw.text(middle, "-" if np.isnan(value) else scale.form(value), ink, font, anchor="mm")
     for row, column in marked:
         x, y = left + column * cell, top + row * cell
         draw.rectangle((x + 1, y + 1, x + cell - 2, y + cell - 2), outline=MARK, width=max(cell // 20, 2))
     draw.rectangle((left - 1, top - 1, left + width, top + height), outline=LINE)
-    _colour_bar(picture, scale, font, (left + width + GAP, top), height)
-    return picture
-
-
-def _column_name(
-    picture: Image.Image, name: str, font: ImageFont.FreeTypeFont, foot: tuple[int, int], up: bool
-) -> None:
-    """Write a name above ``foot``: centred, or upwards from it."""
-    if not up:
-        ImageDraw.Draw(picture).text(foot, name, INK, font, anchor="md")
-        return
-    size = (math.ceil(font.getlength(name)) + 2, round(1.5 * font.size))
-    letters = Image.new("L", size)
-    ImageDraw.Draw(letters).text((0, size[1] // 2), name, 255, font, anchor="lm")
-    letters = letters.rotate(90, expand=True)
-    picture.paste(INK, (foot[0] - letters.width // 2, foot[1] - letters.height), letters)
-
-
-def _write_numbers(
-    draw: ImageDraw.ImageDraw,
-    values: np.ndarray,
-    scale: HeatScale,
-    font: ImageFont.FreeTypeFont,
-    corner: tuple[int, int],
-    cell: int,
-) -> None:
-    """Each value in the middle of its cell, in the ink that its colour lets one read; NaN is a dash."""
-    luminance = heat_colours(values, scale) @ (0.299, 0.587, 0.114)
-    for (row, column), value in np.ndenumerate(values):
-        ink = INK if luminance[row, column] > WRITTEN_DARK_ABOVE else PAPER
-        middle = (corner[0] + column * cell + cell // 2, corner[1] + row * cell + cell // 2)
-        draw.text(middle, "-" if np.isnan(value) else scale.form(value), ink, font, anchor="mm")
-
-
-def _colour_bar(
-    picture: Image.Image, scale: HeatScale, font: ImageFont.FreeTypeFont, corner: tuple[int, int], height: int
-) -> None:
-    """The scale as a strip, highest value on top, with its ticks."""
-    x, y = corner
-    strip = heat_colours(np.linspace(scale.high, scale.low, height)[:, None], scale).repeat(BAR_WIDTH, axis=1)
-    picture.paste(Image.fromarray(strip), corner)
-    draw = ImageDraw.Draw(picture)
-    draw.rectangle((x - 1, y - 1, x + BAR_WIDTH, y + height), outline=LINE)
+    # 2. The names. PIL writes to the right alone: names upwards are written on a strip, which is turned.
+    for row, name in enumerate(row_names):
+        draw.text((left - GAP, top + row * cell + cell // 2), name, INK, font, anchor="rm")
+    for column, name in enumerate(column_names):
+        middle, foot = left + column * cell + cell // 2, top - GAP // 2
+        if upwards:
+            letters = Image.new("L", (long, round(1.5 * text_size)))
+            ImageDraw.Draw(letters).text((0, letters.height // 2), name, 255, font, anchor="lm")
+            letters = letters.rotate(90, expand=True)
+            picture.paste(INK, (middle - letters.width // 2, foot - letters.height), letters)
+        else:
+            draw.text((middle, foot), name, INK, font, anchor="md")
+    # 3. The colour bar, the highest value on top.
+    x = left + width + GAP
+    bar = heat_colours(np.linspace(scale.high, scale.low, height)[:, None], scale).repeat(BAR_WIDTH, axis=1)
+    picture.paste(Image.fromarray(bar), (x, top))
+    draw.rectangle((x - 1, top - 1, x + BAR_WIDTH, top + height), outline=LINE)
     for tick in scale.ticks:
-        at = y + round((scale.high - tick) / (scale.high - scale.low) * (height - 1))
-        draw.line((x + BAR_WIDTH, at, x + BAR_WIDTH + TICK, at), fill=INK)
-        draw.text((x + BAR_WIDTH + TICK + GAP // 2, at), scale.form(tick), INK, font, anchor="lm")
-
-
-def _widest(names: Sequence[str], font: ImageFont.FreeTypeFont) -> int:
-    return max((math.ceil(font.getlength(name)) for name in names), default=0)
+        at = top + round((scale.high - tick) / (scale.high - scale.low) * (height - 1))
+        draw.line((x + BAR_WIDTH, at, x + BAR_WIDTH + GAP // 2, at), fill=INK)
+        draw.text((x + BAR_WIDTH + GAP, at), scale.form(tick), INK, font, anchor="lm")
+    return picture

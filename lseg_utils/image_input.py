@@ -73,9 +73,6 @@ def to_pixels(rgb: Tensor) -> np.ndarray:
     return np.ascontiguousarray(rgb.permute(1, 2, 0).cpu().numpy())
 
 
-# ------------------------------------------------------------------------------------------------------- files, PIL
-
-
 def _decoded(source: Path | BinaryIO | Image.Image, name: str, max_pixels: int) -> Tensor:
     """A file or PIL image, upright, as (3, H, W) uint8."""
     try:
@@ -125,17 +122,15 @@ def _pillow_limit(max_pixels: int) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-# -------------------------------------------------------------------------------------------------- arrays, tensors
-
-
 def _from_array(array: np.ndarray, max_pixels: int) -> Tensor:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise InputError(
             f"the image array has the shape {array.shape}; it must be (H, W, 3) in RGB order, (H, W) or (H, W, 4)"
         )
     if array.dtype not in (np.uint8, np.uint16):
+        found = f" from {array.min():g} to {array.max():g}" if array.dtype.kind == "f" and array.size else ""
         raise InputError(
-            f"the image array is {array.dtype}{_value_range(array)}; convert it to uint8 (values 0..1 times 255), "
+            f"the image array is {array.dtype}{found}; convert it to uint8 (values 0..1 times 255), "
             "or give a floating tensor (3, H, W) in 0..1"
         )
     _check_size("the image array", *array.shape[:2], max_pixels)
@@ -161,12 +156,6 @@ def _from_tensor(tensor: Tensor, max_pixels: int) -> Tensor:
             "(do not normalise with mean and standard deviation: that is done here)"
         )
     return image.float()
-
-
-def _value_range(array: np.ndarray) -> str:
-    if array.dtype.kind != "f" or not array.size:
-        return ""
-    return f" from {array.min():g} to {array.max():g}"
 
 
 def _check_size(name: str, height: int, width: int, max_pixels: int) -> None:

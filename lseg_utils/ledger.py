@@ -25,7 +25,16 @@ class Ledger:
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         self.path, self.header = path, json.loads(json.dumps(header))
-        lines, self._end = _whole_lines(path)
+        lines: list[Any] = []
+        self._end = 0  # bytes up to the first line that is cut off or damaged
+        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+            try:
+                if not line.endswith(b"\n"):
+                    break
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+            self._end += len(line)
         earlier = lines[0] if lines and isinstance(lines[0], dict) else {}
         if lines and (unlike := differences(earlier, self.header)):
             raise InputError("\n".join([f"{path} belongs to a run with other settings:", *unlike]))
@@ -59,18 +68,3 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         for name in {**now, **earlier}
         if earlier.get(name) != now.get(name)
     ]
-
-
-def _whole_lines(path: Path) -> tuple[list[Any], int]:
-    """The decoded lines of ``path`` up to the first that is cut off or damaged, and how many bytes they take."""
-    lines: list[Any] = []
-    end = 0
-    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
-        try:
-            if not line.endswith(b"\n"):
-                break
-            lines.append(json.loads(line))
-        except ValueError:
-            break
-        end += len(line)
-    return lines, end

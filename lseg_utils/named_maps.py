@@ -9,8 +9,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lseg_utils.pictures import INK, PAPER, colourise
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom
-
 MIN_NAMED_SHARE = 1 / 160  # share of the picture that a label must cover to be named
 
 
@@ -28,15 +26,19 @@ def named_map(
     font = ImageFont.load_default(text_size)
     style = {"font": font, "anchor": "mm", "align": "center", "spacing": 1, "stroke_width": 2}
     found, areas = np.unique(labels[labels >= 0], return_counts=True)
-    taken: list[Box] = []
+    taken: list[tuple[float, float, float, float]] = []  # left, top, right, bottom
     for label in found[np.argsort(-areas, kind="stable")][: int((areas >= MIN_NAMED_SHARE * labels.size).sum())]:
         text = names[label].replace(" ", "\n")
         row, column = thickest_place(labels == label)
         place = ((column + 0.5) * factor, (row + 0.5) * factor)
-        shift = _back_inside(draw.multiline_textbbox(place, text, **style), enlarged.size)
-        place = (place[0] + shift[0], place[1] + shift[1])
+        # Moved back inside where it would leave the picture.
+        left, top, right, bottom = draw.multiline_textbbox(place, text, **style)
+        right_by = max(1 - left, 0) - max(right - enlarged.width + 1, 0)
+        down_by = max(1 - top, 0) - max(bottom - enlarged.height + 1, 0)
+        place = (place[0] + right_by, place[1] + down_by)
         box = draw.multiline_textbbox(place, text, **style)
-        if not any(_overlap(box, other) for other in taken):
+        apart = (box[0] >= b[2] or b[0] >= box[2] or box[1] >= b[3] or b[1] >= box[3] for b in taken)
+        if all(apart):
             taken.append(box)
             draw.multiline_text(place, text, INK, stroke_fill=PAPER, **style)
     return enlarged
@@ -53,12 +55,3 @@ def thickest_place(region: np.ndarray) -> tuple[int, int]:
     places = np.argwhere(distance == distance.max())
     row, column = places[((places - places.mean(axis=0)) ** 2).sum(axis=1).argmin()]
     return int(row), int(column)
-
-
-def _back_inside(box: Box, size: tuple[int, int]) -> tuple[float, float]:
-    """How far to move a box right and down so that it lies within a picture of ``size``."""
-    return tuple(max(1 - low, 0) - max(high - side + 1, 0) for low, high, side in zip(box, box[2:], size))
-
-
-def _overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -92,7 +92,9 @@ def overlay(image: Picture, labels: np.ndarray, colours: np.ndarray, alpha: floa
         raise ValueError(f"the image is {pixels.shape[:2]}, its labels are {labels.shape}: resize one of them first")
     share = np.full(labels.shape, alpha, np.float32)
     if max(labels.shape) >= MIN_SIDE_WITH_LINES:
-        share[_borders(labels)] = max(alpha, 0.9)
+        # A border is where the label changes towards the pixel below or to the right.
+        share[:-1][labels[:-1] != labels[1:]] = max(alpha, 0.9)
+        share[:, :-1][labels[:, :-1] != labels[:, 1:]] = max(alpha, 0.9)
     share *= labels >= 0
     mixed = np.empty_like(pixels)
     for top in range(0, len(pixels), ROWS_AT_A_TIME):  # a large photo in floating point would fill the memory
@@ -101,14 +103,6 @@ def overlay(image: Picture, labels: np.ndarray, colours: np.ndarray, alpha: floa
         part += (colourise(labels[rows], colours) - part) * share[rows, :, None]
         mixed[rows] = part.round()
     return Image.fromarray(mixed)
-
-
-def _borders(labels: np.ndarray) -> np.ndarray:
-    """True where the label changes towards the pixel below or to the right."""
-    borders = np.zeros(labels.shape, bool)
-    borders[:-1] |= labels[:-1] != labels[1:]
-    borders[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    return borders
 
 
 def legend(
@@ -177,8 +171,10 @@ def sheet(
     font = _font(TITLE_SIZE)
     beside = [_wrapped(text, font, MAX_ROW_TITLE) for text in row_titles or [""] * len(rows)]
     above = [_wrapped(text, font, cell[0]) for text in titles]
-    gutter = max((_text_width(text, font) for text in beside), default=0)
-    left, top = GAP + gutter + (GAP if gutter else 0), GAP + _text_height(above, font) + GAP // 2
+    gutter = max((math.ceil(font.getlength(line)) for text in beside for line in text.splitlines()), default=0)
+    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    height = max((math.ceil(measure.multiline_textbbox((0, 0), text, font)[3]) for text in above), default=0)
+    left, top = GAP + gutter + (GAP if gutter else 0), GAP + height + GAP // 2
     size = (left + len(titles) * (cell[0] + GAP), top + len(rows) * (cell[1] + GAP))
     grid = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(grid)
@@ -190,17 +186,18 @@ def sheet(
         draw.multiline_text((GAP + gutter, y + cell[1] // 2), text, INK, font, anchor="rm", align="right")
         for column, picture in enumerate(row):
             if picture is not None:
-                _place(grid, picture, (left + column * (cell[0] + GAP), y), cell)
-    parts = [_heading(heading)] if heading else []
-    return _stack([*parts, grid, *([footer] if footer is not None else [])])
-
-
-def _place(grid: Image.Image, picture: Picture, corner: tuple[int, int], cell: tuple[int, int]) -> None:
-    """Paste the picture, fitted and centred, with a hairline around it."""
-    picture = fit(picture, cell)
-    x, y = (c + (room - side) // 2 for c, room, side in zip(corner, cell, picture.size))
-    grid.paste(picture, (x, y))
-    ImageDraw.Draw(grid).rectangle((x - 1, y - 1, x + picture.width, y + picture.height), outline=LINE)
+                fitted = fit(picture, cell)
+                x = left + column * (cell[0] + GAP) + (cell[0] - fitted.width) // 2
+                over = y + (cell[1] - fitted.height) // 2
+                grid.paste(fitted, (x, over))
+                draw.rectangle((x - 1, over - 1, x + fitted.width, over + fitted.height), outline=LINE)
+    parts = [grid] if footer is None else [grid, footer]
+    if heading:
+        font = _font(HEADING_SIZE)
+        line = Image.new("RGB", (math.ceil(font.getlength(heading)) + 2 * GAP, HEADING_SIZE + 2 * GAP), PAPER)
+        ImageDraw.Draw(line).text((GAP, line.height // 2 + GAP // 2), heading, INK, font, anchor="lm")
+        parts.insert(0, line)
+    return _stack(parts)
 
 
 def fit(picture: Picture, cell: tuple[int, int]) -> Image.Image:
@@ -210,13 +207,6 @@ def fit(picture: Picture, cell: tuple[int, int]) -> Image.Image:
     size = (max(round(picture.width * factor), 1), max(round(picture.height * factor), 1))
     is_label_map = picture.getcolors(MAX_LABEL_COLOURS) is not None
     return picture.resize(size, Image.Resampling.NEAREST if is_label_map else Image.Resampling.LANCZOS)
-
-
-def _heading(text: str) -> Image.Image:
-    font = _font(HEADING_SIZE)
-    picture = Image.new("RGB", (math.ceil(font.getlength(text)) + 2 * GAP, HEADING_SIZE + 2 * GAP), PAPER)
-    ImageDraw.Draw(picture).text((GAP, picture.height // 2 + GAP // 2), text, INK, font, anchor="lm")
-    return picture
 
 
 def _stack(pictures: Sequence[Image.Image]) -> Image.Image:
@@ -256,12 +246,3 @@ def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text.rstrip() + "…"
-
-
-def _text_width(text: str, font: ImageFont.FreeTypeFont) -> int:
-    return max((math.ceil(font.getlength(line)) for line in text.splitlines()), default=0)
-
-
-def _text_height(texts: Sequence[str], font: ImageFont.FreeTypeFont) -> int:
-    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    return max((math.ceil(draw.multiline_textbbox((0, 0), text, font)[3]) for text in texts), default=0)
