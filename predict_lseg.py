@@ -29,7 +29,6 @@ from apps.predict.options import (
     VIDEO_FORMATS,
     EmbeddingOptions,
     LookOptions,
-    NetworkOptions,
     Request,
     WriteOptions,
     parse_kinds,
@@ -164,17 +163,14 @@ def read_request(options: argparse.Namespace) -> Request:
         lambda: EmbeddingOptions(options.embeddings, size, variant, multi_scale, options.pca, options.long_side)
     )
     raise_all(problems)
-    network = NetworkOptions(
-        weights,
-        options.trust_checkpoint,
-        options.backbone,
-        block_options(options),
-        options.device,
-        options.precision,
-    )
     return Request(
         sources=tuple(sources),
-        network=network,
+        weights=weights,
+        trust=options.trust_checkpoint,
+        backbone=options.backbone,
+        block=block_options(options),
+        device=options.device,
+        precision=options.precision,
         labels=labels,
         templates=options.templates,
         look=look,

@@ -6,7 +6,7 @@ Legend: N labels; H x W the image; h x w the image at one scale; S the crop size
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -70,9 +70,6 @@ class MultiScaleEvaluator:
         self.window_batch = window_batch
         self._largest: int | None = None  # the automatic window_batch, once it is known
         self.black = tuple(-m / s for m, s in zip(mean, std, strict=True))
-        self._check()
-
-    def _check(self) -> None:
         wrong = [
             f"{name} is {value}, but must be at least {least}"
             for name, value, least in (
@@ -99,8 +96,13 @@ class MultiScaleEvaluator:
         height, width = image.shape[-2:]
         total: Tensor | None = None
         windows = self._windows(image)
+        if not self.window_batch and self._largest is None:
+            # Scores at half the size, twice, and what a large network keeps besides: 64 features per pixel.
+            crop_bytes = 4 * self.crop_size**2 * (self.num_classes / 2 + 64)
+            fitting = int(free_bytes(image.device) / 2 / crop_bytes)
+            self._largest = max(1, min(MAX_BATCH.get(image.device.type, MAX_BATCH_ELSEWHERE), fitting))
         # Batches continue from one scale to the next, so that only the last one may be short.
-        while batch := list(islice(windows, self.window_batch or self._fitting_batch(image.device))):
+        while batch := list(islice(windows, self.window_batch or self._largest)):
             for (gathered, view, _), scores in zip(batch, self._predict([crop for _, _, crop in batch])):
                 gathered.add(view, scores, self.flip)
                 if not gathered.waiting:
@@ -109,15 +111,6 @@ class MultiScaleEvaluator:
                     total = scale if total is None else total.add_(scale)
         assert total is not None  # there is at least one scale
         return total
-
-    def _fitting_batch(self, device: torch.device) -> int:
-        """How many crops to predict at once if ``window_batch`` is None."""
-        if self._largest is None:
-            # Scores at half the size, twice, and what a large network keeps besides: 64 features per pixel.
-            crop_bytes = 4 * self.crop_size**2 * (self.num_classes / 2 + 64)
-            fitting = int(free_bytes(device) / 2 / crop_bytes)
-            self._largest = max(1, min(MAX_BATCH.get(device.type, MAX_BATCH_ELSEWHERE), fitting))
-        return self._largest
 
     def _windows(self, image: Tensor) -> Iterator[tuple[_ScoreSum, View, Tensor]]:
         """Every window of every scale with its pixels (3, S, S); a scale is prepared when it is reached."""
@@ -129,34 +122,31 @@ class MultiScaleEvaluator:
             for view in canvas.views:
                 yield gathered, view, view.orient(view.place(pixels))
 
-    def _predict(self, crops: list[Tensor]) -> Iterable[Tensor]:
+    def _predict(self, crops: list[Tensor]) -> Iterator[Tensor]:
         """Scores (N, S/k, S/k) of each crop; without a fixed ``window_batch``, fewer at a time if memory runs out."""
         try:
-            return self._checked(self.predict(torch.stack(crops)), len(crops))
+            scores = self.predict(torch.stack(crops))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             if self.window_batch or len(crops) == 1:
                 raise advised(error, f"give a smaller window_batch than {len(crops)}, or another device") from error
-        # Here, where the failed attempt's tensors are gone.
-        self._largest = len(crops) // 2
-        return self._in_pieces(crops)
-
-    def _in_pieces(self, crops: list[Tensor]) -> Iterator[Tensor]:
-        while crops:
-            piece, crops = crops[: self._largest], crops[self._largest :]
-            yield from self._predict(piece)
-
-    def _checked(self, scores: Tensor, crops: int) -> Tensor:
+            scores = None
+        if scores is None:  # here, where the failed attempt's tensors are gone
+            self._largest = len(crops) // 2
+            while crops:
+                piece, crops = crops[: self._largest], crops[self._largest :]
+                yield from self._predict(piece)
+            return
         size = scores.shape[-1] if scores.dim() else 0
-        if tuple(scores.shape) != (crops, self.num_classes, size, size) or not size or self.crop_size % size:
+        if tuple(scores.shape) != (len(crops), self.num_classes, size, size) or not size or self.crop_size % size:
             raise InputError(
-                f"predict returned scores of shape {tuple(scores.shape)} for {crops} crops of {self.crop_size} pixels, "
-                f"expected {(crops, self.num_classes, self.crop_size, self.crop_size)}: build the evaluator with "
-                "num_classes = the number of labels of the network, and let predict return scores at the size of its "
-                "input, or at a half, a third ... of it"
+                f"predict returned scores of shape {tuple(scores.shape)} for {len(crops)} crops of {self.crop_size} "
+                f"pixels, expected {(len(crops), self.num_classes, self.crop_size, self.crop_size)}: build the "
+                "evaluator with num_classes = the number of labels of the network, and let predict return scores at "
+                "the size of its input, or at a half, a third ... of it"
             )
-        return scores.float()
+        yield from scores.float()
 
 
 class _ScoreSum:

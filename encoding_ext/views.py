@@ -111,12 +111,7 @@ def window_canvas(height: int, width: int, long_side: int, crop_size: int, multi
 
 
 def protocol_canvases(
-    height: int,
-    width: int,
-    base_size: int,
-    crop_size: int,
-    scales: Sequence[float] = TEST_SCALES,
-    flip: bool = True,
+    height: int, width: int, base_size: int, crop_size: int, scales: Sequence[float] = TEST_SCALES, flip: bool = True
 ) -> list[Canvas]:
     """The published test: one canvas per scale, square windows that may overhang, each followed by its mirror image."""
     canvases = []

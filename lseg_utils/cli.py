@@ -33,9 +33,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Adds the defaults, except None and False: the help text tells what they do."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False):
-            return action.help
-        return super()._get_help_string(action)
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,21 +45,20 @@ class Parser(argparse.ArgumentParser):
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """The parsed ``argv`` (default: the process's own arguments)."""
         options, unknown = self.parse_known_args(normalise_flags(sys.argv[1:] if argv is None else argv))
-        if unknown:
-            self.error("; ".join(self._unknown(text) for text in unknown))
+        known, problems = [name for action in self._actions for name in action.option_strings], []
+        for text in unknown:
+            flag = text.split("=")[0]
+            similar = difflib.get_close_matches(flag, known, n=1)
+            hint = f"; did you mean {similar[0]}?" if similar else ""
+            is_flag = flag.startswith("-")
+            problems.append(f"unknown option {flag}{hint}" if is_flag else f"the value {text!r} belongs to no option")
+        if problems:
+            self.error("; ".join(problems))
         return options
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2 and the message; the usage of a script with fifty options would bury it."""
         self.exit(2, f"error: {message}\n`{self.prog} --help` lists the options\n")
-
-    def _unknown(self, text: str) -> str:
-        flag = text.split("=")[0]
-        if not flag.startswith("-"):
-            return f"the value {text!r} belongs to no option"
-        known = [name for action in self._actions for name in action.option_strings]
-        similar = difflib.get_close_matches(flag, known, n=1)
-        return f"unknown option {flag}" + (f"; did you mean {similar[0]}?" if similar else "")
 
 
 @contextmanager

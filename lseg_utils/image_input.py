@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -76,10 +74,15 @@ def to_pixels(rgb: Tensor) -> np.ndarray:
 def _decoded(source: Path | BinaryIO | Image.Image, name: str, max_pixels: int) -> Tensor:
     """A file or PIL image, upright, as (3, H, W) uint8."""
     try:
-        with _pillow_limit(max_pixels):
-            picture = source if isinstance(source, Image.Image) else open_picture(source)
-            _check_size(name, picture.height, picture.width, max_pixels)
-            picture.load()
+        with _PILLOW_LIMIT, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels  # Pillow's own limit is global
+            try:
+                picture = source if isinstance(source, Image.Image) else open_picture(source)
+                _check_size(name, picture.height, picture.width, max_pixels)
+                picture.load()
+            finally:
+                Image.MAX_IMAGE_PIXELS = before
         pixels = np.array(_to_rgb(ImageOps.exif_transpose(picture)))
     except InputError:
         raise
@@ -108,18 +111,6 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
     return ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
-
-
-@contextmanager
-def _pillow_limit(max_pixels: int) -> Iterator[None]:
-    """Replace Pillow's own limit on pixels, which is global, by ours."""
-    with _PILLOW_LIMIT, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
 
 
 def _from_array(array: np.ndarray, max_pixels: int) -> Tensor:

@@ -112,21 +112,18 @@ class Watch(threading.Thread):
             if not self._over.is_set():
                 # Later than that process, so that launchers take its end as the cause, not the end of this one.
                 self.end(self.because_of(*failed), code=1, linger=3 * BEAT)
-        elif missing := self._dead_launcher() or self._dead_child() or self._silent_neighbour():
+        elif missing := self._missing():
             number, how = missing
             failed = self.announce(f"{how}; {RESUME}", number)
             self.end(self.because_of(*failed), code=1, linger=2 * BEAT)
 
-    def _dead_launcher(self) -> tuple[int, str] | None:
-        return None if self.launcher in (None, os.getppid()) else (self.rank, "the process that started it has ended")
-
-    def _dead_child(self) -> tuple[int, str] | None:
+    def _missing(self) -> tuple[int, str] | None:
+        """The number of a process that is gone, and how it ended."""
+        if self.launcher not in (None, os.getppid()):
+            return self.rank, "the process that started it has ended"
         for number, child in enumerate(self.children, start=self.rank + 1):
             if code := child.poll():
                 return number, f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return None
-
-    def _silent_neighbour(self) -> tuple[int, str] | None:
         number, (count, since) = (self.rank + 1) % self.world, self._neighbour
         key = f"beats of {number}"
         latest = self._store.get(key) if self._store.check([key]) else b""

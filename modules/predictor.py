@@ -180,18 +180,39 @@ class LSegPredictor:
 
         def results() -> Iterator[Segmentation]:
             while batch := list(islice(images, together)):
-                for encoded in self._encoded(batch, mode, long_side, batch_size):
-                    best = rank(encoded, text, self.net.head.block)
-                    yield Segmentation(
-                        image=encoded.pixels,
-                        labels=names,
-                        mask=best.indices[0].long().cpu().numpy(),
-                        confidence=best.confidence.cpu().numpy(),
-                        encoded=encoded if keep_embeddings else None,
-                        ranker=partial(rank, encoded, text, self.net.head.block) if keep_embeddings else None,
-                    )
+                encoded = self._encoded(batch, mode, long_side, batch_size)
+                yield from self._ranked(encoded, names, text, keep_embeddings)
 
         return results()
+
+    def segment_read(
+        self,
+        images: Sequence[Tensor],
+        labels: list[str],
+        text: Tensor,
+        mode: str = "whole",
+        long_side: int | None = None,
+        batch_size: int = 4,
+    ) -> Iterator[Segmentation]:
+        """``segment_many`` without its checks and copies, for programs that read images and encode labels themselves.
+
+        images: as from ``read_rgb``, (3, H, W). text: what ``encode_text`` made of ``labels``, (N, C).
+        """
+        together = batch_size if mode == "whole" else 1  # the other modes have a batch in every image
+        for first in range(0, len(images), together):
+            with memory_advice(LESS_MEMORY):
+                encoded = self._tower.encode(images[first : first + together], mode, long_side, batch_size)
+            yield from self._ranked(encoded, labels, text)
+
+    def _ranked(
+        self, images: Iterable[EmbeddedImage], labels: list[str], text: Tensor, keep: bool = False
+    ) -> Iterator[Segmentation]:
+        for image in images:
+            ranker = partial(rank, image, text, self.net.head.block)
+            best = ranker()
+            mask, confidence = best.indices[0].long().cpu().numpy(), best.confidence.cpu().numpy()
+            kept = (image, ranker) if keep else ()
+            yield Segmentation(image.pixels, labels, mask, confidence, *kept)
 
     def _encoded(
         self, images: Sequence[ImageInput | Segmentation], mode: str, long_side: int | None, batch_size: int

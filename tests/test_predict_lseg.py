@@ -157,16 +157,16 @@ def test_the_same_command_again_does_what_is_missing(weights, folder, capsys):
 
 
 def test_what_is_missing_is_done_in_the_batches_of_an_uninterrupted_run(weights, tmp_path, monkeypatch):
-    folder, batches, segment_many = tmp_path / "in", [], LSegPredictor.segment_many
+    folder, batches, segment_read = tmp_path / "in", [], LSegPredictor.segment_read
     folder.mkdir()
     for number, name in enumerate("abcdef"):
         Image.fromarray(picture(40 + number, 50)).save(folder / f"{name}.png")
 
     def noted(self, images, *arguments, **options):
         batches.append([image.shape[1] - 40 for image in images])
-        return segment_many(self, images, *arguments, **options)
+        return segment_read(self, images, *arguments, **options)
 
-    monkeypatch.setattr(LSegPredictor, "segment_many", noted)
+    monkeypatch.setattr(LSegPredictor, "segment_read", noted)
     whole = contents(predict(weights, folder, more=["--batch_size", 3]))
     assert batches == [[0, 1, 2], [3, 4, 5]]
     batches.clear()
@@ -456,16 +456,16 @@ def test_an_interrupted_gif_resumes(weights, tmp_path, monkeypatch):
 
 def interrupt(weights, clip: Path, monkeypatch: pytest.MonkeyPatch, more: list[object]) -> None:
     """Run until the third batch goes through the network, and press Ctrl-C there."""
-    calls, segment_many = [], LSegPredictor.segment_many
+    calls, segment_read = [], LSegPredictor.segment_read
 
     def interrupted(self, *arguments, **options):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return segment_many(self, *arguments, **options)
+        return segment_read(self, *arguments, **options)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(LSegPredictor, "segment_many", interrupted)
+        patch.setattr(LSegPredictor, "segment_read", interrupted)
         predict(weights, clip, more=more)
 
 

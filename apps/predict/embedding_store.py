@@ -123,7 +123,19 @@ class Hdf5Store(NpyStore):
                     if (name := group.relative_to(self.folder).as_posix()) in file:
                         del file[name]
                 for part in sorted(self.folder.rglob("[!.]*.npy")):
-                    self._pack(file, part)
+                    name = part.relative_to(self.folder).with_suffix("").as_posix()
+                    embedding = np.load(part, mmap_mode="r")
+                    chunks = (*(min(CHUNK, side) for side in embedding.shape[:2]), embedding.shape[2])
+                    try:
+                        if isinstance(file.get(name), self._h5py.Dataset):
+                            del file[name]
+                        file.create_dataset(name, data=embedding, chunks=chunks)
+                    except (ValueError, TypeError) as error:
+                        raise InputError(
+                            f"{self.path} cannot contain {name}: an earlier run stored a picture under the name of "
+                            "this one's folder, or the other way round; rename the file or folder, or choose another "
+                            "--output_dir"
+                        ) from error
                 file.attrs.update(about)
                 packed = self._names_in(file)
         self.folder.rename(self._done)  # in one step: a part of a video's frames would replace all of them
@@ -134,20 +146,6 @@ class Hdf5Store(NpyStore):
         names: set[str] = set()
         file.visititems(lambda name, item: names.add(name) if isinstance(item, self._h5py.Dataset) else None)
         return names
-
-    def _pack(self, file: Any, part: Path) -> None:
-        name = part.relative_to(self.folder).with_suffix("").as_posix()
-        embedding = np.load(part, mmap_mode="r")
-        height, width, channels = embedding.shape
-        try:
-            if isinstance(file.get(name), self._h5py.Dataset):
-                del file[name]
-            file.create_dataset(name, data=embedding, chunks=(min(CHUNK, height), min(CHUNK, width), channels))
-        except (ValueError, TypeError) as error:
-            raise InputError(
-                f"{self.path} cannot contain {name}: an earlier run stored a picture under the name of this one's "
-                "folder, or the other way round; rename the file or folder, or choose another --output_dir"
-            ) from error
 
 
 STORES: dict[str, type[NpyStore]] = {"npy": NpyStore, "pt": PtStore, "h5": Hdf5Store}

@@ -30,15 +30,9 @@ FIT_PICTURES, FIT_PIXELS = 32, 4096  # the basis is fitted on up to so many pict
 
 
 class EmbeddingWriter:
-    """Writes the embeddings of pictures and frames below ``folder``.
+    """Writes the embeddings of pictures and frames below ``folder``; ``InputError`` for a damaged HDF5 file.
 
-    Args:
-        predictor: makes the embeddings; None where all are finished.
-        options: which ones.
-        folder: of the results.
-        about: facts about the network for the manifest.
-
-    Raises ``InputError`` for a damaged HDF5 file.
+    predictor: makes them; None where all are finished. about: facts about the network for the manifest.
     """
 
     def __init__(
@@ -80,11 +74,10 @@ class EmbeddingWriter:
 
     def facts(self, height: int, width: int) -> dict[str, Any]:
         """The manifest's facts about the embedding of a picture: its shape, and the sizes that the network saw."""
-        options = self.options
-        base = self.predictor.base_size
-        views = looks(height, width, base, options.long_side, options.multi_scale, options.variant)
-        sizes = dict.fromkeys((height, width) for height, width, _ in views)
-        return {"shape": self.shape(height, width), "seen": [list(size) for size in sizes]}
+        asked, base = self.options, self.predictor.base_size
+        views = looks(height, width, base, asked.long_side, asked.multi_scale, asked.variant)
+        seen = dict.fromkeys((rows, columns) for rows, columns, _ in views)
+        return {"shape": self.shape(height, width), "seen": [list(size) for size in seen]}
 
     def has(self, name: str) -> bool:
         """Whether everything of this name is there."""
@@ -128,15 +121,8 @@ class EmbeddingWriter:
         return self.folder / PREVIEWS / f"{name}.png"
 
     def _embed(self, image: Tensor | np.ndarray) -> Tensor:
-        options = self.options
-        return self.predictor.embed(
-            image,
-            options.size,
-            variant=options.variant,
-            multi_scale=options.multi_scale,
-            long_side=options.long_side,
-            dtype=torch.float32,
-        )
+        chosen = {name: getattr(self.options, name) for name in ("size", "variant", "multi_scale", "long_side")}
+        return self.predictor.embed(image, **chosen)
 
 
 def forget_embeddings(folder: Path) -> None:

@@ -46,8 +46,14 @@ class Journal:
             ledger_file.unlink(missing_ok=True)
             forget()
         elif earlier is not None:
-            _refuse_other_settings(folder, earlier["settings"], settings)
-            settings[OPTIONAL] = settings[OPTIONAL] or earlier["settings"][OPTIONAL]
+            before, optional = earlier["settings"], settings[OPTIONAL] or earlier["settings"][OPTIONAL]
+            if None in (before[OPTIONAL], settings[OPTIONAL]):
+                before[OPTIONAL] = settings[OPTIONAL] = optional
+            if unlike := differences(before, settings):
+                raise InputError(
+                    f"{folder} contains results of other settings:\n" + "\n".join(unlike) + "\n"
+                    "choose another --output_dir, or do everything again with --overwrite"
+                )
         write_json(run_file, {"settings": settings, **about})
         self._ledger = Ledger(ledger_file, {"settings": RUN_FILE})
         self._records: dict[str, Record] = {record["name"]: record for record in self._ledger.records}
@@ -120,14 +126,3 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         return run
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{run_file} was not written by this script; choose another --output_dir") from error
-
-
-def _refuse_other_settings(folder: Path, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """``InputError`` that lists every setting in which the results in ``folder`` differ from those asked for."""
-    if None in (earlier[OPTIONAL], settings[OPTIONAL]):
-        earlier, settings = {**earlier, OPTIONAL: None}, {**settings, OPTIONAL: None}
-    if unlike := differences(earlier, settings):
-        raise InputError(
-            f"{folder} contains results of other settings:\n" + "\n".join(unlike) + "\n"
-            "choose another --output_dir, or do everything again with --overwrite"
-        )

@@ -39,19 +39,16 @@ def sample_images(sources: Sequence[Source], max_pixels: int, max_frames: int | 
         except InputError:
             continue  # reported when its turn comes
     for source in videos:
-        yield from _sample_frames(source, (FIT_PICTURES - len(pictures)) // len(videos), max_frames)
-
-
-def _sample_frames(source: Source, most: int, max_frames: int | None) -> Iterator[np.ndarray]:
-    """Frames spread over a video; its first ones if the header does not give their number."""
-    try:
-        video = VideoFile(source.path)
-        wanted = _spread(range(_frames(video, max_frames) or most), most)
-        for number, frame in enumerate(islice(video, wanted[-1] + 1)):
-            if number in wanted:
-                yield frame.pixels
-    except VideoError:
-        return
+        most = (FIT_PICTURES - len(pictures)) // len(videos)
+        try:
+            video = VideoFile(source.path)
+            # The first frames if the header does not give their number.
+            wanted = _spread(range(_frames(video, max_frames) or most), most)
+            for number, frame in enumerate(islice(video, wanted[-1] + 1)):
+                if number in wanted:
+                    yield frame.pixels
+        except VideoError:
+            continue
 
 
 def size_note(sources: Sequence[Source], writer: EmbeddingWriter, max_frames: int | None) -> str:
@@ -63,9 +60,22 @@ def size_note(sources: Sequence[Source], writer: EmbeddingWriter, max_frames: in
         return ""
     pictures = [source for source in sources if source.kind == "picture"]
     looked_at = _spread(pictures, MAX_LOOKED_AT)
-    sizes = [size for source in looked_at if (size := _picture_bytes(source, writer))]
-    videos = [_video_bytes(source, writer, max_frames) for source in sources if source.kind == "video"]
-    videos = [(frames, size) for frames, size in videos if size]
+    sizes: list[int] = []
+    for source in looked_at:
+        try:
+            if source.path.is_file():  # opening a pipe would wait forever
+                with open_picture(source.path) as picture:
+                    sizes.append(writer.store.bytes_of(writer.shape(picture.height, picture.width)))
+        except DECODING_ERRORS:
+            continue  # reported when its turn comes
+    videos: list[tuple[int, int]] = []  # frames, bytes of their embeddings
+    for source in sources:
+        try:
+            if source.kind == "video" and (frames := _frames(video := VideoFile(source.path), max_frames)):
+                height, width = next(iter(video)).pixels.shape[:2]
+                videos.append((frames, frames * writer.store.bytes_of(writer.shape(height, width))))
+        except (InputError, StopIteration):
+            continue  # damaged
     counted, size = [], 0.0
     if sizes:
         number = round(len(pictures) * len(sizes) / len(looked_at))
@@ -81,27 +91,6 @@ def size_note(sources: Sequence[Source], writer: EmbeddingWriter, max_frames: in
     if size > LARGE:
         note += "; --pca 64 or a smaller --embedding_size HEIGHTxWIDTH would need less"
     return note
-
-
-def _picture_bytes(source: Source, writer: EmbeddingWriter) -> int:
-    """The size of a picture's embedding; 0 for what cannot be read, which is reported when its turn comes."""
-    try:
-        if not source.path.is_file():  # opening a pipe would wait forever
-            return 0
-        with open_picture(source.path) as picture:
-            return writer.store.bytes_of(writer.shape(picture.height, picture.width))
-    except DECODING_ERRORS:
-        return 0
-
-
-def _video_bytes(source: Source, writer: EmbeddingWriter, max_frames: int | None) -> tuple[int, int]:
-    """The number of frames, and the size of all their embeddings; 0 if the header does not tell, or is damaged."""
-    try:
-        video = VideoFile(source.path)
-        frames = _frames(video, max_frames)
-        return frames, frames * writer.store.bytes_of(writer.shape(*next(iter(video)).pixels.shape[:2]))
-    except (InputError, StopIteration):
-        return 0, 0
 
 
 def _plural(number: int, thing: str) -> str:

@@ -20,12 +20,9 @@ MIN_COMPONENTS = 3  # a colour is made of three
 
 @dataclass(frozen=True)
 class LookOptions:
-    """How pictures and frames go through the network.
+    """How pictures and frames go through the network: see ``LSegPredictor.segment``.
 
-    Args:
-        mode, long_side: as in ``LSegPredictor.segment``.
-        batch_size: pictures that go through the network together.
-        max_frames: of each video or camera; None for all.
+    max_frames: of each video or camera; None for all.
     """
 
     mode: str = "whole"
@@ -46,10 +43,8 @@ class LookOptions:
 class WriteOptions:
     """What is written of each picture and video.
 
-    Args:
-        kinds: keys of ``KINDS``; empty for embeddings alone.
-        opacity: of the colours in overlays, 0 (the picture alone) to 1 (the colours alone).
-        picture_format, video_format: file types of overlays (and of a video's mask).
+    kinds: keys of ``KINDS``; empty for embeddings alone. opacity: of the colours in overlays, 0 (the picture alone) to
+    1 (the colours alone). picture_format, video_format: file types of overlays (and of a video's mask).
     """
 
     kinds: frozenset[str] = frozenset(KINDS)
@@ -69,13 +64,10 @@ class WriteOptions:
 
 @dataclass(frozen=True)
 class EmbeddingOptions:
-    """Which pixel embeddings are written.
+    """Which pixel embeddings are written; size, variant, multi_scale and long_side as in ``LSegPredictor.embed``.
 
-    Args:
-        store: one of ``STORES``, or None to write PCA previews alone.
-        size: "input", "half" or (height, width).
-        variant, multi_scale, long_side: as in ``LSegPredictor.embed``.
-        pca: the number of principal components; None keeps all dimensions.
+    store: one of ``STORES``, or None to write PCA previews alone. pca: the number of principal components; None keeps
+    all dimensions.
     """
 
     store: str | None = None
@@ -95,40 +87,27 @@ class EmbeddingOptions:
             problems.append("--embeddings h5 needs h5py: pip install h5py (or choose npy or pt)")
         raise_all(problems)
 
-    def check_dimensions(self, dimensions: int) -> None:
-        """``InputError`` for more components than a network's embeddings have dimensions."""
-        if self.pca and self.pca > dimensions:
-            raise InputError(f"--pca is {self.pca}; it must be at most {dimensions}, the embeddings' dimensions")
-
 
 @dataclass(frozen=True)
-class NetworkOptions:
-    """Which network runs, and on what.
+class Request:
+    """A whole run.
 
     Args:
         weights: the checkpoint; trust: whether code in the file may run.
         backbone: the backbone that the checkpoint must have; None for any.
         block: those of arch_option, block_depth and activation that were given.
         device, precision: as in ``LSegPredictor``.
+        labels: those of ``--labels``, or None for the checkpoint's own; templates: as in ``encode_text``.
+        folder: where results go; overwrite: delete the results of an earlier run there first.
     """
 
+    sources: tuple[Source, ...]
     weights: Path
     trust: bool
     backbone: str | None
     block: Mapping[str, int | str]
     device: str
     precision: str
-
-
-@dataclass(frozen=True)
-class Request:
-    """A whole run. labels: those of ``--labels``, or None for the checkpoint's own; templates: as in ``encode_text``.
-
-    folder: where results go; overwrite: delete the results of an earlier run there first.
-    """
-
-    sources: tuple[Source, ...]
-    network: NetworkOptions
     labels: tuple[str, ...] | None
     templates: str | None
     look: LookOptions

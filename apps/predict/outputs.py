@@ -29,14 +29,7 @@ UNFINISHED = ".unfinished_videos"
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written, and where.
-
-    Args:
-        folder: contains all results.
-        options: kinds, formats and opacity.
-        labels: the N label names.
-        about: facts that every JSON repeats.
-    """
+    """What is written, and where. labels: the N label names; about: facts that every JSON repeats."""
 
     folder: Path
     options: WriteOptions
@@ -96,13 +89,14 @@ class Outputs:
 
     def write(self, source: Source, result: Segmentation) -> dict[int, int]:
         """Write all kinds of results of a picture; returns label number -> pixels."""
-        if "overlay" in self.options.kinds:
+        kinds = self.options.kinds
+        if "overlay" in kinds:
             save_picture(self.path("overlay", source), Image.fromarray(result.overlay(self.options.opacity)))
-        if "mask" in self.options.kinds:
+        if "mask" in kinds:
             save_picture(self.path("mask", source), result.mask_picture())
-        if "labels" in self.options.kinds:
+        if "labels" in kinds:
             save_picture(self.path("labels", source), result.label_picture())
-        if "json" in self.options.kinds:
+        if "json" in kinds:
             self.write_facts(source, result.facts())
         return result.pixel_counts()
 

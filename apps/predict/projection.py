@@ -54,14 +54,8 @@ class PixelPCA:
         """An .npz of the fields above, and with ``text`` (N, C): text, text_components, text_offset, labels."""
         text_components, text_offset = self.project_text(text)
         with write_aside(path) as aside:
-            np.savez(
-                aside,
-                **vars(self),
-                text=text,
-                text_components=text_components,
-                text_offset=text_offset,
-                labels=np.array(labels, dtype=str),
-            )
+            parts = {"text": text, "text_components": text_components, "text_offset": text_offset}
+            np.savez(aside, **vars(self), **parts, labels=np.array(labels, dtype=str))
 
     @classmethod
     def load(cls, path: Path) -> PixelPCA:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,7 +46,7 @@ class Run:
     """
 
     predictor: LSegPredictor | None
-    labels: Sequence[str]
+    labels: list[str]
     text: Tensor
     look: LookOptions
     outputs: Outputs
@@ -66,8 +65,17 @@ class Run:
             if source not in pending:
                 self.report.earlier += 1
                 self.report.count(self.journal.finished(source, self._parts))
+        # Up to a batch of pictures, or one video, at a time; groups of all sources, so that a resumed run has equal
+        # batches.
+        groups: list[list[Source]] = []
+        for source in sources:
+            joins = groups and source.kind == groups[-1][0].kind == "picture"
+            if joins and len(groups[-1]) < self.look.batch_size:
+                groups[-1].append(source)
+            else:
+                groups.append([source])
         with progress_bar(total=len(pending), desc="segmenting", unit="file") as bar:
-            for group in _in_groups(sources, self.look.batch_size):  # of all, so that a resumed run has equal batches
+            for group in groups:
                 group = [source for source in group if source in pending]
                 if group and group[0].kind == "picture":
                     self._pictures(group)
@@ -77,22 +85,18 @@ class Run:
 
     def pending(self, sources: Sequence[Source]) -> set[Source]:
         """The sources that are not finished with everything that this run writes, or whose files have changed."""
-        parts = self._parts
+        found = set()
+        for source in sources:
+            record = self.journal.finished(source, self._parts)
+            written = record is not None and self.outputs.complete(source)
+            if not written or (self.embeddings and not self.embeddings.complete(record)):
+                found.add(source)
+        return found
 
-        def finished(source: Source) -> bool:
-            record = self.journal.finished(source, parts)
-            if record is None or not self.outputs.complete(source):
-                return False
-            return self.embeddings is None or self.embeddings.complete(record)
-
-        return {source for source in sources if not finished(source)}
-
-    def segment(self, images: Iterable[Tensor | np.ndarray]) -> Iterator[Segmentation]:
-        """The segmentations of pictures (3, H, W) or frames (H, W, 3), in their order."""
+    def segment(self, images: Sequence[Tensor]) -> Iterator[Segmentation]:
+        """The segmentations of a batch of pictures or frames, uint8 (3, H, W), in their order."""
         look = self.look
-        return self.predictor.segment_many(
-            images, self.text, look.mode, look.long_side, names=self.labels, batch_size=look.batch_size
-        )
+        return self.predictor.segment_read(images, self.labels, self.text, look.mode, look.long_side, look.batch_size)
 
     @property
     def _parts(self) -> frozenset[str]:
@@ -110,7 +114,7 @@ class Run:
                 images[source] = rgb
             except InputError as error:
                 self.report.failures.append((str(source.path), str(error)))
-        results = self.segment(images.values()) if self.outputs.options.kinds else iter(())
+        results = self.segment(list(images.values())) if self.outputs.options.kinds else iter(())
         for source, rgb in images.items():
             facts: dict[str, Any] = {}
             if self.outputs.options.kinds:
@@ -135,35 +139,23 @@ class Run:
         self.report.count(self.journal.add(source, self._parts, **facts))
 
 
-def _in_groups(sources: Sequence[Source], batch_size: int) -> Iterator[list[Source]]:
-    """Up to a batch of pictures, or one video, at a time."""
-    group: list[Source] = []
-    for source in sources:
-        if group and (source.kind != "picture" or len(group) == batch_size):
-            yield group
-            group = []
-        group.append(source)
-        if source.kind != "picture":
-            yield group
-            group = []
-    if group:
-        yield group
-
-
 def predict(request: Request) -> int:
     """Load the network, process all sources, report. Returns 1 if some could not be read, otherwise 0.
 
     Raises ``InputError`` for whatever ends a run, after the report if it had begun.
     """
-    folder = request.folder
+    folder, max_frames = request.folder, request.look.max_frames
     with locked(folder, "--output_dir"):
-        network = request.network
-        checkpoint = {"file": network.weights.name, "sha256": sha256_of(network.weights), **network.block}
-        run = _without_network(request, checkpoint) or _with_network(request, checkpoint)
+        run = _start(request)
         problem = ""
         try:
             if run.predictor:
-                _prepare(run, request)
+                run.outputs.describe_labels()
+            if run.predictor and run.embeddings:
+                if note := size_note(request.sources, run.embeddings, max_frames):
+                    print(f"note: {note}")
+                images = sample_images(request.sources, run.predictor.max_pixels, max_frames)
+                run.embeddings.prepare(images, run.labels, run.text)
             run.run(request.sources)
             if run.embeddings:
                 run.embeddings.finish(run.journal.records())
@@ -177,46 +169,41 @@ def predict(request: Request) -> int:
     return 1 if run.report.failures else 0
 
 
-def _without_network(request: Request, checkpoint: dict[str, Any]) -> Run | None:
-    """The run, if an earlier one has finished all sources, so that loading the network would take time for nothing.
+def _start(request: Request) -> Run:
+    """The run, with its network loaded unless an earlier run has finished all sources.
 
-    ``InputError`` if the folder contains results of other settings.
+    ``InputError`` if the folder contains results of other settings, or network and labels do not fit the request.
     """
+    weights, kinds = request.weights, request.write.kinds
+    checkpoint = {"file": weights.name, "sha256": sha256_of(weights), **request.block}
+    # 1. If everything is finished, loading the network would take time for nothing.
     earlier = None if request.overwrite else read_run(request.folder)
-    if not earlier or "base_size" not in earlier:
-        return None
-    labels = request.labels
-    if labels is None and earlier["own_labels"]:
-        labels = earlier["settings"]["labels"]  # if the checkpoint is another one, the settings differ
-    if labels is None:
-        return None
-    run = _build_run(request, checkpoint, None, list(labels), torch.empty(0), earlier["base_size"])
-    return None if run.pending(request.sources) else run
-
-
-def _with_network(request: Request, checkpoint: dict[str, Any]) -> Run:
-    """The run on a loaded network; doubts about the labels, which are encoded here, are printed."""
-    network = request.network
+    if earlier and "base_size" in earlier:
+        # If the checkpoint is another one, the settings differ.
+        labels = request.labels or (earlier["settings"]["labels"] if earlier["own_labels"] else None)
+        if labels is not None:
+            run = _build_run(request, checkpoint, None, list(labels), torch.empty(0), earlier["base_size"])
+            if not run.pending(request.sources):
+                return run
+    # 2. The network.
     predictor = LSegPredictor.from_checkpoint(
-        network.weights, network.device, network.precision, trust_checkpoint=network.trust, **network.block
+        weights, request.device, request.precision, trust_checkpoint=request.trust, **request.block
     )
-    check_backbone(predictor.net, network.backbone, network.weights)
-    dimensions = predictor.net.text_encoder.embed_dim
-    if request.embedding:
-        request.embedding.check_dimensions(dimensions)
-    labels = request.labels or predictor.net.labels
-    if labels is None and request.write.kinds:
-        raise InputError(f"{network.weights} contains no labels; give --labels 'cat, grass, other', or a file")
-    if labels is None:  # embeddings need none
-        return _build_run(request, checkpoint, predictor, [], torch.zeros(0, dimensions), predictor.base_size)
-    labels = list(labels)
-    if request.labels is None and request.write.kinds:
+    check_backbone(predictor.net, request.backbone, weights)
+    dimensions, pca = predictor.net.text_encoder.embed_dim, request.embedding and request.embedding.pca
+    if pca and pca > dimensions:
+        raise InputError(f"--pca is {pca}; it must be at most {dimensions}, the embeddings' dimensions")
+    # 3. The labels; embeddings alone need none.
+    labels = list(request.labels or predictor.net.labels or ())
+    if not labels and kinds:
+        raise InputError(f"{weights} contains no labels; give --labels 'cat, grass, other', or a file")
+    if request.labels is None and kinds:
         shown = ", ".join(labels[:SHOWN_LABELS]) + (", ..." if len(labels) > SHOWN_LABELS else "")
         print(f"note: using the checkpoint's own {len(labels)} labels ({shown}); --labels chooses others")
     if len(labels) > MAX_LABELS:
         raise InputError(f"{len(labels):,} labels do not fit into a label PNG; give at most {MAX_LABELS:,}")
     with doubts_as_notes():
-        text = predictor.encode_text(labels, request.templates)
+        text = predictor.encode_text(labels, request.templates) if labels else torch.zeros(0, dimensions)
     return _build_run(request, checkpoint, predictor, labels, text, predictor.base_size)
 
 
@@ -229,8 +216,8 @@ def _build_run(
     base_size: int,
 ) -> Run:
     """Everything that a run needs; ``InputError`` if the folder contains results of other settings."""
-    network, look, write, folder = request.network, request.look, request.write, request.folder
-    dtype = reduced_dtype(network.precision, resolve_device(network.device)) or torch.float32
+    look, write, folder, device = request.look, request.write, request.folder, resolve_device(request.device)
+    dtype = reduced_dtype(request.precision, device) or torch.float32
     settings = {
         "checkpoint": checkpoint,
         "labels": labels,
@@ -242,7 +229,7 @@ def _build_run(
         "video_format": write.video_format,
         "max_frames": look.max_frames,
         "precision": str(dtype).removeprefix("torch."),  # what "auto" means here; on another device it may differ
-        "device": resolve_device(network.device).type,
+        "device": device.type,
         "embeddings": request.embedding and vars(request.embedding),
     }
     about = {name: settings[name] for name in ("checkpoint", "mode", "long_side", "templates")}
@@ -259,13 +246,3 @@ def _build_run(
         shared = {"checkpoint": checkpoint, "base_size": base_size}
         embeddings = EmbeddingWriter(predictor, request.embedding, folder, shared)
     return Run(predictor, labels, text, look, outputs, embeddings, journal)
-
-
-def _prepare(run: Run, request: Request) -> None:
-    """Describe the labels; note the size of the embeddings, and fit their basis."""
-    run.outputs.describe_labels()
-    if run.embeddings:
-        if note := size_note(request.sources, run.embeddings, request.look.max_frames):
-            print(f"note: {note}")
-        images = sample_images(request.sources, run.predictor.max_pixels, request.look.max_frames)
-        run.embeddings.prepare(images, run.labels, run.text)

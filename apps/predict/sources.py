@@ -111,7 +111,11 @@ def _named(sources: list[Source], problems: list[str]) -> list[Source]:
         if taken[name] > 1:
             name += PurePosixPath(source.name).suffix.replace(".", "_")
         name = name.replace(f"{FRAMES}/", f"{FRAMES.replace('.', '_')}/")  # a folder like that of a video's frames
-        named.append("/".join(_shortened(part) for part in name.split("/")))
+        parts = name.split("/")
+        for number, part in enumerate(parts):
+            if len(data := os.fsencode(part)) > MAX_NAME_BYTES:
+                parts[number] = f"{data[: MAX_NAME_BYTES - 9].decode('utf-8', 'ignore')}_{_checksum(part)}"
+        named.append("/".join(parts))
     spellings = Counter(name.casefold() for name in set(named))
     named = [f"{name}_{_checksum(name)}" if spellings[name.casefold()] > 1 else name for name in named]
     sources = [Source(source.path, name, source.kind) for source, name in zip(sources, named, strict=True)]
@@ -123,13 +127,6 @@ def _named(sources: list[Source], problems: list[str]) -> list[Source]:
                 "use two runs with two output folders, or rename one"
             )
     return sources
-
-
-def _shortened(part: str) -> str:
-    data = os.fsencode(part)
-    if len(data) <= MAX_NAME_BYTES:
-        return part
-    return f"{data[: MAX_NAME_BYTES - 9].decode('utf-8', 'ignore')}_{_checksum(part)}"
 
 
 def _checksum(name: str) -> str:

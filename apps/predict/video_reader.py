@@ -70,7 +70,11 @@ class VideoFile:
             raise VideoError(f"{path} is not a regular file (a pipe, socket or device?); copy the video to a file")
         try:
             with av.open(str(path)) as container:
-                self.timing = _timing(container)
+                stream = container.streams.video[0]
+                rate = stream.average_rate or stream.guessed_rate or CAMERA_RATE
+                seconds = container.duration and Fraction(container.duration, 1_000_000)
+                frames = stream.frames or (round(seconds * rate) if seconds else None)
+                self.timing = Timing(stream.time_base, rate, frames)
         except (av.FFmpegError, OSError, IndexError) as error:
             reason = "it contains no moving picture" if isinstance(error, IndexError) else error.strerror
             raise VideoError(f"{path} cannot be read as a video ({reason}); fetch it again, or convert it") from error
@@ -88,7 +92,9 @@ class VideoFile:
                     yield Frame(np.ascontiguousarray(np.rot90(pixels, picture.rotation // 90)), last)
             except av.FFmpegError as error:  # of the file, not of a frame: nothing follows
                 damage.at_end = damage.at_end or error.strerror
-            missing = _missing_seconds(container, damage.end)
+            missing = Fraction(0)  # seconds by which the video ends before the time that its header gives
+            if container.duration:
+                missing = Fraction(container.duration + (container.start_time or 0), 1_000_000) - damage.end
         if missing > MISSING_FRAMES / self.timing.rate:
             damage.at_end = damage.at_end or f"{float(missing):.1f} seconds are missing"
         problems = [f"has {damage.skipped} damaged frames, which were left out"] if damage.skipped else []
@@ -96,13 +102,6 @@ class VideoFile:
             problems.append(f"is damaged or cut off after {count} whole frames ({damage.at_end})")
         if problems:
             raise VideoError(f"{self.path} {', and '.join(problems)}; fetch it again")
-
-
-def _timing(container: Any) -> Timing:
-    stream = container.streams.video[0]
-    rate = stream.average_rate or stream.guessed_rate or CAMERA_RATE
-    seconds = container.duration and Fraction(container.duration, 1_000_000)
-    return Timing(stream.time_base, rate, stream.frames or (round(seconds * rate) if seconds else None))
 
 
 @dataclass
@@ -141,13 +140,6 @@ def _decoded(container: Any, damage: _Damage) -> Iterator[Any]:
             skipped, damage.at_end = skipped + 1, error.strerror
             yield from stream.codec_context.decode(None)  # the good frames that wait for their turn
             stream.codec_context.flush_buffers()
-
-
-def _missing_seconds(container: Any, end: Fraction) -> Fraction:
-    """By how much a video ends before the time that its header gives."""
-    if not container.duration:
-        return Fraction(0)
-    return Fraction(container.duration + (container.start_time or 0), 1_000_000) - end
 
 
 class Camera:

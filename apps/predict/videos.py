@@ -7,13 +7,13 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from apps.predict.embeddings import EmbeddingWriter
 from apps.predict.options import LookOptions
@@ -26,17 +26,7 @@ from lseg_utils.pictures import colourise, label_picture, overlay, save_picture
 from lseg_utils.progress import progress_bar
 from modules.inference.segmentation import Segmentation, area_table
 
-Segmenter = Callable[[Sequence[np.ndarray]], Iterable[Segmentation]]  # frames (H, W, 3)
-
-
-@dataclass
-class _Progress:
-    """The frames read so far: their number, size (height, width), and why the video ended early, or ""."""
-
-    frames: int = 0
-    size: tuple[int, int] = (0, 0)
-    problem: str = ""
-    areas: list[dict[int, int]] = field(default_factory=list)  # of each frame: label number -> pixels
+Segmenter = Callable[[Sequence[Tensor]], Iterable[Segmentation]]  # frames (3, H, W), uint8
 
 
 def predict_video(
@@ -54,27 +44,42 @@ def predict_video(
     masks_folder = outputs.frames_folder(source)
     kinds, colours = outputs.options.kinds, outputs.colours
     batch_size = 1 if camera else look.batch_size
-    done, facts = _Progress(), {}
+    facts: dict[str, Any] = {}
+    read, size, problem = 0, (0, 0), ""  # frames; height, width; why the video ended early
+    areas_by_frame: list[dict[int, int]] = []  # label number -> pixels
+
+    def good_frames() -> Iterator[Frame]:
+        """The frames up to the end of what can be read, or to where the user stops."""
+        nonlocal read, size, problem
+        try:
+            for frame in islice(video, look.max_frames):
+                read, size = read + 1, frame.pixels.shape[:2]
+                yield frame
+                if stopped():
+                    return
+        except VideoError as error:
+            problem = str(error)
+
     with ExitStack() as stack:
-        stop = stack.enter_context(ctrl_c_ends(camera))
+        stopped = stack.enter_context(ctrl_c_ends(camera))
         write = {
             kind: stack.enter_context(WRITERS[outputs.options.video_format](outputs.path(kind, source), video.timing))
             for kind in ("overlay", "mask")
             if kind in kinds
         }
-        frames = _until_problem(islice(video, look.max_frames), done, stop)
+        frames = good_frames()
         if not camera:
             total = min(video.timing.frames or 0, look.max_frames or 10**9) or None
             frames = progress_bar(frames, total=total, desc=source.path.name, unit="frame", leave=False)
         frames = iter(frames)
         number = 0
         while batch := list(islice(frames, batch_size)):
-            names = [frame_name(source, number + i) for i in range(len(batch))]
+            names = [f"{source.name}{FRAMES}/{number + i:06d}" for i in range(len(batch))]
             number += len(batch)
             # Embeddings: those of an earlier run are kept.
             if embeddings:
                 try:
-                    facts = facts or embeddings.facts(*done.size)
+                    facts = facts or embeddings.facts(*size)
                 except InputError as error:  # this video's problem; the run continues
                     raise VideoError(str(error)) from error
                 for name, frame in zip(names, batch, strict=True):
@@ -85,34 +90,35 @@ def predict_video(
             # Label maps: a batch is kept as a whole, since in other batches rounding could change a frame's result.
             paths = [masks_folder / f"{name.rpartition('/')[2]}.png" for name in names]
             if all(path.is_file() for path in paths):
-                masks = [read_label_png(path) for path in paths]
+                masks = [np.asarray(Image.open(path)).astype(np.int64) for path in paths]
             else:
-                masks = [result.mask for result in segment([frame.pixels for frame in batch])]
+                pixels = [torch.from_numpy(frame.pixels).permute(2, 0, 1) for frame in batch]  # (3, H, W)
+                masks = [result.mask for result in segment(pixels)]
                 for path, mask in zip(paths, masks, strict=True):
                     save_picture(path, label_picture(mask, len(outputs.labels)))
             # Videos of the same frames, at the same times.
             for frame, mask in zip(batch, masks, strict=True):
-                done.areas.append(count(mask))
+                areas = np.bincount(mask.ravel())
+                areas_by_frame.append({int(label): int(areas[label]) for label in np.flatnonzero(areas)})
                 if "overlay" in write:
                     mixed = overlay(frame.pixels, mask, colours, outputs.options.opacity)
                     write["overlay"](Frame(np.asarray(mixed), frame.ticks))
                 if "mask" in write:
                     write["mask"](Frame(colourise(mask, colours), frame.ticks))
-        if not done.frames:
-            raise VideoError(done.problem or f"{source.path} contains no frame")
-    facts |= {"frames": done.frames, "problem": done.problem}
+        if not read:
+            raise VideoError(problem or f"{source.path} contains no frame")
+    facts |= {"frames": read, "problem": problem}
     if kinds:
-        facts["areas"] = dict(sum(map(Counter, done.areas), Counter()))
+        facts["areas"] = dict(sum(map(Counter, areas_by_frame), Counter()))
     if "json" in kinds:
-        height, width = done.size
         about = {
-            "width": width,
-            "height": height,
-            "frames": done.frames,
+            "width": size[1],
+            "height": size[0],
+            "frames": read,
             "frames_per_second": float(video.timing.rate),
-            "problem": done.problem or None,
+            "problem": problem or None,
             "areas": area_table(facts["areas"], outputs.labels),
-            "pixels_by_frame": done.areas,
+            "pixels_by_frame": areas_by_frame,
         }
         outputs.write_facts(source, about)
     if "labels" not in kinds:
@@ -121,36 +127,6 @@ def predict_video(
             for parent in masks_folder.relative_to(outputs.folder).parents:
                 (outputs.folder / parent).rmdir()
     return facts
-
-
-def _until_problem(frames: Iterable[Frame], done: _Progress, stop: Callable[[], bool]) -> Iterator[Frame]:
-    """The frames up to the end of what can be read, or to where the user stops; ``done`` counts them."""
-    try:
-        for frame in frames:
-            done.frames += 1
-            done.size = frame.pixels.shape[:2]
-            yield frame
-            if stop():
-                return
-    except VideoError as error:
-        done.problem = str(error)
-
-
-def frame_name(source: Source, number: int) -> str:
-    """The name of a frame's results; the first frame is number 0."""
-    return f"{source.name}{FRAMES}/{number:06d}"
-
-
-def count(mask: np.ndarray) -> dict[int, int]:
-    """Label number -> pixels, of the labels that occur in a label map (H, W)."""
-    pixels = np.bincount(mask.ravel())
-    return {int(number): int(pixels[number]) for number in np.flatnonzero(pixels)}
-
-
-def read_label_png(path: Path) -> np.ndarray:
-    """The label map (H, W) int64 in a grey PNG whose pixel values are label numbers."""
-    with Image.open(path) as picture:
-        return np.asarray(picture).astype(np.int64)
 
 
 @contextmanager

@@ -44,14 +44,11 @@ def looks(
         mirrors, scales = [False], [1.0]
     elif isinstance(multi_scale, bool):
         scales = TEST_SCALES
-    if not isinstance(scales, Sequence) or not scales or not all(map(_is_scale, scales)):
+    given = list(scales) if isinstance(scales, Sequence) else []
+    if not given or not all(isinstance(scale, Real) and 0 < float(scale) < math.inf for scale in given):
         raise InputError(f"multi_scale is {multi_scale!r}; give True, False or a list of positive scales")
-    sizes = [working_size(height, width, math.ceil((long_side or base_size) * scale), MULTIPLE) for scale in scales]
+    sizes = [working_size(height, width, math.ceil((long_side or base_size) * scale), MULTIPLE) for scale in given]
     return [(*size, mirrored) for size in sizes for mirrored in mirrors]
-
-
-def _is_scale(scale: object) -> bool:
-    return isinstance(scale, Real) and 0 < float(scale) < math.inf
 
 
 def target_size(size: str | tuple[int, int], height: int, width: int, channels: int) -> tuple[int, int]:

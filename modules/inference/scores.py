@@ -5,6 +5,7 @@ Legend: N labels, K of them at a time; H x W the image; h x w a canvas; C embedd
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -80,9 +81,7 @@ def rank(image: EmbeddedImage, text: Tensor, block: RegularisationBlock | None, 
 class _ViewLogits:
     """The head's logits of one view, for some labels at a time: the same numbers as for all of them at once."""
 
-    def __init__(
-        self, view: View, coarse: Tensor, chunks: tuple[Tensor, ...], block: RegularisationBlock | None
-    ) -> None:
+    def __init__(self, view: View, coarse: Tensor, chunks: Sequence[Tensor], block: RegularisationBlock | None) -> None:
         self.view, self.coarse, self.block = view, coarse[None], block
         self.scale = scale_of(self.coarse)
         # What a bottleneck block must know of all labels, (1, 1, height/2, width/2), before each of its applications.
