@@ -124,6 +124,7 @@ class MultiScaleEvaluator:
 
     def _predict(self, crops: list[Tensor]) -> Iterator[Tensor]:
         """Scores (N, S/k, S/k) of each crop; without a fixed ``window_batch``, fewer at a time if memory runs out."""
+        scores: Tensor | None = None
         try:
             scores = self.predict(torch.stack(crops))
         except RuntimeError as error:
@@ -131,7 +132,6 @@ class MultiScaleEvaluator:
                 raise
             if self.window_batch or len(crops) == 1:
                 raise advised(error, f"give a smaller window_batch than {len(crops)}, or another device") from error
-            scores = None
         if scores is None:  # here, where the failed attempt's tensors are gone
             self._largest = len(crops) // 2
             while crops:

@@ -211,8 +211,8 @@ class LSegPredictor:
             ranker = partial(rank, image, text, self.net.head.block)
             best = ranker()
             mask, confidence = best.indices[0].long().cpu().numpy(), best.confidence.cpu().numpy()
-            kept = (image, ranker) if keep else ()
-            yield Segmentation(image.pixels, labels, mask, confidence, *kept)
+            kept, again = (image, ranker) if keep else (None, None)
+            yield Segmentation(image.pixels, labels, mask, confidence, kept, again)
 
     def _encoded(
         self, images: Sequence[ImageInput | Segmentation], mode: str, long_side: int | None, batch_size: int
