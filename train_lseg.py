@@ -6,7 +6,6 @@ import lseg_utils.interrupt  # noqa: F401  first: Ctrl-C while the rest is impor
 
 # isort: split
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 
@@ -17,7 +16,6 @@ from lseg_utils.distributed import run_distributed
 from lseg_utils.errors import raise_all
 from modules.models.backbones import BACKBONES
 from modules.options import add_data_options, add_training_options, training_settings
-from modules.training.run import Training
 
 
 def build_parser() -> Parser:
@@ -30,30 +28,26 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then load the data and train; a run that exists is resumed."""
-    training, choice = check_all(build_parser().parse(argv))
-
-    from data.lightning import TrainingData
-    from encoding_ext.transforms import image_to_tensor
-    from modules.lseg_module import LSegModule
-    from modules.training.trainer import run_training
-
-    config, seed, backbone = training.optimization, training.run.seed, BACKBONES[training.network.backbone]
-    to_tensor = image_to_tensor(backbone.mean, backbone.std)
-    data = TrainingData(choice, to_tensor, batch_size=config.batch_size, seed=seed)
-    facts = {"dataset": choice.dataset, "data_path": choice.data_path, "seed": seed}
-    run_training(training, data, partial(LSegModule, config=config, **facts))
-
-
-def check_all(options: argparse.Namespace) -> tuple[Training, DataChoice]:
-    """The settings; one ``InputError`` with everything that is wrong, before torch is imported."""
+    options = build_parser().parse(argv)
     training, choice, *_ = raise_all(
         [],
         lambda: training_settings(options),
         lambda: chosen(DataChoice, options),
         lambda: check_dataset(options.dataset, options.data_path, ("train", "val")),
     )
-    training.optimization.check_batch_statistics(choice.crop_size, images=training.optimization.batch_size)
-    return training, choice
+    config, seed, backbone = training.optimization, training.run.seed, BACKBONES[training.network.backbone]
+    config.check_batch_statistics(choice.crop_size, images=config.batch_size)
+
+    # What follows takes seconds to import, so it comes after everything that is quickly refused.
+    from data.lightning import TrainingData
+    from encoding_ext.transforms import image_to_tensor
+    from modules.lseg_module import LSegModule
+    from modules.training.trainer import run_training
+
+    to_tensor = image_to_tensor(backbone.mean, backbone.std)
+    data = TrainingData(choice, to_tensor, batch_size=config.batch_size, seed=seed)
+    facts = {"dataset": choice.dataset, "data_path": choice.data_path, "seed": seed}
+    run_training(training, data, partial(LSegModule, config=config, **facts))
 
 
 if __name__ == "__main__":

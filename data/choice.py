@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data import get_dataset
-from lseg_utils.errors import InputError
+from lseg_utils.errors import raise_all
 
 SIDE_MULTIPLE = 32  # what networks with a feature map at 1/32 take
 
@@ -40,8 +40,7 @@ class DataChoice:
             problems.append(
                 f"--crop_size is {self.crop_size}, but must be a multiple of {SIDE_MULTIPLE}, such as {fitting}"
             )
-        if problems:
-            raise InputError("\n".join(problems))
+        raise_all(problems)
 
     def load(self, split: str, mode: str | None = None, transform: Callable[..., Any] | None = None) -> Any:
         """The dataset of a split; ``mode`` and ``transform`` as in ``data.get_dataset``."""

@@ -86,7 +86,14 @@ def write_report(
         f'<h2>IoU by class</h2>\n<div class="bars">{"".join(bars)}</div>',
     ]
     if confusions:
-        parts += ["<h2>The weakest classes, and what their pixels were taken for</h2>", _confusion_table(confusions)]
+        rows = [
+            f'<tr><td>{escape(one.label)}</td><td class="number">{100 * one.iou:.1f}</td>'
+            f"<td>{', '.join(f'{escape(label)} {share:.0%}' for label, share in one.went_to)}</td></tr>"
+            for one in confusions
+        ]
+        header = "<tr><th>label</th><th>IoU %</th><th>its pixels were taken for</th></tr>"
+        parts.append("<h2>The weakest classes, and what their pixels were taken for</h2>")
+        parts.append(f"<table>{header}{''.join(rows)}</table>")
     for heading, picture in pictures:
         parts += [f"<h2>{escape(heading)}</h2>", _picture(heading, picture)]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
@@ -98,15 +105,6 @@ def write_report(
 def _bar(label: str, percent: float) -> str:
     name = f'<span title="{escape(label)}">{escape(label)}</span>'
     return f'<div class="bar">{name}<i style="width:{percent:.1f}%"></i><b>{percent:.1f}</b></div>'
-
-
-def _confusion_table(confusions: Sequence[Confusion]) -> str:
-    rows = "".join(
-        f'<tr><td>{escape(one.label)}</td><td class="number">{100 * one.iou:.1f}</td>'
-        f"<td>{', '.join(f'{escape(label)} {share:.0%}' for label, share in one.went_to)}</td></tr>"
-        for one in confusions
-    )
-    return f"<table><tr><th>label</th><th>IoU %</th><th>its pixels were taken for</th></tr>{rows}</table>"
 
 
 def _picture(heading: str, picture: Image.Image) -> str:

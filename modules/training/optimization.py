@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lseg_utils.errors import InputError
+from lseg_utils.errors import InputError, raise_all
 
 from ..choices import OPTIMIZERS, SCHEDULES
 from ..models.backbones import MULTIPLE
@@ -61,8 +61,7 @@ class OptimizationConfig:
             )
         if not 0 <= self.momentum < 1:
             problems.append(f"momentum is {self.momentum}, but must be at least 0 and below 1")
-        if problems:
-            raise InputError("\n".join(problems))
+        raise_all(problems)
 
     @property
     def encoder_lr(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lseg_utils.distributed import launched
-from lseg_utils.errors import InputError
+from lseg_utils.errors import InputError, raise_all
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ class Processes:
                     f"--num_nodes {self.num_nodes}, but torchrun joined {found.nodes} nodes; start it with --nnodes "
                     f"{self.num_nodes}, or leave --num_nodes out"
                 )
-        if problems:
-            raise InputError("\n".join(problems))
+        raise_all(problems)
 
     @property
     def on_gpu(self) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from lseg_utils.errors import InputError
+from lseg_utils.errors import raise_all
 from lseg_utils.files import unwritable
 
 from ..choices import Speed
@@ -44,8 +44,7 @@ class Run:
             problems.append(text)
         if self.logger == "wandb" and find_spec("wandb") is None:
             problems.append("--logger wandb needs the package wandb: pip install wandb")
-        if problems:
-            raise InputError("\n".join(problems))
+        raise_all(problems)
 
     @property
     def folder(self) -> Path:

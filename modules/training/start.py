@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lseg_utils.errors import InputError
+from lseg_utils.errors import InputError, raise_all
 
 from ..choices import block_options
 from ..models.backbones import RANDOM
@@ -47,8 +47,7 @@ class NetworkChoice:
             problems.append("--finetune_weights replaces --clip_weights and --backbone_weights; give only one kind")
         if self.finetune_weights and self.dropout:
             problems.append("--dropout has no effect on the network of --finetune_weights; leave one of them out")
-        if problems:
-            raise InputError("\n".join(problems))
+        raise_all(problems)
 
     def sources(self) -> dict[str, str | None]:
         """What the first weights are read from: name and size of the files, for the checkpoint."""
