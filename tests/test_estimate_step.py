@@ -14,6 +14,7 @@ from modules.models.streaming import upsampled_cross_entropy
 from scripts import run
 
 
+@pytest.mark.slow
 def test_the_traced_work_is_what_pytorch_counts():
     trace = estimate_step.trace_step("tiny_vit", 2, 64, 5, half=False)
     net = build_lseg("tiny_vit", None).train()
@@ -24,6 +25,7 @@ def test_the_traced_work_is_what_pytorch_counts():
     assert sum(flop for flop, _, _ in trace.work) == counter.get_total_flops()
 
 
+@pytest.mark.slow
 def test_memory_contains_weights_gradients_and_momentum_and_grows_with_the_batch():
     one, two, four = (estimate_step.trace_step("tiny_resnet", batch, 64, 5, half=False).peak for batch in (1, 2, 4))
     net = build_lseg("tiny_resnet", None)

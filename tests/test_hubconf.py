@@ -32,6 +32,7 @@ def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_load_list_and_help_from_a_foreign_folder(foreign_folder):
     result = python(
         """

@@ -422,6 +422,7 @@ def test_a_video_keeps_its_frames_and_each_is_segmented(weights, tmp_path):
     assert not (out / ".unfinished_videos").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_and_gives_the_same_results(weights, folder):
     video(folder / "sub" / "a_clip.mp4", 30)  # after a.png and b.png, before c.jpg
     more = ["--batch_size", 2]

@@ -108,6 +108,7 @@ def test_they_can_be_added_to_the_masks_of_a_finished_video(weights, tmp_path):
     same_as_embed(weights, out, clip)
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_and_gives_the_same_results(weights, tmp_path):
     clip = video(tmp_path / "clip.mp4", 30)
     more = ["--batch_size", 2, "--embeddings", "npy", "--pca", 3]

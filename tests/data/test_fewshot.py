@@ -156,7 +156,7 @@ def test_never_the_query_even_where_little_else_is_there(pascal: Path, monkeypat
             assert drawn != name and (class_id, drawn) in pairs
 
 
-@pytest.mark.parametrize("name", ["pascal", "coco"])
+@pytest.mark.parametrize("name", ["pascal", pytest.param("coco", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fold", FOLDS)
 @pytest.mark.parametrize("held_out", [0, 1, 4])
 def test_no_class_or_image_of_the_test_is_trained_on_or_chooses(

@@ -111,6 +111,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_the_counts_of_one(tmp_path):
     torch.save([(TRUTH, GUESS)] * 3, tmp_path / "pairs.pt")  # an odd number: process 0 counts two, process 1 one
     commands = [[sys.executable, "-c", ONE_OF_TWO, str(rank), str(tmp_path)] for rank in (0, 1)]

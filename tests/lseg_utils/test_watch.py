@@ -76,6 +76,7 @@ def test_all_end_and_say_why(kind, codes, said):
     assert kind == "bug" or not any("Traceback" in text for text in texts)
 
 
+@pytest.mark.slow
 def test_what_all_find_wrong_is_said_once():
     texts = [process.communicate(timeout=60)[1] for process in start("all")]
     assert "".join(texts).count("no such folder") == 1

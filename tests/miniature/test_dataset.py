@@ -248,6 +248,7 @@ def test_training_is_a_function_of_the_seed_and_leaves_the_global_generator_alon
     assert not torch.equal(first["text_projection"], other["text_projection"])
 
 
+@pytest.mark.slow
 def test_training_learns_and_changes_used_tokens_only() -> None:
     """Forty steps find the colours: chance is 1 in 40, colours alone give about 1 in 6."""
     settings = ClipSettings(seed=0, steps=40, renderings=8)
@@ -260,6 +261,7 @@ def test_training_learns_and_changes_used_tokens_only() -> None:
     assert changed.tolist() == Captions(all_captions()).used.tolist()
 
 
+@pytest.mark.slow
 def test_prepare_miniature_makes_all_and_does_nothing_the_second_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

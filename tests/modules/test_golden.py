@@ -22,10 +22,7 @@ from reference import GOLDEN, assert_golden, golden_image
 pytestmark = pytest.mark.xdist_group("golden")  # in the order below, each network is built once
 
 FIVE = ["dog", "grass", "sky", "a red car", "other"]
-FIXED = [
-    pytest.param("vitl16_arch0", "clip_vitl16_384", marks=pytest.mark.slow),
-    ("vitb32_arch0", "clip_vitb32_384"),
-]
+FIXED = [("vitl16_arch0", "clip_vitl16_384"), ("vitb32_arch0", "clip_vitb32_384")]
 BLOCKS = [
     ("vitb32_arch1_depth2_lrelu", {"arch_option": 1, "block_depth": 2, "activation": "lrelu"}),
     ("vitb32_arch2_depth4_tanh", {"arch_option": 2, "block_depth": 4, "activation": "tanh"}),
@@ -33,6 +30,7 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize(("network", "backbone"), FIXED)
+@pytest.mark.slow
 def test_logits_labels_and_inner_values(network, backbone, golden_net):
     net, golden = golden_net(network, backbone), np.load(GOLDEN / f"{network}.npz")
     image = golden_image(352, 480, seed=7, batch=2)
@@ -50,6 +48,7 @@ def test_logits_labels_and_inner_values(network, backbone, golden_net):
 
 
 @pytest.mark.parametrize(("network", "backbone"), FIXED[1:])
+@pytest.mark.slow
 def test_last_path_of_the_decoder(network, backbone, golden_net):
     net, golden = golden_net(network, backbone), np.load(GOLDEN / f"{network}.npz")
     seen = []

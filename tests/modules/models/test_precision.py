@@ -93,6 +93,7 @@ def test_bfloat16_predicts_what_float32_predicts_but_for_close_calls(backbone):
     assert clear.any() and torch.equal(logits.argmax(1)[clear], exact.argmax(1)[clear])
 
 
+@pytest.mark.slow
 def test_compiled_parts_are_the_same_function_with_the_same_names():
     net, images = tiny_net("tiny_resnet"), pictures(2, 64, 32)
     twin = copy.deepcopy(net)
@@ -103,6 +104,7 @@ def test_compiled_parts_are_the_same_function_with_the_same_names():
 
 
 @pytest.mark.parametrize("backbone", TINY)
+@pytest.mark.slow
 def test_compiling_and_checkpointing_go_together(backbone):
     net, images = tiny_net(backbone).train(), pictures(2, 64, 32)
     twin = copy.deepcopy(net)
