@@ -66,8 +66,10 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--mode", choices=MODES, default="whole", help="look at the whole image, through windows, or in six sizes"
     )
-    parser.add_argument("--long_side", type=int, help="resize the long side to so many pixels for the network")
-    parser.add_argument("--batch_size", type=int, default=4, help="send so many pictures through the network together")
+    parser.add_argument("--long_side", type=int, help="resize the long side to this many pixels for the network")
+    parser.add_argument(
+        "--batch_size", type=int, default=4, help="send this many pictures through the network together"
+    )
     group = parser.add_argument_group("results")
     group.add_argument("--output_dir", type=Path, help="folder for results; default: outputs/predict_<weights>")
     group.add_argument("--overwrite", action="store_true", help="delete earlier results there and do everything again")
@@ -78,10 +80,12 @@ def build_parser() -> Parser:
     )
     group.add_argument("--video_format", choices=VIDEO_FORMATS, default="mp4", help="choose the file type of videos")
     group.add_argument(
-        "--max_frames", type=int, help="stop a video or camera after so many frames; a camera also stops at Ctrl-C"
+        "--max_frames", type=int, help="stop a video or camera after this many frames; a camera also stops at Ctrl-C"
     )
     group = parser.add_argument_group("embeddings")
-    group.add_argument("--embeddings", choices=STORES, help="write float16 pixel embeddings of this file type, too")
+    group.add_argument(
+        "--embeddings", choices=STORES, help="also write pixel embeddings (float16) as files of this type"
+    )
     group.add_argument(
         "--embedding_size", default="half", help="set their height and width: half, input, or HEIGHTxWIDTH"
     )
@@ -98,7 +102,10 @@ def build_parser() -> Parser:
     group = parser.add_argument_group("device")
     group.add_argument("--device", default="auto", help="compute on auto, cpu, cuda, cuda:1 or mps")
     group.add_argument(
-        "--precision", choices=PRECISIONS, default="auto", help="compute in; auto: bf16 or fp16 on GPUs, 32 on CPUs"
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="compute in this; auto: bf16 or fp16 on GPUs, 32 on CPUs",
     )
     return parser
 

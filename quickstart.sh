@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # LSeg in miniature, on any machine: installs, makes a small world of pictures and a small CLIP, trains on seen labels,
-# tests on labels and synonyms that no mask ever had, trains and tests zero-shot on a fold of classes, and ends with
+# tests on labels and synonyms that no training mask contained, trains and tests zero-shot on a fold of classes, and ends with
 # tables and pictures. If it is interrupted, the same command resumes.
 #
 #   bash quickstart.sh [--seed N] [--controls] [--folds "0 1 2 3"] [--short] [--folder DIR]

@@ -7,6 +7,7 @@
 # Further options go to pytest: bash run_tests.sh --quick -k metrics
 set -euo pipefail
 cd "$(dirname "$0")"
+case "${1:-}" in -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$(basename "$0")"; exit 0 ;; esac
 source recipes/setup_env.sh
 setup_env requirements-test.txt
 selection=()

@@ -43,7 +43,7 @@ def build_parser() -> Parser:
     add("--nshot", type=int, default=0, help="draw this many support images: 0, 1 or 5")
     add("--bsz", type=int, default=1, help="segment this many images at once; changes time, not results")
     add("--save_pictures", type=int, default=0, metavar="N", help="save a sheet of N episodes")
-    add("--benchmark", help="accepted if it agrees with --dataset, which counts, as in the official code")
+    add("--benchmark", help="must agree with --dataset; changes nothing else")
     add_data_options(parser, default_dataset="pascal", base_size=False)
     add_network_options(parser, backbone=None)
     add_device_options(parser)

@@ -9,7 +9,9 @@
 # not tested again. Uses all GPUs of this node.
 set -euo pipefail
 home="$(cd "$(dirname "$0")" && pwd)"
-[ $# -ge 2 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; }
+case " $* " in *" --help "* | *" -h "*) usage; exit 0 ;; esac
+[ $# -ge 2 ] || { echo "error: name a dataset and a backbone" >&2; usage >&2; exit 2; }
 dataset="$1" backbone="$2"
 shift 2
 

@@ -6,6 +6,7 @@ in an epoch.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,9 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.sampled import sample_or_next
+
+# More workers than processors is the user's choice, and PyTorch would repeat this at every loader.
+warnings.filterwarnings("ignore", message="This DataLoader will create")
 
 # First words of the seeds, so that the order of an epoch and its augmentations never share random numbers.
 _ORDER, _AUGMENTATION = 1, 2

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 
+from lseg_utils.cli import Parser
 from lseg_utils.errors import run_script
 from lseg_utils.progress import is_rank_zero
 from lseg_utils.results import text_table
@@ -76,8 +78,9 @@ def warn_if_slower(dtype: torch.dtype, device: torch.device) -> None:
         )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print what there is, and how fast it multiplies."""
+    Parser("Measure how fast this machine multiplies matrices in each precision.").parse(argv)
     devices = [torch.device("cpu")]
     devices += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     devices += [torch.device("mps")] if torch.backends.mps.is_available() else []
@@ -92,8 +95,8 @@ def main() -> None:
             rows.append([str(device), name, f"{rate / 1e9:.0f}", f"{ratio:.2f}", ", ".join(features)])
     print(text_table(["device", "precision", "GFLOP/s", "against float32", "features"], rows))
     print(
-        f"\nMatrix products, PyTorch {torch.__version__}, {torch.get_num_threads()} threads. --precision auto takes "
-        "float32 on a CPU, where results do not depend on the machine; bf16 is worth asking for where its row says so."
+        f"\nMatrix products, PyTorch {torch.__version__}, threads: {torch.get_num_threads()}. --precision auto takes "
+        "float32 on a CPU, so that results depend less on the machine; try --precision bf16 if its row is well above 1."
     )
 
 

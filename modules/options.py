@@ -90,7 +90,9 @@ def add_optimization_options(parser: Parser) -> None:
     add("scratch_factor", "train decoder and head at this multiple of the encoder's rate")
     add("weight_decay", "set the weight decay")
     add("momentum", "set the momentum of sgd")
-    group.add_argument("--dropout", type=float, default=0.0, help="drop out in the ViT; the official networks did not")
+    group.add_argument(
+        "--dropout", type=float, default=0.0, help="set the dropout of the ViT; the official networks use none"
+    )
     add("optimizer", "choose the optimiser", choices=OPTIMIZERS)
     group.add_argument("--midasproto", action="store_true", help="the official name for --optimizer adam")
     add("schedule", "let the rates decay by epoch (poly) or by step (cosine)", choices=SCHEDULES)
@@ -128,7 +130,7 @@ def add_training_options(parser: Parser, backbone: str, exp_name: str) -> None:
     bad = "stop at an unreadable image, or skip it and report it"
     add("--on_bad_image", choices=("stop", "skip"), default="stop", help=bad)
 
-    add = parser.add_argument_group("processes (with torchrun, its numbers count)").add_argument
+    add = parser.add_argument_group("processes (torchrun's own numbers take precedence)").add_argument
     accelerators = ("auto", "cpu", "gpu", "mps")
     add("--accelerator", choices=accelerators, default="auto", help="train on this kind of device")
     add("--devices", "--gpus", type=int, default=-1, help="start this many processes; -1: one per GPU")

@@ -2,7 +2,10 @@
 # one process per GPU of this node.
 
 python="${PYTHON:-$([ -x "$home/.venv/bin/python" ] && echo "$home/.venv/bin/python" || echo python)}"
-gpus="$("$python" -c 'import torch; print(torch.cuda.device_count())')" # respects CUDA_VISIBLE_DEVICES
+case " $* " in
+    *" --help "* | *" -h "*) gpus=0 ;; # answered at once
+    *) gpus="$("$python" -c 'import torch; print(torch.cuda.device_count())')" ;; # respects CUDA_VISIBLE_DEVICES
+esac
 export PYTHONPATH="$home${PYTHONPATH:+:$PYTHONPATH}" # python -m finds the repository from any folder
 launch=("$python" -u)
 [ "$gpus" -le 1 ] || launch=("$python" -u -m torch.distributed.run --standalone --nproc_per_node "$gpus")

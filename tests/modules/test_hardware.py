@@ -55,7 +55,7 @@ def test_the_default_on_a_cpu_is_float32():
 
 def test_the_table_lists_every_precision_of_the_cpu(monkeypatch, capsys):
     monkeypatch.setitem(hardware.SIDE, "cpu", 32)
-    hardware.main()
+    hardware.main([])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines if line.startswith("cpu")] == ["float32", "bfloat16", "float16"]
     for feature in hardware.cpu_features():
