@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from data import get_labels
 from modules.checkpoints import from_official
 from modules.models import LSegNet, build_lseg
 from reference import golden_state_dict
+
+# A shell ignores Ctrl-C for commands that it starts in the background, and so would every script that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("LSEG_SHARED", REPOSITORY.parent / "shared")) / "data"
