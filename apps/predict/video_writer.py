@@ -65,6 +65,7 @@ def gif_writer(path: Path, timing: Timing) -> Iterator[AddFrame]:
     with write_aside(path) as aside, aside.open("wb") as file:
 
         def write(frame: Frame, end: Fraction | int) -> None:
+            """Encode a frame that is shown until ``end``."""
             if not file.tell():
                 height, width = frame.pixels.shape[:2]
                 file.write(struct.pack(GIF_HEADER, b"GIF89a", width, height, 0, 0, 0) + GIF_LOOP)
