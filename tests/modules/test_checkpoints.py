@@ -335,7 +335,8 @@ def test_large_finite_weights_are_not_refused(net, tmp_path):
     """The sum of these overflows."""
     weights = official_weights(net)
     weights["net.scratch.head1.bias"].fill_(3e38)
-    load_lseg(official_file(net, tmp_path / "large.ckpt", weights))
+    loaded = load_lseg(official_file(net, tmp_path / "large.ckpt", weights))
+    assert (loaded.decoder.embedding.bias == 3e38).all()
 
 
 # ------------------------------------------------------------------------------------------------- going out
