@@ -13,6 +13,7 @@ import lseg_utils.interrupt  # noqa: F401  first: Ctrl-C while the rest is impor
 import argparse
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from data import check_dataset
 from data.choice import DataChoice
@@ -63,17 +64,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     to_tensor = image_to_tensor(backbone.mean, backbone.std)
     split = training_split(options)
     data = TrainingData(choice, to_tensor, batch_size=config.batch_size, seed=seed, train_split=split)
-    selection = {
-        "fold": choice.fold,
-        "nshot": choice.nshot,
-        "finetune_mode": options.finetune_mode,
-        "select": options.select,
-        "selection_classes": list(data.val_set.class_ids),
-    }
-    # Only where they differ from the default, so that earlier runs can be resumed.
-    selection |= {"trained_on": "supports of the test classes"} if options.finetune_mode else {}
-    selection |= {"borders": options.borders} if options.borders != "others" else {}
-
     make_module = partial(
         LSegModuleZS,
         config=config,
@@ -83,9 +73,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         validation_classes=data.val_set.class_ids,
         finetune=options.finetune_mode,
         ignore_borders=options.borders == "ignored",
-        selection=selection,
+        selection=facts_of_the_run(options, choice, data.val_set.class_ids),
     )
     run_training(training, data, make_module)
+
+
+def facts_of_the_run(
+    options: argparse.Namespace, choice: DataChoice, validation_classes: Sequence[int]
+) -> dict[str, Any]:
+    """What a checkpoint keeps about its zero-shot training. A run with other facts is not resumed."""
+    facts = {
+        "fold": choice.fold,
+        "nshot": choice.nshot,
+        "finetune_mode": options.finetune_mode,
+        "select": options.select,
+        "selection_classes": list(validation_classes),
+    }
+    # Versions that ignored borders and drew images by frequency did not keep these: their runs must not be resumed.
+    facts |= {"pascal": {"borders": options.borders}, "coco": {"classes_drawn": "uniformly"}}.get(options.dataset, {})
+    # Only where it differs from the default, so that earlier runs of the other benchmarks can be resumed.
+    return facts | ({"trained_on": "supports of the test classes"} if options.finetune_mode else {})
 
 
 def check_all(options: argparse.Namespace) -> tuple[Training, DataChoice]:

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
 import test_lseg_zs as test_script
+import train_lseg_zs as train_script
 from data.episodes import test_episodes as official_episodes
 from fewshot_trees import make_pascal, make_tree, replace
 from lseg_utils.errors import InputError
@@ -162,6 +164,17 @@ def train_arguments(root: Path, *more: object) -> list[object]:
     place = tiny.index("--base_size")
     del tiny[place : place + 2]
     return ["--dataset", "pascal", "--data_path", root, "--checkpoint_dir", root.parent / "runs", *tiny, *more]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "kept"),
+    [("pascal", {"borders": "others"}), ("coco", {"classes_drawn": "uniformly"}), ("fss", {}), ("miniature_zs", {})],
+)
+def test_runs_from_before_the_published_loss_and_sampling_are_not_resumed(dataset, kept):
+    options = train_script.build_parser().parse(["--dataset", dataset, "--select", "held_out"])
+    choice = SimpleNamespace(fold=0, nshot=1)
+    old = {"fold": 0, "nshot": 1, "finetune_mode": False, "select": "held_out", "selection_classes": [7]}
+    assert train_script.facts_of_the_run(options, choice, [7]) == old | kept  # compared on resuming
 
 
 def whole_fold(tmp_path: Path) -> Path:
