@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import torch
 
-from lseg_utils.cli import Parser
 from lseg_utils.errors import run_script
 from lseg_utils.progress import is_rank_zero
 from lseg_utils.results import text_table
@@ -80,6 +79,8 @@ def warn_if_slower(dtype: torch.dtype, device: torch.device) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print what there is, and how fast it multiplies."""
+    from lseg_utils.cli import Parser  # here: the predictor imports this file, and needs no command line
+
     Parser("Measure how fast this machine multiplies matrices in each precision.").parse(argv)
     devices = [torch.device("cpu")]
     devices += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
