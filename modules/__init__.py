@@ -12,7 +12,7 @@ from pathlib import Path
 
 _PUBLIC = {
     "BACKBONES": ".models.backbones",
-    "LSegNet": ".models.lseg_net",
+    "LSegNet": ".models.network",
     "LSegPredictor": ".predictor",
     "build_lseg": ".models.build",
     "load_lseg": ".checkpoints",

@@ -16,7 +16,7 @@ from lseg_utils.errors import InputError
 
 from .checkpoints import METADATA_KEY, from_official, load_lseg, metadata_of, to_official
 from .models import LSegNet
-from .models.lseg_net import Labels
+from .models.network import Labels
 from .models.streaming import upsampled_cross_entropy, upsampled_max
 from .training.optimization import OptimizationConfig
 from .training.optimizer import apply_settings, build_optimizer

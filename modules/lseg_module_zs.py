@@ -12,7 +12,7 @@ from lseg_utils.results import counted_by_reason
 
 from .lseg_module import LSegModule
 from .models import LSegNet
-from .models.lseg_net import Labels
+from .models.network import Labels
 from .models.streaming import upsampled_max
 from .training.optimization import OptimizationConfig
 

@@ -12,13 +12,13 @@ from .backbones import BACKBONES, TEXT_TOWERS
 
 if TYPE_CHECKING:
     from .build import build_lseg
-    from .lseg_net import LSegNet
+    from .network import LSegNet
 
 __all__ = ["BACKBONES", "TEXT_TOWERS", "LSegNet", "build_lseg"]
 
 
 def __getattr__(name: str) -> object:
-    places = {"LSegNet": ".lseg_net", "build_lseg": ".build"}
+    places = {"LSegNet": ".network", "build_lseg": ".build"}
     if name not in places:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(places[name], __name__), name)

@@ -12,7 +12,7 @@ from .backbones import BACKBONES, TEXT_TOWERS, Backbone
 from .decoder import Decoder
 from .head import CorrelationHead, RegularisationBlock
 from .image_encoders import ResNetEncoder, ViTEncoder
-from .lseg_net import LSegNet
+from .network import LSegNet
 from .precision import channels_last
 from .pretrained import load_pretrained
 from .text_encoder import TextEncoder

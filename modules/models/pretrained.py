@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .backbones import BACKBONES, RANDOM, Backbone
 from .image_encoders import ResNetEncoder, ViTEncoder
-from .lseg_net import LSegNet
+from .network import LSegNet
 from .text_encoder import clip_package
 
 NAMED_FILE = "load_pretrained(net, {0}=FILE), on the command line --{0} FILE"
