@@ -180,3 +180,67 @@ def episode_areas(target: Tensor, prediction: Tensor, ignore: Tensor | None = No
         there, found = (target == side) & counted, (prediction == side) & counted
         sides.append(torch.stack([mask.sum(dim=(1, 2)) for mask in (there & found, there | found)], dim=1))
     return torch.stack(sides, dim=2)  # (B, [intersection, union], [background, foreground])
+
+
+def scores_from_confusion(
+    confusion: Tensor | np.ndarray, similarity: Tensor | np.ndarray | None = None
+) -> dict[str, float]:
+    """The scores that the literature computes from one confusion matrix, in percent.
+
+    They differ in the classes over which the mean IoU goes:
+
+    - ``miou_present``: those with pixels in the truth (detectron2 today);
+    - ``miou_present_or_predicted``: those with pixels in the truth or in the prediction (CAT-Seg, older detectron2);
+    - ``miou_all``: all N; a class that never occurs counts 0 (official LSeg, PyTorch-Encoding).
+
+    ``fwiou``: IoU weighted by the pixels of the truth. ``macc``: mean share of correct pixels of the classes in the
+    truth. ``pacc``: share of correct pixels. With ``similarity``, also Open mIoU (arXiv 2311.03352) as
+    ``open_miou_present`` and ``open_miou_present_or_predicted``: a pixel of class t predicted as p counts as S[t, p]
+    of a correct pixel of t, and the rest of it as an error. A score without any class to average is 0.
+
+    Args:
+        confusion: whole numbers (N, N), pixels by [truth, prediction].
+        similarity: (N, N), 0..1, with ones on the diagonal.
+
+    Raises:
+        InputError: a matrix that is not square, negative or fractional counts, similarities that do not fit.
+    """
+    counts = np.asarray(confusion)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
+        raise InputError(f"a confusion matrix is square, [truth, prediction]; this one has the shape {counts.shape}")
+    if not np.issubdtype(counts.dtype, np.integer) or counts.min() < 0:
+        raise InputError("a confusion matrix contains counts of pixels: whole numbers of at least 0")
+    hits, truth, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    there, found = truth > 0, (truth + predicted) > 0
+
+    def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        return np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
+
+    def mean(values: np.ndarray, over: np.ndarray) -> float:
+        return 100 * float(values[over].sum()) / max(int(over.sum()), 1)
+
+    iou = ratio(hits, truth + predicted - hits)
+    pixels = max(int(truth.sum()), 1)
+    scores = {
+        "miou_present": mean(iou, there),
+        "miou_present_or_predicted": mean(iou, found),
+        "miou_all": 100 * float(iou.mean()),
+        "fwiou": 100 * float((iou * truth).sum()) / pixels,
+        "macc": mean(ratio(hits, truth), there),
+        "pacc": 100 * int(hits.sum()) / pixels,
+    }
+    if similarity is None:
+        return scores
+    alike = np.asarray(similarity, dtype=np.float64)
+    if alike.shape != counts.shape or not ((alike >= 0) & (alike <= 1)).all() or (alike.diagonal() != 1).any():
+        raise InputError(
+            f"the similarity matrix has the shape {alike.shape} and values {alike.min():.3g}..{alike.max():.3g}; it "
+            f"needs the shape {counts.shape}, values in 0..1, and ones on the diagonal"
+        )
+    errors, soft_hits = counts * (1 - alike), (counts * alike).sum(axis=1)
+    open_iou = ratio(soft_hits, soft_hits + errors.sum(axis=1) + errors.sum(axis=0))
+    open_found = (truth + soft_hits + errors.sum(axis=0)) > 0
+    return scores | {
+        "open_miou_present": mean(open_iou, there),
+        "open_miou_present_or_predicted": mean(open_iou, open_found),
+    }
