@@ -37,6 +37,7 @@ from apps.predict.options import (
 from apps.predict.sources import find_sources
 from apps.web.places import default_checkpoint
 from data.labels import labels_from
+from encoding_ext.label_colours import SCHEMES
 from lseg_utils.cli import Parser, doubts_as_notes
 from lseg_utils.errors import InputError, raise_all, run_script
 from lseg_utils.files import REPOSITORY, unwritable
@@ -75,6 +76,10 @@ def build_parser() -> Parser:
     group.add_argument("--overwrite", action="store_true", help="delete earlier results there and do everything again")
     group.add_argument("--write", default=",".join(KINDS), help="write some of these, or 'none' (embeddings alone)")
     group.add_argument("--opacity", type=float, default=OPACITY, help="set the opacity of overlay colours, 0 to 1")
+    group.add_argument(
+        "--palette", choices=SCHEMES, default="natural", help="colour labels by their meaning, or in a fixed palette"
+    )
+    group.add_argument("--no_names", action="store_true", help="leave the labels' names out of picture overlays")
     group.add_argument(
         "--overlay_format", choices=PICTURE_FORMATS, default="jpg", help="choose the file type of picture overlays"
     )
@@ -162,7 +167,14 @@ def read_request(options: argparse.Namespace) -> Request:
     look = checked(lambda: LookOptions(options.mode, options.long_side, options.batch_size, options.max_frames))
     kinds = checked(lambda: parse_kinds(options.write))
     write = checked(
-        lambda: WriteOptions(kinds or frozenset(), options.opacity, options.overlay_format, options.video_format)
+        lambda: WriteOptions(
+            kinds or frozenset(),
+            options.opacity,
+            options.palette,
+            not options.no_names,
+            options.overlay_format,
+            options.video_format,
+        )
     )
     size = checked(lambda: parse_size(options.embedding_size))
     variant, multi_scale = options.embedding_variant, options.embedding_multi_scale

@@ -26,7 +26,6 @@ PAPER, INK, LINE = (255, 255, 255), (34, 37, 42), (214, 217, 222)
 MAX_LABEL_COLOURS = 64
 MIN_SIDE_WITH_LINES = 256
 ROWS_AT_A_TIME = 256
-MIN_SIDE_WITH_LEGEND = 384
 TITLE_SIZE, HEADING_SIZE, GAP = 17, 24, 10
 MAX_ROW_TITLE = 190
 
@@ -87,11 +86,11 @@ def overlay(image: Picture, labels: np.ndarray, colours: np.ndarray, alpha: floa
     Where two labels meet, a line one pixel wide in almost the full colour (not in small pictures, where it would be
     a bar); unlabelled pixels show the image. Image and labels are of the same size, otherwise ``ValueError``.
     """
-    pixels = np.asarray(_as_pil(image))
+    pixels = np.asarray(as_pil(image))
     if pixels.shape[:2] != labels.shape:
         raise ValueError(f"the image is {pixels.shape[:2]}, its labels are {labels.shape}: resize one of them first")
     share = np.full(labels.shape, alpha, np.float32)
-    if max(labels.shape) >= MIN_SIDE_WITH_LINES:
+    if alpha > 0 and max(labels.shape) >= MIN_SIDE_WITH_LINES:
         # A border is where the label changes towards the pixel below or to the right.
         share[:-1][labels[:-1] != labels[1:]] = max(alpha, 0.9)
         share[:, :-1][labels[:, :-1] != labels[:, 1:]] = max(alpha, 0.9)
@@ -135,22 +134,9 @@ def legend(
     return picture
 
 
-def overlay_with_legend(
-    image: Picture, labels: np.ndarray, colours: np.ndarray, names: Sequence[str], alpha: float = 0.6
-) -> Image.Image:
-    """:func:`overlay` with a legend beneath of the labels that occur, the largest area first.
-
-    Small images are enlarged so that the legend's letters stay readable next to them.
-    """
-    image, factor = _as_pil(image), math.ceil(MIN_SIDE_WITH_LEGEND / max(labels.shape))
-    image = image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
-    labels = labels.repeat(factor, axis=0).repeat(factor, axis=1)
-    top = overlay(image, labels, colours, alpha)
-    found, areas = np.unique(labels[labels >= 0], return_counts=True)
-    width = max(top.width, MIN_SIDE_WITH_LEGEND)
-    text_size = min(max(width // 42, 15), 36)
-    key = legend(found[np.argsort(-areas, kind="stable")], names, colours, width, text_size)
-    return _stack([top, key])
+def letter_size(width: int) -> int:
+    """The size of letters that suit a picture of this width, in pixels."""
+    return min(max(width // 42, 15), 36)
 
 
 def sheet(
@@ -197,19 +183,19 @@ def sheet(
         line = Image.new("RGB", (math.ceil(font.getlength(heading)) + 2 * GAP, HEADING_SIZE + 2 * GAP), PAPER)
         ImageDraw.Draw(line).text((GAP, line.height // 2 + GAP // 2), heading, INK, font, anchor="lm")
         parts.insert(0, line)
-    return _stack(parts)
+    return stack(parts)
 
 
 def fit(picture: Picture, cell: tuple[int, int]) -> Image.Image:
     """The picture as large as ``cell`` = (width, height) allows; photos smoothly, label maps without new colours."""
-    picture = _as_pil(picture)
+    picture = as_pil(picture)
     factor = min(cell[0] / picture.width, cell[1] / picture.height)
     size = (max(round(picture.width * factor), 1), max(round(picture.height * factor), 1))
     is_label_map = picture.getcolors(MAX_LABEL_COLOURS) is not None
     return picture.resize(size, Image.Resampling.NEAREST if is_label_map else Image.Resampling.LANCZOS)
 
 
-def _stack(pictures: Sequence[Image.Image]) -> Image.Image:
+def stack(pictures: Sequence[Image.Image]) -> Image.Image:
     """The pictures below each other, aligned left, on white."""
     whole = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER)
     y = 0
@@ -219,7 +205,7 @@ def _stack(pictures: Sequence[Image.Image]) -> Image.Image:
     return whole
 
 
-def _as_pil(picture: Picture) -> Image.Image:
+def as_pil(picture: Picture) -> Image.Image:
     return (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB")
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 import predict_lseg
 from apps.predict import journal
 from apps.predict.video_reader import VideoFile
-from encoding_ext.palettes import palette
+from encoding_ext.label_colours import label_colours
 from lseg_utils.errors import InputError
 from modules.checkpoints import to_official
 from modules.predictor import LSegPredictor
@@ -73,7 +73,7 @@ def test_a_folder_is_mirrored_and_all_kinds_agree(weights, folder, capsys):
         with Image.open(out / "masks" / f"{stem}.png") as mask:
             assert mask.mode == "P"
             np.testing.assert_array_equal(np.asarray(mask), expected + 1)
-            np.testing.assert_array_equal(np.asarray(mask.convert("RGB")), palette(5)[expected])
+            np.testing.assert_array_equal(np.asarray(mask.convert("RGB")), label_colours(LABELS)[expected])
         with Image.open(out / "overlays" / f"{stem}.jpg") as overlay:
             assert overlay.size == expected.shape[::-1]
         facts = json.loads((out / "json" / f"{stem}.json").read_text())

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from apps.predict.sources import Source
+from encoding_ext.label_colours import SCHEMES
 from lseg_utils.errors import InputError, raise_all
 from modules.choices import MODES, VARIANTS
 
@@ -44,11 +45,14 @@ class WriteOptions:
     """What is written of each picture and video.
 
     kinds: keys of ``KINDS``; empty for embeddings alone. opacity: of the colours in overlays, 0 (the picture alone) to
-    1 (the colours alone). picture_format, video_format: file types of overlays (and of a video's mask).
+    1 (the colours alone). palette: one of ``encoding_ext.label_colours.SCHEMES``. names: write the labels' names into
+    overlays of pictures. picture_format, video_format: file types of overlays (and of a video's mask).
     """
 
     kinds: frozenset[str] = frozenset(KINDS)
     opacity: float = OPACITY
+    palette: str = "natural"
+    names: bool = True
     picture_format: str = "jpg"
     video_format: str = "mp4"
 
@@ -57,6 +61,8 @@ class WriteOptions:
             f"--write: unknown kind {kind!r}; choose from {', '.join(KINDS)}, or none"
             for kind in sorted(self.kinds - KINDS.keys())
         ]
+        if self.palette not in SCHEMES:
+            problems.append(f"--palette {self.palette!r} is unknown; choose one of {', '.join(SCHEMES)}")
         if not 0 <= self.opacity <= 1:
             problems.append(f"--opacity is {self.opacity}; it must be from 0 (the picture alone) to 1")
         raise_all(problems)

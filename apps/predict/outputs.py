@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from PIL import Image
 
 from apps.predict.options import KINDS, WriteOptions
 from apps.predict.sources import FRAMES, Source
+from encoding_ext.label_colours import label_colours
 from lseg_utils.errors import InputError
 from lseg_utils.pictures import legend, save_picture
 from lseg_utils.results import write_json
-from modules.inference.segmentation import Segmentation, label_colours
+from modules.inference.segmentation import Segmentation
 
 MAX_LABELS = 65_535  # the values of a 16-bit PNG, of which a mask needs one for "unlabelled"
 MAX_JPEG_SIDE = 65_500
@@ -36,10 +38,10 @@ class Outputs:
     labels: Sequence[str]
     about: Mapping[str, Any]
 
-    @property
+    @cached_property
     def colours(self) -> np.ndarray:
         """(N, 3) uint8, the labels' colours."""
-        return label_colours(len(self.labels))
+        return label_colours(self.labels, self.options.palette)
 
     def path(self, kind: str, source: Source) -> Path:
         """The file (for the labels of a video, the folder) of one kind of result."""
@@ -90,8 +92,10 @@ class Outputs:
     def write(self, source: Source, result: Segmentation) -> dict[int, int]:
         """Write all kinds of results of a picture; returns label number -> pixels."""
         kinds = self.options.kinds
+        result.colours = self.colours
         if "overlay" in kinds:
-            save_picture(self.path("overlay", source), Image.fromarray(result.overlay(self.options.opacity)))
+            mixed = result.overlay(self.options.opacity, self.options.names)
+            save_picture(self.path("overlay", source), Image.fromarray(mixed))
         if "mask" in kinds:
             save_picture(self.path("mask", source), result.mask_picture())
         if "labels" in kinds:

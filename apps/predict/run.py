@@ -225,6 +225,8 @@ def _build_run(
         "long_side": look.long_side,
         "templates": request.templates,
         "opacity": write.opacity,
+        "palette": write.palette,
+        "names": write.names,
         "overlay_format": write.picture_format,
         "video_format": write.video_format,
         "max_frames": look.max_frames,

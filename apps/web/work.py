@@ -14,27 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from encoding_ext.palettes import palette
 from modules.predictor import LSegPredictor, Segmentation
 
 NEAREST = 5
 MAX_SCORED = 640  # rows or columns of which the best labels are kept: about as fine as what the network sees
 MAX_TEXTS = 5000  # whose embeddings a network that runs for weeks remembers
-
-
-# Lists of a few labels, the usual ones here, deserve livelier colours than the first of ADE20K, of which two are grey.
-LIVELY = np.array(
-    [
-        (230, 57, 70), (42, 157, 143), (244, 162, 40), (69, 105, 225), (178, 75, 200), (140, 198, 62),
-        (240, 100, 160), (60, 190, 230), (150, 90, 50), (255, 220, 60), (110, 120, 140), (20, 100, 60),
-    ],
-    dtype=np.uint8,
-)  # fmt: skip
-
-
-def label_colours(count: int) -> np.ndarray:
-    """(N, 3) uint8, one colour a label, the same on the page and in its files."""
-    return LIVELY[:count] if count <= len(LIVELY) else palette(count)
 
 
 class Near(NamedTuple):
@@ -85,9 +69,7 @@ class SharedPredictor:
         """``LSegPredictor.segment``; an earlier result is compared with other labels without the network running."""
         with self._lock:
             self._remember(labels)
-            result = self._predictor.segment(picture, labels)
-            result.colours = label_colours(len(labels))
-            return result
+            return self._predictor.segment(picture, labels)
 
     def heatmap(self, picture: np.ndarray | Segmentation, query: str) -> np.ndarray:
         """Cosine of every pixel with one text: (H, W) float32."""

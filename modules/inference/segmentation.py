@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from encoding_ext.palettes import MAX_COLOURS, palette
+from encoding_ext.label_colours import label_colours
 from lseg_utils import pictures
 from lseg_utils.errors import InputError
+from lseg_utils.named_maps import overlay_with_legend, write_names
 from lseg_utils.pictures import save_picture
 from lseg_utils.results import write_json
 
@@ -23,11 +24,7 @@ from .image_tower import EmbeddedImage
 from .scores import Ranking
 
 OPACITY = 0.6
-
-
-def label_colours(count: int) -> np.ndarray:
-    """(count, 3) uint8: ADE20K's colours first; they repeat after 4,000 labels."""
-    return palette(min(count, MAX_COLOURS))[np.arange(count) % MAX_COLOURS]
+MIN_SIDE_WITH_NAMES = 256  # pixels; in smaller pictures the names would cover what they name
 
 
 def area_table(pixels: Mapping[int, int], labels: Sequence[str]) -> list[dict[str, Any]]:
@@ -115,12 +112,21 @@ class Segmentation:
 
     @cached_property
     def colours(self) -> np.ndarray:
-        """(N, 3) uint8: one colour per label, ADE20K's first. Assign others to change all pictures of this result."""
-        return label_colours(len(self.labels))
+        """(N, 3) uint8: one colour per label, after what it means; see ``encoding_ext.label_colours``.
 
-    def overlay(self, opacity: float = OPACITY) -> np.ndarray:
-        """The image with the labels' colours over it, uint8 (H, W, 3); ``opacity`` 0 is the image, 1 the colours."""
-        return np.asarray(pictures.overlay(self.image, self.mask, self.colours, opacity))
+        Assign others to change all pictures of this result: ``label_colours(result.labels, "colour_blind")``.
+        """
+        return label_colours(self.labels)
+
+    def overlay(self, opacity: float = OPACITY, names: bool = True) -> np.ndarray:
+        """The image with the labels' colours over it, uint8 (H, W, 3); ``opacity`` 0 is the image, 1 the colours.
+
+        names: write each label's name into its largest area, unless the image is too small for letters or opacity is 0.
+        """
+        mixed = pictures.overlay(self.image, self.mask, self.colours, opacity)
+        if names and opacity > 0 and max(self.mask.shape) >= MIN_SIDE_WITH_NAMES:
+            write_names(mixed, self.mask, self.labels, pictures.letter_size(mixed.width))
+        return np.asarray(mixed)
 
     def legend(self, width: int | None = None) -> Image.Image:
         """A key of the colours that occur, the largest area first, in as many columns as fit into ``width`` pixels."""
@@ -128,7 +134,7 @@ class Segmentation:
 
     def picture(self, opacity: float = OPACITY) -> Image.Image:
         """The overlay with its legend beneath it; a small image is enlarged."""
-        return pictures.overlay_with_legend(self.image, self.mask, self.colours, self.labels, opacity)
+        return overlay_with_legend(self.image, self.mask, self.colours, self.labels, opacity)
 
     def mask_picture(self) -> Image.Image:
         """The mask in its colours; pixel value = label + 1. See ``lseg_utils.pictures.palette_picture``."""

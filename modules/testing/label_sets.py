@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from encoding_ext.evaluator import MultiScaleEvaluator
+from encoding_ext.label_colours import label_colours
 from encoding_ext.metrics import SegmentationMetric
 from encoding_ext.palettes import palette
 from encoding_ext.transforms import tensor_to_pixels
 from encoding_ext.views import TEST_SCALES
 from lseg_utils.memory import memory_advice
-from lseg_utils.pictures import overlay_with_legend, palette_picture, save_picture
+from lseg_utils.named_maps import overlay_with_legend
+from lseg_utils.pictures import palette_picture, save_picture
 from lseg_utils.progress import is_rank_zero, progress_bar
 
 from ..choices import Speed
@@ -55,7 +57,7 @@ class LabelSetTest:
         self.net, self.dataset, self.loader, self.run, self.device = net, dataset, loader, run, device
         self.labels = net.own_labels
         self.metric, self.extremes = SegmentationMetric(len(self.labels)), Extremes(PICTURED)
-        self.colours, self.to_pixels = palette(len(self.labels)), tensor_to_pixels(net.mean, net.std)
+        self.colours, self.to_pixels = label_colours(self.labels), tensor_to_pixels(net.mean, net.std)
         text = net.encode_labels(self.labels)  # (N, C), once
         if run.shuffle_labels is not None:
             text = text[derangement(len(text), run.shuffle_labels)]
@@ -98,7 +100,8 @@ class LabelSetTest:
         for batch in progress_bar(self.loader, desc="segmenting", unit="image"):
             labels = self._predicted(batch)[0].numpy()
             stem = Path(batch["name"][0]).stem
-            save_picture(self.run.folder / "masks" / f"{stem}.png", palette_picture(labels, self.colours))
+            mask = palette_picture(labels, palette(len(self.labels)))  # ADE20K's colours, as officially
+            save_picture(self.run.folder / "masks" / f"{stem}.png", mask)
             picture = overlay_with_legend(self.to_pixels(batch["image"][0]), labels, self.colours, self.labels)
             save_picture(self.run.folder / "overlays" / f"{stem}.jpg", picture)
         if is_rank_zero():

@@ -9,7 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
-from encoding_ext.palettes import palette
+from encoding_ext.label_colours import label_colours
 from encoding_ext.transforms import tensor_to_pixels
 from lseg_utils.pictures import sheet
 from lseg_utils.progress import progress_bar
@@ -56,7 +56,7 @@ class ValidationPictures(Callback):
         rows = []
         for place, names in enumerate(module.labels_of(batch)[:PICTURED]):
             maps = batch["mask"][place].cpu().numpy(), predicted[place].numpy()
-            rows.append(comparison(batch["image"][place].float().cpu(), *maps, palette(len(names)), names, to_pixels))
+            rows.append(comparison(batch["image"][place].float().cpu(), *maps, label_colours(names), names, to_pixels))
         picture = np.asarray(sheet(rows, COLUMNS, cell=(WIDTH, WIDTH)))  # uint8 (H, W, 3)
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image("validation", picture, trainer.current_epoch, dataformats="HWC")

@@ -114,7 +114,7 @@ def test_files_hold_the_mask_and_the_overlay(shared):
     result.mask[:20], result.mask[20:] = 0, 1
     mask = Image.open(io.BytesIO(drawing.mask_png(result)))
     assert mask.size == (50, 40) and (np.asarray(mask)[[0, 39], 0] == [1, 2]).all()
-    colours = work.label_colours(2)
+    colours = result.colours
     assert (np.asarray(mask.convert("RGB"))[39, 0] == colours[1]).all()
     page = np.asarray(drawing.shown_labels(result, 1.0))
     assert page.shape == (13 * 40, 13 * 50, 3) and (page[0, 0] == colours[0]).all()

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from encoding_ext.palettes import palette
-from lseg_utils.pictures import colourise, fit, legend, overlay, overlay_with_legend, sheet
+from lseg_utils.named_maps import overlay_with_legend
+from lseg_utils.pictures import colourise, fit, legend, overlay, sheet
 
 RED_GREEN = np.array([[255, 0, 0], [0, 255, 0]], np.uint8)
 LABELS = np.array([[0, 1], [-1, 0]])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoding_ext.palettes import palette
+from encoding_ext.label_colours import label_colours
 from lseg_utils.errors import InputError
 from modules.inference.segmentation import area_table
 from modules.predictor import Segmentation
@@ -71,16 +71,26 @@ def test_areas_of_a_label_twice_are_added():
 
 
 def test_overlay_mixes_image_and_colours():
-    colours = palette(3)[MASK].astype(float)
+    colours = label_colours(result().labels)[MASK].astype(float)
     assert result().overlay(0).tolist() == result().image.tolist()
     np.testing.assert_allclose(result().overlay(1), colours, atol=0.5)
     np.testing.assert_allclose(result().overlay(0.25), 75 + colours / 4, atol=0.51)
     assert result().overlay().dtype == np.uint8
 
 
+def test_names_are_written_into_large_overlays_unless_they_are_not_wanted():
+    mask = np.repeat(np.repeat(MASK, 150, axis=0), 150, axis=1)  # (300, 450)
+    large = Segmentation(np.full((300, 450, 3), 100, np.uint8), ["a", "b", "c"], mask, np.ones(mask.shape, np.float32))
+    plain, named = large.overlay(names=False), large.overlay()
+    assert plain.shape == named.shape and (plain != named).any(axis=-1).sum() > 50
+    assert (large.overlay(0) == large.image).all()
+    small = result()
+    assert np.array_equal(small.overlay(), small.overlay(names=False))
+
+
 def test_legend_has_the_colours_that_occur_and_no_others():
     pixels = np.asarray(result().legend()).reshape(-1, 3)
-    present = [(pixels == colour).all(axis=1).any() for colour in palette(3)]
+    present = [(pixels == colour).all(axis=1).any() for colour in label_colours(result().labels)]
     assert present == [True, False, True]
 
 
