@@ -30,6 +30,7 @@ from lseg_utils.errors import InputError, raise_all, run_script
 from lseg_utils.files import REPOSITORY, unwritable, write_aside
 from lseg_utils.lock import locked
 from lseg_utils.results import write_json
+from modules.models.backbones import BACKBONES
 from modules.options import weights_name
 from modules.weights_file import check_weights_file
 
@@ -52,6 +53,7 @@ def build_parser() -> Parser:
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=list(FORMATS), help=some)
     parser.add_argument("--output_dir", type=Path, help="write to this folder; default: outputs/export_<weights>")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument("--backbone", choices=list(BACKBONES), help="the file has this backbone; default: find out")
     parser.add_argument("--trust_checkpoint", action="store_true", help="run code found in the file: risky")
     return parser
 
@@ -77,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{options.weights} has a spatial regularisation block, which follows the product with the labels: it is "
             "not part of the image tower, and the exported files would give other labels; export a checkpoint without"
         )
-    net = network_of(file)
+    net = network_of(file, backbone=options.backbone)
     labels = given or net.labels
     if labels is None:
         raise InputError(f'{options.weights} has no labels of its own; add --labels "cat, grass, other" or a file')

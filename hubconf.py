@@ -72,13 +72,10 @@ def _entry(backbone: str) -> _Callable[..., _LSegNet]:
     ) -> _LSegNet:
         from modules.checkpoints import load_lseg
         from modules.models import build_lseg
-        from modules.training.start import check_backbone
 
         if checkpoint is None:
             return build_lseg(backbone, labels, **options).to(device)
-        net = load_lseg(checkpoint, labels=labels, map_location=device, **options)
-        check_backbone(net, backbone, _Path(checkpoint))
-        return net
+        return load_lseg(checkpoint, labels=labels, map_location=device, backbone=backbone, **options)
 
     network.__name__ = network.__qualname__ = backbone
     network.__doc__ = f"""The network with image encoder {spec.image} and CLIP's text tower {spec.text}: an nn.Module.

@@ -10,7 +10,7 @@ import math
 import os
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ __all__ = ["export_plain", "from_official", "load_lseg", "metadata_of", "read_ch
 
 METADATA_KEY = "lseg"
 BLOCK_OPTIONS = ("arch_option", "block_depth", "activation")  # what shapes cannot tell
+CLIP_PATCHES = "clip_pretrained.visual.conv1.weight"
 MAX_FEATURES = 8192  # a decoder of this width has 10 billion weights
 # In every official file, but unused in the forward pass: if a re-saved copy lacks them, zeros replace them.
 DEAD = (
@@ -47,6 +48,8 @@ class CheckpointFile:
     path: Path
     weights: dict[str, Tensor]
     metadata: dict[str, Any]
+    clip_patch: int | None = None
+    """Patch size of CLIP's own image tower, which official files contain if CLIP is a ViT."""
 
     @property
     def has_block(self) -> bool:
@@ -71,7 +74,9 @@ def read_checkpoint(path: str | Path, trust_checkpoint: bool = False, map_locati
             f"{path} is not an LSeg checkpoint: {len(odd)} of its {len(tensors)} tensors have no text as their name or "
             f"are not plain arrays of real numbers; the first is {str(odd[0])[:60]!r}"
         )
-    return CheckpointFile(Path(path), from_official(tensors), checked_metadata(path, content.get(METADATA_KEY, {})))
+    metadata = checked_metadata(path, content.get(METADATA_KEY, {}))
+    patches = [tensor.shape[-1] for name, tensor in tensors.items() if name.endswith(CLIP_PATCHES) and tensor.ndim == 4]
+    return CheckpointFile(Path(path), from_official(tensors), metadata, patches[0] if patches else None)
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -158,6 +163,7 @@ def load_lseg(
     map_location: str = "cpu",
     labels: Sequence[str] | None = None,
     trust_checkpoint: bool = False,
+    backbone: str | None = None,
     **what_shapes_cannot_tell: Any,
 ) -> LSegNet:
     """The network of an official or own checkpoint, in eval mode.
@@ -167,6 +173,7 @@ def load_lseg(
         map_location: device of the result.
         labels: the network's label set; default: the file's own. Official files have none.
         trust_checkpoint: read with full pickle, which runs any code that the file contains.
+        backbone: the backbone that the file must have; None: any. It decides where several have the same shapes.
         what_shapes_cannot_tell: ``arch_option`` (1 or 2), ``block_depth`` and ``activation`` for an official file
             with a spatial regularisation block. Our own files contain them.
 
@@ -180,14 +187,25 @@ def load_lseg(
     unknown = set(what_shapes_cannot_tell) - set(BLOCK_OPTIONS)
     if unknown:
         raise InputError(f"load_lseg has no option {', '.join(sorted(unknown))}; there are {', '.join(BLOCK_OPTIONS)}")
-    return network_of(read_checkpoint(path, trust_checkpoint), map_location, labels, **what_shapes_cannot_tell)
+    return network_of(
+        read_checkpoint(path, trust_checkpoint), map_location, labels, backbone, **what_shapes_cannot_tell
+    )
 
 
 def network_of(
-    file: CheckpointFile, map_location: str = "cpu", labels: Sequence[str] | None = None, **what_shapes_cannot_tell: Any
+    file: CheckpointFile,
+    map_location: str = "cpu",
+    labels: Sequence[str] | None = None,
+    backbone: str | None = None,
+    **what_shapes_cannot_tell: Any,
 ) -> LSegNet:
     """``load_lseg`` of a file that has been read."""
-    net = skeleton(file.path, architecture_of(file, what_shapes_cannot_tell))
+    architecture = architecture_of(file, what_shapes_cannot_tell, backbone)
+    found = architecture["backbone"]
+    if backbone not in (None, found):
+        advice = f"use --backbone {found}, or another checkpoint"
+        raise InputError(f"--backbone is {backbone}, but {file.path} is a {found}; {advice}")
+    net = skeleton(file.path, architecture)
     net.load_state_dict(_fitted(file, net), assign=True)
     chosen = labels if labels is not None else file.metadata.get("labels")
     net.labels = None if chosen is None else check_labels(chosen)
@@ -208,11 +226,14 @@ def skeleton(path: str | Path, architecture: dict[str, Any]) -> LSegNet:
         raise InputError(f"the network of {path} cannot be built by this version: {error}") from error
 
 
-def architecture_of(file: CheckpointFile, given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of ``build_lseg``: from the file's metadata, else from its shapes and ``given``."""
+def architecture_of(file: CheckpointFile, given: dict[str, Any], backbone: str | None = None) -> dict[str, Any]:
+    """The arguments of ``build_lseg``: from the file's metadata, else from its shapes, ``given`` and ``backbone``."""
     if "architecture" in file.metadata:
         return {**file.metadata["architecture"], **given}
-    architecture = {"backbone": recognise_backbone(file), "features": file.weights["decoder.embedding.weight"].shape[1]}
+    architecture = {
+        "backbone": recognise_backbone(file, backbone),
+        "features": file.weights["decoder.embedding.weight"].shape[1],
+    }
     if not file.has_block:
         if given.get("arch_option"):
             raise InputError(
@@ -231,10 +252,11 @@ def architecture_of(file: CheckpointFile, given: dict[str, Any]) -> dict[str, An
     return {**architecture, **given}
 
 
-def recognise_backbone(file: CheckpointFile) -> str:
+def recognise_backbone(file: CheckpointFile, wanted: str | None = None) -> str:
     """The backbone whose image encoder and text tower have the names and shapes of the file's weights.
 
-    If several fit, the first; if none fits, the one that most of the image encoder's weights fit.
+    If several fit, CLIP's image tower tells them apart, else ``wanted``; if none fits, the one that most of the image
+    encoder's weights fit. ``InputError`` if nothing decides.
     """
     needed = ("text_encoder.text_projection", "decoder.embedding.weight", "decoder.projections.0.weight")
     absent = [name for name in needed if name not in file.weights]
@@ -249,20 +271,36 @@ def recognise_backbone(file: CheckpointFile) -> str:
             f"{file.path} is not an LSeg checkpoint: {needed[1]} has the shape {shapes[needed[1]]} instead of "
             "(C, features, 1, 1)"
         )
+    fitting: list[str] = []
     closest, share = "", 0.5  # what fits less than this is something else, not a damaged LSeg
     for name, spec in BACKBONES.items():
         tower = TEXT_TOWERS[spec.text]
         if shapes[needed[0]] != (tower.width, tower.embed_dim):
             continue
+        if fitting:  # any other that fits differs in its text tower alone
+            like = BACKBONES[fitting[0]]
+            fitting += [name] if replace(spec, text=like.text) == like else []
+            continue
         with torch.device("meta"):
             expected = build_lseg(name, None).image_encoder.state_dict(prefix="image_encoder.")
         alive = [shapes.get(key) == tuple(value.shape) for key, value in expected.items() if not key.startswith(DEAD)]
         if all(alive):
-            return name
-        if sum(alive) / len(alive) > share:
+            fitting.append(name)
+        elif sum(alive) / len(alive) > share:
             closest, share = name, sum(alive) / len(alive)
-    if closest:
-        return closest
+    if len(fitting) > 1 and file.clip_patch:
+        towers = f"ViT-B/{file.clip_patch}"
+        fitting = [name for name in fitting if BACKBONES[name].text == towers] or fitting
+    if len(fitting) > 1 and wanted in fitting:
+        return wanted
+    if len(fitting) > 1:
+        raise InputError(
+            f"{file.path} can be {' or '.join(fitting)}: their shapes are the same, and only their text towers differ. "
+            f'Name the one that it was trained as, in Python backbone="{fitting[0]}", on the command line --backbone '
+            f"{fitting[0]}"
+        )
+    if fitting or closest:
+        return fitting[0] if fitting else closest
     patch, image = shapes.get("image_encoder.vit.patch_embed.proj.weight"), "no ViT (a ResNet or something else)"
     if patch and len(patch) == 4:
         image = f"a ViT of width {patch[0]} with patches of {patch[2]}"

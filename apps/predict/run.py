@@ -28,7 +28,6 @@ from modules.checkpoints import git_state
 from modules.device import reduced_dtype, resolve_device
 from modules.inference.segmentation import Segmentation
 from modules.predictor import LSegPredictor
-from modules.training.start import check_backbone
 
 SHOWN_LABELS = 3
 
@@ -186,10 +185,8 @@ def _start(request: Request) -> Run:
             if not run.pending(request.sources):
                 return run
     # 2. The network.
-    predictor = LSegPredictor.from_checkpoint(
-        weights, request.device, request.precision, trust_checkpoint=request.trust, **request.block
-    )
-    check_backbone(predictor.net, request.backbone, weights)
+    given = {"trust_checkpoint": request.trust, "backbone": request.backbone, **request.block}
+    predictor = LSegPredictor.from_checkpoint(weights, request.device, request.precision, **given)
     dimensions, pca = predictor.net.text_encoder.embed_dim, request.embedding and request.embedding.pca
     if pca and pca > dimensions:
         raise InputError(f"--pca is {pca}; it must be at most {dimensions}, the embeddings' dimensions")

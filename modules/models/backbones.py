@@ -67,13 +67,21 @@ def vit_large(text: str) -> Backbone:
     return Backbone("vit", "vit_large_patch16_384", text, channels, weights="timm", hooks=hooks)
 
 
+def vit_base32(text: str) -> Backbone:
+    """ViT-B/32 with one of CLIP's text towers."""
+    channels, hooks = (96, 192, 384, 768), (2, 5, 8, 11)
+    return Backbone("vit", "vit_base_patch32_384", text, channels, weights="timm", hooks=hooks)
+
+
 BACKBONES = {
     "clip_vitl16_384": vit_large("ViT-B/32"),
     "clipRN50x16_vitl16_384": vit_large("RN50x16"),
     "clipRN50x4_vitl16_384": vit_large("RN50x4"),
-    "clip_vitb32_384": Backbone(
-        "vit", "vit_base_patch32_384", "ViT-B/32", (96, 192, 384, 768), weights="timm", hooks=(2, 5, 8, 11)
-    ),
+    "clip_vitb32_384": vit_base32("ViT-B/32"),
+    # The paper's ablation of the text encoder.
+    "clipb16_vitb32_384": vit_base32("ViT-B/16"),
+    "clipRN50x4_vitb32_384": vit_base32("RN50x4"),
+    "clipRN50x16_vitb32_384": vit_base32("RN50x16"),
     "clip_resnet101": Backbone(
         *("resnet", "resnet101", "ViT-B/32", (256, 512, 1024, 2048)),
         weights="torchvision",

@@ -76,8 +76,7 @@ def build_network(choice: NetworkChoice, labels: list[str], *, weights: bool = T
     try:
         if choice.finetune_weights:  # also where its weights are replaced: the file decides the architecture
             given = {"trust_checkpoint": choice.trust_checkpoint, **block_options(choice)}
-            net = load_lseg(choice.finetune_weights, labels=labels, **given)
-            check_backbone(net, choice.backbone, choice.finetune_weights)
+            net = load_lseg(choice.finetune_weights, labels=labels, backbone=choice.backbone, **given)
         else:
             features, dropout = choice.num_features, choice.dropout
             net = build_lseg(choice.backbone, labels, features=features, dropout=dropout, **block_options(choice))
@@ -91,14 +90,6 @@ def build_network(choice: NetworkChoice, labels: list[str], *, weights: bool = T
     except ValueError as error:
         raise InputError(str(error)) from error
     return net.train()
-
-
-def check_backbone(net: LSegNet, backbone: str | None, path: Path) -> None:
-    """``InputError`` if ``backbone`` is given and ``net``, loaded from ``path``, has another one."""
-    found = net.architecture["backbone"]
-    if backbone not in (None, found):
-        advice = f"use --backbone {found}, or another checkpoint"
-        raise InputError(f"--backbone is {backbone}, but {path} is a {found}; {advice}")
 
 
 def check_label_lengths(net: LSegNet, labels: Sequence[str]) -> None:

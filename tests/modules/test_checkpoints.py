@@ -12,7 +12,7 @@ import pytest
 import torch
 import torchvision
 
-from checkpoint_files import CALLBACK_CLASS, official_file, official_weights
+from checkpoint_files import CALLBACK_CLASS, official_file, official_weights, own_file
 from lseg_utils.errors import InputError
 from modules.checkpoints import (
     CheckpointFile,
@@ -21,6 +21,7 @@ from modules.checkpoints import (
     git_state,
     load_lseg,
     metadata_of,
+    read_checkpoint,
     recognise_backbone,
     save_file,
     to_official,
@@ -171,7 +172,31 @@ def test_a_block_that_the_file_does_not_have_is_not_left_out_silently(tmp_path):
 )
 def test_official_backbones_are_recognised_by_their_shapes(network, backbone):
     weights = {name: torch.empty(shape, device="meta") for name, (shape, _) in official_shapes(network).items()}
-    assert recognise_backbone(CheckpointFile(Path("x.ckpt"), from_official(weights), {})) == backbone
+    patch = official_shapes(network)["net.clip_pretrained.visual.conv1.weight"][0][-1]
+    assert recognise_backbone(CheckpointFile(Path("x.ckpt"), from_official(weights), {}, patch)) == backbone
+
+
+def test_clips_image_tower_tells_text_towers_of_the_same_shapes_apart():
+    shapes = official_shapes("vitb32_arch0")
+    weights = from_official({name: torch.empty(shape, device="meta") for name, (shape, _) in shapes.items()})
+    for patch, backbone in ((32, "clip_vitb32_384"), (16, "clipb16_vitb32_384")):
+        assert recognise_backbone(CheckpointFile(Path("x.ckpt"), weights, {}, patch)) == backbone
+    unclear = CheckpointFile(Path("slim.pth"), weights, {})
+    with pytest.raises(InputError, match=r"slim\.pth can be clip_vitb32_384 or clipb16_vitb32_384.*--backbone"):
+        recognise_backbone(unclear)
+    assert recognise_backbone(unclear, "clipb16_vitb32_384") == "clipb16_vitb32_384"
+
+
+def test_the_patches_of_clips_image_tower_are_read_from_the_file(net, tmp_path):
+    assert read_checkpoint(official_file(net, tmp_path / "official.ckpt")).clip_patch == 4
+    assert read_checkpoint(own_file(net, tmp_path / "own.ckpt")).clip_patch is None
+
+
+def test_a_backbone_that_is_asked_for_must_be_the_files(net, tmp_path):
+    path, backbone = official_file(net, tmp_path / "official.ckpt"), net.architecture["backbone"]
+    assert load_lseg(path, backbone=backbone).architecture["backbone"] == backbone
+    with pytest.raises(InputError, match=f"--backbone is clip_vitl16_384, but .* is a {backbone}"):
+        load_lseg(path, backbone="clip_vitl16_384")
 
 
 def test_dead_weights_may_be_absent(net, tmp_path):
