@@ -12,21 +12,25 @@ from pathlib import Path
 
 _PUBLIC = {
     "BACKBONES": ".models.backbones",
-    "LSegNet": ".models.network",
+    "LSegFeatureNet": ".models.lseg_net",
     "LSegPredictor": ".predictor",
     "build_lseg": ".models.build",
+    "export_plain": ".checkpoints",
     "load_lseg": ".checkpoints",
 }
+# In the package lseg-minimal, which this one replaces, lseg.LSegNet takes images and returns embeddings.
+_ALIASES = {"LSegNet": "LSegFeatureNet"}
 
 if find_spec("lseg_utils") is None:  # a git submodule at any depth: appended, so that it hides nobody's modules or data
     sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 
 def __getattr__(name: str) -> object:
-    if name not in _PUBLIC:
+    real = _ALIASES.get(name, name)
+    if real not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name], __name__), name)
+    return getattr(import_module(_PUBLIC[real], __name__), real)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC])
+    return sorted([*globals(), *_PUBLIC, *_ALIASES])

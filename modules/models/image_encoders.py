@@ -153,6 +153,11 @@ class ViTEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> four maps (B, out_channels[i], H/strides[i], W/strides[i])."""
+        levels, grid = self.levels(images)
+        return [reassemble(level, grid) for reassemble, level in zip(self.reassemble, levels, strict=True)]
+
+    def levels(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
+        """(B, 3, H, W) -> the tokens (B, 1 + h*w, D) behind each of the four blocks, and (h, w)."""
         patches = self.vit.patch_embed.proj(images)  # (B, D, h, w)
         grid = (patches.shape[2], patches.shape[3])
         class_tokens = self.vit.cls_token.expand(images.shape[0], -1, -1)
@@ -163,7 +168,7 @@ class ViTEncoder(nn.Module):
             tokens = recomputed(block, tokens) if again else block(tokens)
             if index in self.hooks:
                 levels.append(tokens)
-        return [reassemble(level, grid) for reassemble, level in zip(self.reassemble, levels, strict=True)]
+        return levels, grid
 
 
 class ResNetEncoder(nn.Module):

@@ -80,7 +80,7 @@ class LSegNet(nn.Module):
     def half_logits(self, images: Tensor, labels: Labels | None = None) -> Tensor:
         """(B, N, H/2, W/2) float32: the logits before their last x2, which loss and evaluation do strip by strip."""
         check_images(images)
-        text = self._text_matrix(labels, len(images))
+        text = self.text_matrix(labels, len(images))
         return self.head.half_logits(self.coarse_embedding(images), text)
 
     def embed(self, images: Tensor) -> Tensor:
@@ -103,7 +103,8 @@ class LSegNet(nn.Module):
             raise ValueError("this network has no labels of its own; call it as net(images, labels=[...])")
         return self.labels
 
-    def _text_matrix(self, labels: Labels | None, batch: int) -> Tensor:
+    def text_matrix(self, labels: Labels | None, batch: int) -> Tensor:
+        """What ``forward`` takes as labels -> (N, C) or, with one list per image of the batch, (B, N, C)."""
         labels = self.own_labels if labels is None else labels
         if isinstance(labels, Tensor):
             return labels

@@ -98,6 +98,7 @@ class TextEncoder(nn.Module):
         self.eval()
         self._vectors: dict[tuple[str, ...], dict[str, Tensor]] = {}  # templates -> label -> vector
         self._matrices: dict[tuple[tuple[str, ...], ...], Tensor] = {}  # (labels, templates) -> matrix
+        self._features_of: dict[tuple[tuple[int, ...], ...], Tensor] = {}  # tokens -> features
 
     def train(self, mode: bool = True) -> TextEncoder:
         """Stay in eval mode whatever ``mode`` is: the tower is frozen."""
@@ -163,19 +164,44 @@ class TextEncoder(nn.Module):
         device = self.positional_embedding.device.type
         # In this order: leaving inference mode turns gradients on.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
-            tokens = self.tokenize(labels)
-            end = tokens.argmax(dim=-1)  # the end-of-text token has the highest id
-            # Attention is causal: tokens after the end of the longest label cannot influence any label's feature.
-            length = int(end.max()) + 1
-            x = self.token_embedding(tokens[:, :length]) + self.positional_embedding[:length]  # (N, L, E)
-            x = self.transformer(x.transpose(0, 1)).transpose(0, 1)  # attention wants (L, N, E)
-            x = self.ln_final(x)[torch.arange(len(x)), end]  # (N, E)
-            return F.normalize(x.float() @ self.text_projection.float(), dim=-1)
+            return F.normalize(self._features(self.tokenize(labels)), dim=-1)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """(N, L) token ids of ``clip.tokenize`` -> (N, C) float16, not normalised: what CLIP gives on a GPU.
+
+        For programs that call CLIP's own method; ``forward`` gives unit vectors in float32.
+        """
+        return self.token_features(tokens).half()
+
+    def token_features(self, tokens: Tensor) -> Tensor:
+        """``encode_text`` in float32; cached by the tokens."""
+        device = self.positional_embedding.device
+        key = tuple(map(tuple, tokens.tolist()))
+        if key not in self._features_of:
+            if len(self._features_of) >= 64:
+                self._features_of.clear()
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+                # Cloned, because tokens made in inference mode cannot be used outside of it.
+                parts = tokens.to(device).clone().split(CHUNK)
+                self._features_of[key] = torch.cat([self._features(part) for part in parts])
+        return self._features_of[key]
+
+    def _features(self, tokens: Tensor) -> Tensor:
+        if not len(tokens):
+            return self.text_projection.new_zeros(0, self.embed_dim)
+        end = tokens.argmax(dim=-1)  # the end-of-text token has the highest id
+        # Attention is causal: tokens after the end of the longest label cannot influence any label's feature.
+        length = int(end.max()) + 1
+        x = self.token_embedding(tokens[:, :length]) + self.positional_embedding[:length]  # (N, L, E)
+        x = self.transformer(x.transpose(0, 1)).transpose(0, 1)  # attention wants (L, N, E)
+        x = self.ln_final(x)[torch.arange(len(x)), end]  # (N, E)
+        return x.float() @ self.text_projection.float()
 
     def clear_cache(self) -> None:
         """Forget all computed vectors; called whenever weights are loaded or moved."""
         self._vectors.clear()
         self._matrices.clear()
+        self._features_of.clear()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         self.clear_cache()
