@@ -13,16 +13,38 @@ from torch import Tensor
 
 from encoding_ext.metrics import SegmentationMetric
 from lseg_utils.errors import InputError
+from lseg_utils.files import REPOSITORY
 
 from .checkpoints import METADATA_KEY, from_official, load_lseg, metadata_of, to_official
 from .models import LSegNet
+from .models.lseg_net import LSegNet as OfficialNet
 from .models.network import Labels
 from .models.streaming import upsampled_cross_entropy, upsampled_max
+from .models.upsampling import upsample_x2
 from .training.optimization import OptimizationConfig
 from .training.optimizer import apply_settings, build_optimizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+# Keywords of the official scripts: they describe a training, or what the file tells itself.
+WITHOUT_EFFECT = frozenset(
+    "data_path aux num_features aux_weight se_loss se_weight base_lr batch_size max_epochs ignore_index dropout "
+    "scale_inv augment no_batchnorm widehead widehead_hr strict weight_decay midasproto momentum test_batch_size "
+    "hparams_file no_scaleinv".split()
+)
+FLAVOURS = ("official", "openscene", "dff", "feature_3dgs")
+
+
+def ade20k_labels(dataset: str = "ade20k") -> list[str]:
+    """The names in an official table of labels, [] without one: last column, the piece before the first ``;``."""
+    name = f"{dataset}_objectInfo150.txt"
+    for path in (Path("label_files", name), REPOSITORY / "data" / "label_files" / name):
+        if path.is_file():
+            rows = path.read_text(encoding="utf-8").splitlines()[1:]
+            return [row.split(",")[-1].split(";")[0].strip() for row in rows]
+    return []
 
 
 class NonFiniteLossError(InputError):
@@ -39,9 +61,14 @@ class LSegModule(pl.LightningModule):
         seed: of everything random inside the network (dropout).
 
     Attributes:
+        mean, std, base_size, crop_size: of the network; the official evaluators read them here, and may change them.
+        flavour: one of ``FLAVOURS``, whose copy of this class is meant where they differ; see ``forward``.
         run_facts: what else a resumed run must have in common with the checkpoint, which records it.
         settings: all settings by group, for the logger.
     """
+
+    flavour = "official"
+    _up_kwargs = {"mode": "bilinear", "align_corners": True}
 
     def __init__(
         self,
@@ -54,6 +81,8 @@ class LSegModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.net = net
+        self.mean, self.std = list(net.mean), list(net.std)
+        self.base_size, self.crop_size = net.base_size, net.crop_size
         self.config = config or OptimizationConfig()
         self.dataset, self.data_path = dataset, data_path
         self.seed = seed
@@ -63,15 +92,67 @@ class LSegModule(pl.LightningModule):
         self.settings: dict[str, Any] = {}
 
     @classmethod
-    def load_from_checkpoint(  # type: ignore[override]  # its options are those of load_lseg, not Lightning's
+    def load_from_checkpoint(  # type: ignore[override]  # its options are not Lightning's
         cls, checkpoint_path: str | Path, map_location: str = "cpu", **options: Any
     ) -> Self:
-        """A module around the network of an official or own file; ``options`` as for ``checkpoints.load_lseg``."""
-        return cls(load_lseg(checkpoint_path, map_location=map_location, **options))
+        """A module around the network of an official or own file. It needs no dataset.
 
-    def forward(self, images: Tensor, labels: Any = None) -> Tensor:
-        """As ``LSegNet``: (B, 3, H, W) -> (B, N, H, W)."""
-        return self.net(images, labels)
+        ``net`` then has the official names (``modules.models.lseg_net.LSegNet``) besides ours. A file without labels
+        gets those of ADE20K, as officially.
+
+        Args:
+            options: as for ``checkpoints.load_lseg``, and the keywords of the official scripts, ``map_locatin`` too.
+                Those in ``WITHOUT_EFFECT`` change nothing; ``strict=False`` forgives nothing.
+        """
+        options = {name: value for name, value in options.items() if name not in WITHOUT_EFFECT}
+        cityscapes = options.pop("dataset", None) == "citys"
+        network = load_lseg(checkpoint_path, map_location=options.pop("map_locatin", map_location), **options)
+        if network.labels is None and (labels := ade20k_labels()):
+            network.labels = labels
+        module = cls(OfficialNet.of(network))  # type: ignore[arg-type]  # it passes on what our network has
+        if cityscapes:
+            module.base_size, module.crop_size = 2048, 768
+        return module.eval()
+
+    def forward(self, x: Tensor, labelset: Any = "", return_feature: bool = False) -> Tensor:
+        """(B, 3, H, W) -> (B, N, H, W) logits; labels as for ``net``, "" or None for its own.
+
+        With ``return_feature``, pixel embeddings (B, C, H, W) instead; unit vectors if ``flavour`` is "dff". If it is
+        "openscene", "" gives unit vectors (B, C, H/2, W/2).
+        """
+        own = labelset is None or (isinstance(labelset, str) and not labelset)
+        if return_feature:
+            features = upsample_x2(self.net.embed(x))
+            return F.normalize(features, dim=1) if self.flavour == "dff" else features.contiguous()
+        if own and self.flavour == "openscene":
+            return F.normalize(self.net.embed(x).contiguous(), dim=1)
+        return self.net(x, None if own else labelset)
+
+    def evaluate(self, x: Tensor, *, return_feature: bool = False) -> Tensor:
+        """As ``forward`` with the own labels; the official evaluators call it."""
+        return self(x, return_feature=return_feature)
+
+    def evaluate_random(self, x: Tensor, labelset: Any) -> Tensor:
+        """As ``forward`` with other labels; the official evaluators call it."""
+        return self(x, labelset)
+
+    @property
+    def num_classes(self) -> int:
+        """How many labels the network has."""
+        return len(self.net.labels or ())
+
+    @property
+    def val_transform(self) -> Any:
+        """From a picture to the network's input: torchvision's ``ToTensor`` and ``Normalize``."""
+        from torchvision import transforms
+
+        return transforms.Compose([transforms.ToTensor(), transforms.Normalize(self.mean, self.std)])
+
+    def get_labels(self, dataset: str = "ade20k") -> list[str]:
+        """The labels of ``label_files/DATASET_objectInfo150.txt``, officially read; here, or in this repository."""
+        if labels := ade20k_labels(dataset):
+            return labels
+        raise InputError(f"there is no label_files/{dataset}_objectInfo150.txt in this folder; copy it there")
 
     # ------------------------------------------------------------------------------------------ training
 

@@ -12,6 +12,7 @@ from scripts import REPOSITORY
 
 # folder -> the folders that it may import; what is not named here (scripts, tests, benchmarks) may import anything
 MAY_IMPORT = {
+    "additional_utils": {"encoding_ext"},
     "lseg_utils": set(),
     "encoding_ext": {"lseg_utils"},
     "modules": {"encoding_ext", "lseg_utils"},
