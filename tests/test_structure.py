@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "data": {"encoding_ext", "lseg_utils"},
     "miniature": {"data", "modules", "encoding_ext", "lseg_utils"},
     "apps": {"modules", "data", "encoding_ext", "lseg_utils"},
+    "openvocab": {"modules", "data", "encoding_ext", "lseg_utils"},
     "recipes": {"modules", "data", "encoding_ext", "lseg_utils"},
 }
 ROOMS = set(MAY_IMPORT)

@@ -17,7 +17,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-ROOMS = ("apps", "benchmarks", "data", "encoding_ext", "examples", "lseg_utils", "miniature", "modules", "recipes")
+ROOMS = (
+    "apps",
+    "benchmarks",
+    "data",
+    "encoding_ext",
+    "examples",
+    "lseg_utils",
+    "miniature",
+    "modules",
+    "openvocab",
+    "recipes",
+)
 
 # What a native technical writer would put otherwise, each with the better word.
 HABITS = {

@@ -66,7 +66,6 @@ class ImageTower:
         """The image at ``size`` (h, w), normalised, (3, h, w); smoothed where it shrinks, as in training."""
         return self.normalised(tv.resize(rgb, list(size), antialias=True))
 
-    @torch.no_grad()
     def encode(
         self, images: Sequence[Tensor], mode: str, long_side: int | None, batch_size: int
     ) -> list[EmbeddedImage]:
@@ -74,6 +73,11 @@ class ImageTower:
 
         ``LSegPredictor.segment`` describes ``mode`` and ``long_side``.
         """
+        return self.look(images, [self._plan(rgb, mode, long_side) for rgb in images], batch_size)
+
+    @torch.no_grad()
+    def look(self, images: Sequence[Tensor], plans: Sequence[Sequence[Canvas]], batch_size: int) -> list[EmbeddedImage]:
+        """``encode`` for canvases of the caller's own."""
         encoded: list[EmbeddedImage] = []
         waiting: dict[tuple[int, int], list[tuple[Tensor, list[Tensor]]]] = {}  # pixels of a view, place of its result
 
@@ -82,8 +86,8 @@ class ImageTower:
                 found.append(coarse)
             group.clear()
 
-        for rgb in images:
-            image = EmbeddedImage(to_pixels(rgb), [(canvas, []) for canvas in self._plan(rgb, mode, long_side)])
+        for rgb, canvases in zip(images, plans, strict=True):
+            image = EmbeddedImage(to_pixels(rgb), [(canvas, []) for canvas in canvases])
             encoded.append(image)
             for canvas, found in image.looks:
                 if canvas.protocol:

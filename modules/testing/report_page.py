@@ -95,7 +95,12 @@ def write_report(
         parts.append("<h2>The weakest classes, and what their pixels were taken for</h2>")
         parts.append(f"<table>{header}{''.join(rows)}</table>")
     for heading, picture in pictures:
-        parts += [f"<h2>{escape(heading)}</h2>", _picture(heading, picture)]
+        parts += [f"<h2>{escape(heading)}</h2>", embedded(heading, picture)]
+    write_page(path, title, parts)
+
+
+def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
+    """Write a self-contained page of HTML ``parts`` in this style, aside and renamed."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     page = f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n'
     with write_aside(path) as aside:
@@ -107,7 +112,8 @@ def _bar(label: str, percent: float) -> str:
     return f'<div class="bar">{name}<i style="width:{percent:.1f}%"></i><b>{percent:.1f}</b></div>'
 
 
-def _picture(heading: str, picture: Image.Image) -> str:
+def embedded(heading: str, picture: Image.Image) -> str:
+    """A picture as an <img> that contains it."""
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "JPEG", quality=88)
     data = base64.b64encode(buffer.getvalue()).decode()

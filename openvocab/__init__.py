@@ -1,0 +1,1 @@
+"""Open-vocabulary evaluation of any model: benchmarks, label wordings, protocols, scores, and robustness to labels."""

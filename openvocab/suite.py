@@ -1,0 +1,159 @@
+"""One benchmark after the other: every picture is predicted once, counted, and never again after a kill.
+
+Legend: N classes; H x W a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from encoding_ext.mask_scores import boundary_counts, boundary_iou
+from encoding_ext.metrics import scores_from_confusion
+from lseg_utils.distributed import wait_for_all
+from lseg_utils.errors import InputError
+from lseg_utils.ledger import Ledger
+from lseg_utils.pictures import label_picture, save_picture
+from lseg_utils.progress import is_rank_zero, progress_bar
+from modules.testing.report_page import worst_confusions, write_report
+from openvocab.benchmarks import Benchmark, Task
+from openvocab.models import picture_names
+from openvocab.wording import word_similarity
+
+# (image uint8 (3, H, W), name) -> classes int64 (H, W)
+Predict = Callable[[Tensor, str], Tensor]
+
+
+def pixels_of(image: Image.Image) -> Tensor:
+    """A PIL image as uint8 (3, H, W): every model normalises for itself."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+class Pictures(Dataset):
+    """Some pictures of a dataset with their truth, for a loader that reads ahead."""
+
+    def __init__(self, dataset: Any, indices: list[int], class_of: tuple[int, ...]) -> None:
+        self.dataset, self.indices = dataset, indices
+        self.class_of = torch.tensor([*class_of, -1])  # index -1, unlabelled, is the last
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> tuple[int, Tensor, Tensor]:
+        """The picture's index, uint8 (3, H, W), and its classes int64 (H, W), -1 where nothing counts."""
+        index = self.indices[place]
+        image, mask = self.dataset[index]
+        return index, image, self.class_of[mask]
+
+
+def read_ahead(dataset: Any, indices: list[int], class_of: tuple[int, ...], workers: int) -> DataLoader:
+    """One picture at a time, ``workers`` processes reading ahead (0: none)."""
+    pictures = Pictures(dataset, indices, class_of)
+    return DataLoader(pictures, batch_size=None, num_workers=workers, pin_memory=torch.cuda.is_available())
+
+
+def counted(truth: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, list]:
+    """What a picture adds to the counts, without the zeros: [truth, prediction, pixels] and boundary counts."""
+    known = truth >= 0
+    numbers, pixels = np.unique(truth[known].astype(np.int64) * classes + predicted[known], return_counts=True)
+    boundaries = boundary_counts(truth, predicted, classes)
+    found = np.nonzero(boundaries[:, 1])[0]
+    return {
+        "pairs": np.stack([numbers // classes, numbers % classes, pixels], axis=1).tolist(),
+        "boundary": [[int(cls), *boundaries[cls].tolist()] for cls in found],
+    }
+
+
+def summed(records: Iterable[Mapping[str, Any]], classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The confusion matrix (N, N) and the boundary counts (N, 2) of all pictures; one matrix, filled in place."""
+    confusion, boundaries = np.zeros((classes, classes), np.int64), np.zeros((classes, 2), np.int64)
+    for record in records:
+        if record["pairs"]:
+            truth, predicted, pixels = np.array(record["pairs"]).T
+            confusion[truth, predicted] += pixels  # no pair occurs twice in a picture
+        for cls, *counts in record["boundary"]:
+            boundaries[cls] += counts
+    return confusion, boundaries
+
+
+def measure(
+    benchmark: Benchmark,
+    task: Task,
+    dataset: Any,
+    predict: Predict,
+    facts: Mapping[str, Any],
+    folder: Path,
+    workers: int,
+    masks: Path | None,
+) -> dict[str, Any] | None:
+    """Test one benchmark, or what an earlier run left of it; the results, in the first process.
+
+    facts: what the counts depend on; an earlier run in ``folder`` with other facts is refused. masks: the folder to
+    which every prediction is written; None: none is.
+    """
+    classes, names = len(task.classes), picture_names([dataset.name_of(i) for i in range(len(dataset))])
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    header = {**facts, "writes_masks": masks is not None}
+
+    def ledger(path: Path) -> Ledger:
+        try:
+            return Ledger(path, header)
+        except InputError as error:
+            raise InputError(f"{error}\nGive another --output_dir, or delete {folder}") from None
+
+    # Each process appends to a file of its own; all read all of them before any appends.
+    done = {record["index"] for path in sorted(folder.glob("pictures_*.jsonl")) for record in ledger(path).records}
+    own = ledger(folder / f"pictures_{rank}.jsonl")
+    wait_for_all()
+    remaining = [index for index in range(len(dataset)) if index not in done][rank::world]
+    if done and is_rank_zero():
+        print(f"{benchmark.name}: {len(done)} of {len(dataset)} pictures were counted by an earlier run")
+    for index, image, truth in progress_bar(
+        read_ahead(dataset, remaining, task.class_of, workers), desc=benchmark.name, unit="image"
+    ):
+        predicted = predict(image, names[index]).numpy()
+        if masks is not None:
+            save_picture(masks / f"{names[index]}.png", label_picture(predicted, classes))
+        own.append({"index": index, "name": names[index], **counted(truth.numpy(), predicted, classes)})
+    wait_for_all()
+    if not is_rank_zero():
+        return None
+    records = [record for path in sorted(folder.glob("pictures_*.jsonl")) for record in ledger(path).records]
+    return results(benchmark, task, records, facts, folder)
+
+
+def results(
+    benchmark: Benchmark, task: Task, records: list[dict[str, Any]], facts: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """Scores of all pictures, in percent, and a page with the classes."""
+    confusion, boundaries = summed(records, len(task.classes))
+    scores = scores_from_confusion(confusion, np.array(word_similarity(task.classes)))
+    scores["boundary_iou"] = boundary_iou(boundaries)
+    hits = confusion.diagonal()
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
+    per_class = (100 * hits / np.maximum(union, 1)).tolist()
+    quoted = {f"mIoU of the literature ({benchmark.score})": scores[benchmark.score]}
+    shown = {name: value for name, value in facts.items() if name != "labels"}
+    write_report(
+        folder / "report.html",
+        f"{benchmark.name}: {facts['model']}",
+        quoted | {name: value for name, value in scores.items() if name != benchmark.score},
+        {**shown, "pictures": len(records)},
+        list(zip(task.classes, per_class, strict=True)),
+        worst_confusions(confusion, task.classes),
+    )
+    return {
+        **facts,
+        "pictures": len(records),
+        "quoted_score": benchmark.score,
+        "scores": scores,
+        "per_class_iou": per_class,
+    }
