@@ -80,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "not part of the image tower, and the exported files would give other labels; export a checkpoint without"
         )
     net = network_of(file, backbone=options.backbone)
+    if not net.head.cosine:
+        raise InputError(f"{options.weights} is a plain classifier without text; only LSeg's image tower is exported")
     labels = given or net.labels
     if labels is None:
         raise InputError(f'{options.weights} has no labels of its own; add --labels "cat, grass, other" or a file')

@@ -23,6 +23,8 @@ def build_parser() -> Parser:
     parser = Parser(__doc__)
     add_data_options(parser)
     add_training_options(parser, backbone="clip_vitl16_384", exp_name="lseg_ade20k_l16")
+    heads = "compare pixels with text, or train a plain classifier without text (the paper's DPT baseline)"
+    parser.add_argument("--head", choices=("text", "classes"), default="text", help=heads)
     return parser
 
 

@@ -94,6 +94,13 @@ def _are_numbers(values: Any, above: float = -math.inf) -> bool:
     )
 
 
+def _are_labels(value: Any) -> bool:
+    """A list of texts that are not blank, or None."""
+    return value is None or (
+        isinstance(value, list) and value != [] and all(isinstance(one, str) and one.strip() for one in value)
+    )
+
+
 def _is_architecture(value: Any) -> bool:
     return (
         isinstance(value, dict)
@@ -101,6 +108,7 @@ def _is_architecture(value: Any) -> bool:
         and isinstance(value.get("activation", ""), str)
         and all(_is_whole(value.get(name, 0)) for name in ("arch_option", "block_depth"))
         and _is_whole(value.get("features", 256), 1, MAX_FEATURES)
+        and _are_labels(value.get("classes"))
     )
 
 
@@ -110,13 +118,7 @@ DESCRIPTION: dict[str, tuple[str, Callable[[Any], bool]]] = {
         f"a dict with a backbone, a number of features up to {MAX_FEATURES} and the options of a block",
         _is_architecture,
     ),
-    "labels": (
-        "a list of texts or None",
-        lambda value: (
-            value is None
-            or (isinstance(value, list) and value != [] and all(isinstance(one, str) and one.strip() for one in value))
-        ),
-    ),
+    "labels": ("a list of texts or None", _are_labels),
     "normalization": (
         "a dict of mean and std, three numbers each",
         lambda value: (
@@ -370,7 +372,15 @@ def metadata_of(net: LSegNet, **progress: Any) -> dict[str, Any]:
 
 
 def export_plain(net: LSegNet, path: str | Path) -> Path:
-    """Write the plain official state dict (no prefix, no CLIP visual tower), for the official code and others."""
+    """Write the plain official state dict (no prefix, no CLIP visual tower), for the official code and others.
+
+    ``InputError`` for a plain classifier: such a file has no place for the names of its classes.
+    """
+    if not net.head.cosine:
+        raise InputError(
+            f"{path} was not written: the network is a plain classifier, which the official code cannot read, and a "
+            "plain state dict has no place for its classes; use the checkpoint itself"
+        )
     plain = {name.removeprefix(OFFICIAL_PREFIX): tensor for name, tensor in to_official(net.state_dict()).items()}
     save_file(plain, path)
     return Path(path)

@@ -29,7 +29,7 @@ from .inference.pixel_embedding import looks, pixel_embedding, target_size
 from .inference.scores import rank
 from .inference.segmentation import Segmentation
 from .models import LSegNet
-from .models.head import LOGIT_SCALE
+from .models.head import LOGIT_SCALE, CorrelationHead
 from .models.precision import full_precision
 
 LESS_MEMORY = "choose a smaller batch_size (images or windows at a time) or a shorter long_side, or another device"
@@ -208,7 +208,7 @@ class LSegPredictor:
         self, images: Iterable[EmbeddedImage], labels: list[str], text: Tensor, keep: bool = False
     ) -> Iterator[Segmentation]:
         for image in images:
-            ranker = partial(rank, image, text, self.net.head.block)
+            ranker = partial(rank, image, text, self.net.head)
             best = ranker()
             mask, confidence = best.indices[0].long().cpu().numpy(), best.confidence.cpu().numpy()
             kept, again = (image, ranker) if keep else (None, None)
@@ -328,4 +328,4 @@ class LSegPredictor:
         """
         check_positive(long_side=long_side)
         (encoded,) = self._encoded([image], mode, long_side, batch_size=4)
-        return rank(encoded, self.encode_text([query]), None).scores[0].cpu().numpy() / LOGIT_SCALE
+        return rank(encoded, self.encode_text([query]), CorrelationHead()).scores[0].cpu().numpy() / LOGIT_SCALE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shlex
 import signal
@@ -15,6 +16,7 @@ import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
+import test_lseg
 import train_lseg
 from ade_tree import image_path, make_tree, truncate
 from data import get_labels
@@ -174,6 +176,22 @@ def test_finetune_starts_from_a_checkpoint(root, capsys):
     assert "resuming" in capsys.readouterr().out
     other_backbone = ["tiny_resnet" if option == "tiny_vit" else option for option in options]
     assert "is a tiny_vit" in refused(root, *other_backbone, "--exp_name", "third")
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_plain_classifier_trains_resumes_and_is_tested_with_its_own_labels_only(root, tmp_path):
+    for epochs in (1, 2):
+        train(root, "--exp_name", "plain", "--head", "classes", "--max_epochs", epochs)
+    last = last_checkpoint(root, "plain")
+    metadata = read_torch_file(last)["lseg"]
+    assert metadata["architecture"]["classes"] == get_labels("ade20k") and metadata["epoch"] == 1
+    assert not any("clip" in name for name in weights_of(last))
+    test = ["--eval", "--weights", last, "--data_path", root, "--protocol", "single", "--workers", 0]
+    test = list(map(str, [*test, "--output_dir", tmp_path / "out", "--log_dir", tmp_path / "logs"]))
+    test_lseg.main(test)
+    assert 0 <= json.loads((tmp_path / "out" / "results.json").read_text())["miou"] <= 100
+    with pytest.raises(InputError, match="plain classifier of 150 classes"):
+        test_lseg.main([*test, "--label_src", "corrected"])
 
 
 @pytest.mark.usefixtures("one_thread")

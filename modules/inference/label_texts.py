@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lseg_utils.errors import InputError
 
+from ..models.class_encoder import ClassEncoder
 from ..models.text_encoder import AS_IT_IS, TextEncoder, check_labels
 from .clip_templates import IMAGENET_TEMPLATES
 
@@ -23,7 +24,7 @@ OTHER = "other"
 
 
 def named_matrix(
-    encoder: TextEncoder,
+    encoder: TextEncoder | ClassEncoder,
     labels: LabelInput,
     names: Sequence[str] | None = None,
     templates: str | Sequence[str] | None = None,
@@ -59,7 +60,7 @@ def named_matrix(
             f"the matrix of label embeddings has the shape {tuple(matrix.shape)}; this network needs "
             f"(N, {encoder.embed_dim})"
         )
-    matrix = matrix.to(encoder.text_projection.device, torch.float32)
+    matrix = matrix.to(encoder.device, torch.float32)
     wrong = (~matrix.isfinite().all(dim=1) | (matrix.norm(dim=1) == 0)).nonzero().flatten().tolist()
     if wrong:
         raise InputError(f"rows {wrong[:10]} of the matrix of label embeddings are zero, infinite or NaN")
@@ -72,7 +73,10 @@ def named_matrix(
 
 
 def encode_with_templates(
-    encoder: TextEncoder, labels: Sequence[str], templates: str | Sequence[str] | None = None, truncate: bool = False
+    encoder: TextEncoder | ClassEncoder,
+    labels: Sequence[str],
+    templates: str | Sequence[str] | None = None,
+    truncate: bool = False,
 ) -> Tensor:
     """N texts -> (N, C) float32 unit vectors, the caller's own copy. A warning names duplicate labels.
 
@@ -94,7 +98,7 @@ def encode_with_templates(
         if not isinstance(form, str) or form.count("{}") != 1:
             raise InputError(f"every template needs exactly one {{}} for the label; {form!r} does not have it")
     try:
-        if truncate:
+        if truncate and isinstance(encoder, TextEncoder):
             labels = [_fitting(encoder, label, forms) for label in check_labels(labels)]
         return encoder(labels, forms).clone()
     except (TypeError, ValueError) as error:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from encoding_ext.views import View
 
-from ..models.head import RegularisationBlock, correlate, scale_of
+from ..models.head import CorrelationHead, correlate
 from ..models.precision import full_precision
 from ..models.streaming import strongest
 from ..models.upsampling import resized_rows, upsample_x2
@@ -38,7 +38,7 @@ class Ranking(NamedTuple):
 
 
 @torch.no_grad()
-def rank(image: EmbeddedImage, text: Tensor, block: RegularisationBlock | None, k: int = 1) -> Ranking:
+def rank(image: EmbeddedImage, text: Tensor, head: CorrelationHead, k: int = 1) -> Ranking:
     """The best ``k`` of N labels for every pixel of an image, in memory that does not grow with N times H times W.
 
     A pixel's scores are what the network gives for each view, averaged where views overlap, resized to the image
@@ -46,7 +46,7 @@ def rank(image: EmbeddedImage, text: Tensor, block: RegularisationBlock | None, 
 
     Args:
         text: (N, C) unit vectors.
-        block: the head's.
+        head: the network's, or another one without weights.
         k: at most N.
     """
     with full_precision(text.device):
@@ -58,7 +58,7 @@ def rank(image: EmbeddedImage, text: Tensor, block: RegularisationBlock | None, 
         chunks = text.split(chunk)
         # 2. What must be known of each view before its logits can be computed for some of the labels.
         canvases = [
-            (canvas, canvas.cover(text.device), [_ViewLogits(*pair, chunks, block) for pair in zip(canvas.views, maps)])
+            (canvas, canvas.cover(text.device), [_ViewLogits(*pair, chunks, head) for pair in zip(canvas.views, maps)])
             for canvas, maps in image.looks
         ]
         # 3. Each chunk of labels: its mean logits on every canvas, then strip by strip of the image into the ranking.
@@ -81,13 +81,13 @@ def rank(image: EmbeddedImage, text: Tensor, block: RegularisationBlock | None, 
 class _ViewLogits:
     """The head's logits of one view, for some labels at a time: the same numbers as for all of them at once."""
 
-    def __init__(self, view: View, coarse: Tensor, chunks: Sequence[Tensor], block: RegularisationBlock | None) -> None:
-        self.view, self.coarse, self.block = view, coarse[None], block
-        self.scale = scale_of(self.coarse)
+    def __init__(self, view: View, coarse: Tensor, chunks: Sequence[Tensor], head: CorrelationHead) -> None:
+        self.view, self.coarse, self.block = view, coarse[None], head.block
+        self.scale = head.scale(self.coarse)
         # What a bottleneck block must know of all labels, (1, 1, height/2, width/2), before each of its applications.
         self.maxima: list[Tensor] = []
-        if block is not None and block.bottleneck:
-            for _ in range(block.repeats):
+        if self.block is not None and self.block.bottleneck:
+            for _ in range(self.block.repeats):
                 parts = (self.half(vectors).amax(dim=1, keepdim=True) for vectors in chunks)
                 self.maxima.append(reduce(torch.maximum, parts))
 

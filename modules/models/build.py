@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from .backbones import BACKBONES, TEXT_TOWERS, Backbone
+from .class_encoder import ClassEncoder
 from .decoder import Decoder
 from .head import CorrelationHead, RegularisationBlock
 from .image_encoders import ResNetEncoder, ViTEncoder
@@ -26,6 +27,7 @@ def build_lseg(
     block_depth: int = 0,
     activation: str = "lrelu",
     features: int = 256,
+    classes: Sequence[str] | None = None,
     dropout: float = 0.0,
     pretrained: bool = False,
 ) -> LSegNet:
@@ -38,6 +40,7 @@ def build_lseg(
         block_depth: how often that block is applied (0 counts as 1).
         activation: between the applications: "lrelu", "tanh" or "relu".
         features: width of the decoder.
+        classes: names of the classes of a plain classifier without text (the paper's DPT baseline); None: LSeg.
         dropout: rate after the ViT's position embedding and in its blocks; 0 in the official networks.
         pretrained: download what a training starts from. Nothing is downloaded otherwise.
 
@@ -50,17 +53,26 @@ def build_lseg(
         raise ValueError(f"arch_option {arch_option!r} is unknown; 0 is none, 1 bottleneck block, 2 depthwise block")
     if block_depth < 0:
         raise ValueError(f"block_depth is {block_depth}; it counts applications and cannot be negative")
+    if classes is not None and arch_option:
+        raise ValueError("a plain classifier has no regularisation block; leave arch_option 0")
     spec = BACKBONES[backbone]
     tower = TEXT_TOWERS[spec.text]
     image_encoder = ENCODERS[spec.encoder](spec, dropout)  # publishes out_channels and strides
     block = {"arch_option": arch_option, "block_depth": block_depth, "activation": activation}
+    text_encoder: TextEncoder | ClassEncoder = (
+        TextEncoder(tower.embed_dim, tower.width, tower.layers, tower.context_length)
+        if classes is None
+        else ClassEncoder(classes)
+    )
+    regularisation = RegularisationBlock(arch_option == 1, block_depth, activation) if arch_option else None
     net = LSegNet(
         image_encoder=image_encoder,
-        decoder=Decoder(image_encoder.out_channels, image_encoder.strides, features, tower.embed_dim),
-        text_encoder=TextEncoder(tower.embed_dim, tower.width, tower.layers, tower.context_length),
-        head=CorrelationHead(RegularisationBlock(arch_option == 1, block_depth, activation) if arch_option else None),
-        labels=labels,
-        architecture={"backbone": backbone, **block, "features": features},
+        decoder=Decoder(image_encoder.out_channels, image_encoder.strides, features, text_encoder.embed_dim),
+        text_encoder=text_encoder,
+        head=CorrelationHead(regularisation, cosine=classes is None),
+        labels=classes if labels is None else labels,
+        architecture={"backbone": backbone, **block, "features": features}
+        | ({} if classes is None else {"classes": list(classes)}),
         mean=spec.mean,
         std=spec.std,
         base_size=spec.base_size,

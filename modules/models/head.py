@@ -106,7 +106,7 @@ def scale_of(coarse: Tensor) -> Tensor:
 def correlate(coarse: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """Scaled cosines at twice the coarse grid, exact: the product with the text is linear and commutes with the x2.
 
-    coarse (B, C, h, w), text (N, C) or (B, N, C), all float32, and ``scale_of(coarse)`` -> (B, N, 2h, 2w), the labels
+    coarse (B, C, h, w), text (N, C) or (B, N, C), all float32, and ``head.scale(coarse)`` -> (B, N, 2h, 2w), the labels
     of a pixel contiguous in memory.
     """
     pixels = coarse.permute(0, 2, 3, 1)  # (B, h, w, C)
@@ -118,13 +118,20 @@ def correlate(coarse: Tensor, text: Tensor, scale: Tensor) -> Tensor:
 class CorrelationHead(nn.Module):
     """Scaled cosine similarity of pixels and labels, the regularisation block if there is one, and the last x2.
 
+    With ``cosine`` False, the plain product instead, which for the unit vectors of a ``ClassEncoder`` is the output of
+    a 1x1 convolution: the head of the paper's DPT baseline.
+
     Always in float32, under autocast too, and in the forward pass without TF32: half precision turned the official
     training into NaN.
     """
 
-    def __init__(self, block: RegularisationBlock | None = None) -> None:
+    def __init__(self, block: RegularisationBlock | None = None, cosine: bool = True) -> None:
         super().__init__()
-        self.block = block
+        self.block, self.cosine = block, cosine
+
+    def scale(self, coarse: Tensor) -> Tensor:
+        """The factor on the products of pixels (B, C, h, w) and labels: (B, 1, 2h, 2w), or 1."""
+        return scale_of(coarse) if self.cosine else coarse.new_ones(())
 
     def forward(self, coarse: Tensor, text: Tensor) -> Tensor:
         """(B, N, 4h, 4w) float32 logits, within +-1/0.07 where there is no block; arguments as ``half_logits``."""
@@ -142,5 +149,5 @@ class CorrelationHead(nn.Module):
         """
         with full_precision(coarse.device):
             coarse = coarse.float()
-            logits = correlate(coarse, text.float(), scale_of(coarse))
+            logits = correlate(coarse, text.float(), self.scale(coarse))
             return logits if self.block is None else self.block(logits)

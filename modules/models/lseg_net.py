@@ -25,7 +25,7 @@ from .image_encoders import Reassemble, ResNetEncoder, ViTEncoder
 from .network import Labels, check_images
 from .network import LSegNet as Network
 from .precision import full_precision
-from .text_encoder import clip_package
+from .text_encoder import TextEncoder, clip_package
 from .upsampling import upsample_x2
 from .value_range import unnormalised
 
@@ -106,6 +106,10 @@ class LSegNet(nn.Module):
         super().__init__()
         self.__dict__["network"] = network  # not a child: its weights are already under official names
         encoder, decoder = network.image_encoder, network.decoder
+        if not isinstance(network.text_encoder, TextEncoder):
+            raise ValueError(
+                "this checkpoint is a plain classifier (--head classes), and the official LSegNet needs text"
+            )
         self.clip_pretrained = network.text_encoder
         self.pretrained: Any = PretrainedViT(encoder) if isinstance(encoder, ViTEncoder) else PretrainedResNet(encoder)
         self.scratch: Any = Scratch(decoder, network.head.block)

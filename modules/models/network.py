@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import MULTIPLE
+from .class_encoder import ClassEncoder
 from .decoder import Decoder
 from .head import CorrelationHead
 from .image_encoders import ResNetEncoder, ViTEncoder
@@ -27,7 +28,7 @@ class LSegNet(nn.Module):
     Args:
         image_encoder: image -> four maps.
         decoder: four maps -> coarse pixel embedding.
-        text_encoder: labels -> unit vectors; frozen.
+        text_encoder: labels -> unit vectors; frozen. Of a plain classifier: classes -> rows of the identity.
         head: embedding and vectors -> logits.
         labels: the label set that is used when a call names none; None for a network without one.
         architecture: the arguments of ``build_lseg`` that make this network again, for the checkpoint.
@@ -43,7 +44,7 @@ class LSegNet(nn.Module):
         self,
         image_encoder: ViTEncoder | ResNetEncoder,
         decoder: Decoder,
-        text_encoder: TextEncoder,
+        text_encoder: TextEncoder | ClassEncoder,
         head: CorrelationHead,
         labels: Sequence[str] | None,
         architecture: dict[str, Any],

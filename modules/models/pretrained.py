@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .backbones import BACKBONES, RANDOM, Backbone
 from .image_encoders import ResNetEncoder, ViTEncoder
 from .network import LSegNet
-from .text_encoder import clip_package
+from .text_encoder import TextEncoder, clip_package
 
 NAMED_FILE = "load_pretrained(net, {0}=FILE), on the command line --{0} FILE"
 CLIP_CACHE = Path("~/.cache/clip").expanduser()
@@ -37,7 +37,7 @@ def load_pretrained(
     """
     spec = BACKBONES[net.architecture["backbone"]]
     read = read or (lambda path: torch.load(path, map_location="cpu", weights_only=True))
-    if clip_weights != RANDOM:
+    if clip_weights != RANDOM and isinstance(net.text_encoder, TextEncoder):
         path = Path(clip_weights) if clip_weights else download_clip(spec.text)
         _load(net.text_encoder, read(path), str(path), "a CLIP file with this text tower")  # its visual half is dropped
     if backbone_weights != RANDOM:

@@ -100,6 +100,11 @@ class TextEncoder(nn.Module):
         self._matrices: dict[tuple[tuple[str, ...], ...], Tensor] = {}  # (labels, templates) -> matrix
         self._features_of: dict[tuple[tuple[int, ...], ...], Tensor] = {}  # tokens -> features
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tower is."""
+        return self.positional_embedding.device
+
     def train(self, mode: bool = True) -> TextEncoder:
         """Stay in eval mode whatever ``mode`` is: the tower is frozen."""
         return super().train(False)
@@ -151,7 +156,7 @@ class TextEncoder(nn.Module):
         if too_long:
             tokens_read = f"CLIP's {self.context_length} tokens"
             raise ValueError(f"label {too_long[0][:60]!r}... is longer than {tokens_read}; shorten it")
-        return tokens[:, :-1].to(self.positional_embedding.device)
+        return tokens[:, :-1].to(self.device)
 
     def _encode_in(self, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
         sentences = self._encode([template.replace("{}", label) for label in labels for template in templates])
@@ -161,7 +166,7 @@ class TextEncoder(nn.Module):
             return F.normalize(sentences.unflatten(0, (len(labels), len(templates))).mean(dim=1), dim=-1)
 
     def _encode(self, labels: Sequence[str]) -> Tensor:
-        device = self.positional_embedding.device.type
+        device = self.device.type
         # In this order: leaving inference mode turns gradients on.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
             return F.normalize(self._features(self.tokenize(labels)), dim=-1)

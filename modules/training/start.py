@@ -34,6 +34,8 @@ class NetworkChoice:
     """A file with CLIP's text tower, or ``random``; None: download."""
     backbone_weights: str | None = None
     """A file with ImageNet weights, or ``random``; None: download."""
+    head: str = "text"
+    """text: LSeg. classes: a plain classifier of the dataset's labels, without text."""
     trust_checkpoint: bool = False
 
     def __post_init__(self) -> None:
@@ -47,6 +49,11 @@ class NetworkChoice:
             problems.append("--finetune_weights replaces --clip_weights and --backbone_weights; give only one kind")
         if self.finetune_weights and self.dropout:
             problems.append("--dropout has no effect on the network of --finetune_weights; leave one of them out")
+        if self.head == "classes":
+            if self.arch_option:
+                problems.append("--head classes has no regularisation block; leave out --arch_option")
+            if self.clip_weights not in (None, RANDOM):
+                problems.append("--head classes has no text encoder; leave out --clip_weights")
         raise_all(problems)
 
     def sources(self) -> dict[str, str | None]:
@@ -77,9 +84,19 @@ def build_network(choice: NetworkChoice, labels: list[str], *, weights: bool = T
         if choice.finetune_weights:  # also where its weights are replaced: the file decides the architecture
             given = {"trust_checkpoint": choice.trust_checkpoint, **block_options(choice)}
             net = load_lseg(choice.finetune_weights, labels=labels, backbone=choice.backbone, **given)
+            found = "text" if net.head.cosine else "classes"
+            if found != choice.head:
+                raise InputError(
+                    f"--head is {choice.head}, but {choice.finetune_weights} was trained with --head {found}"
+                )
         else:
-            features, dropout = choice.num_features, choice.dropout
-            net = build_lseg(choice.backbone, labels, features=features, dropout=dropout, **block_options(choice))
+            sizes: dict[str, Any] = {
+                "features": choice.num_features,
+                "dropout": choice.dropout,
+                **block_options(choice),
+            }
+            classes = labels if choice.head == "classes" else None
+            net = build_lseg(choice.backbone, labels, classes=classes, **sizes)
         check_label_lengths(net, labels)
         if weights and not choice.finetune_weights:
             sources = [choice.clip_weights, choice.backbone_weights]
@@ -93,11 +110,11 @@ def build_network(choice: NetworkChoice, labels: list[str], *, weights: bool = T
 
 
 def check_label_lengths(net: LSegNet, labels: Sequence[str]) -> None:
-    """``InputError`` for a label with more tokens than the text tower reads."""
+    """``InputError`` for a label that the text tower cannot read, or that is not a class of a plain classifier."""
     try:
         net.text_encoder.tokenize(labels)
     except ValueError as error:
-        raise InputError(f"{error} (shorten it in the file of --label_src, or choose another list)") from error
+        raise InputError(f"{error} (the labels are those of --label_src)") from error
 
 
 def read_weights(path: Path) -> dict[str, Any]:
