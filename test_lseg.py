@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data import check_dataset, get_labels
 from data.choice import DataChoice
@@ -96,14 +96,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # A checkpoint's own list for this dataset (such as the corrected one) counts, unless another one is asked for.
     standard = get_labels(data.dataset, data.label_src, data.data_path)
-    trained_on = net.metadata.get("dataset", data.dataset)
-    if trained_on != data.dataset and is_rank_zero():
-        print(f"note: {run.weights} was trained on {trained_on}; it is tested with the labels of {data.dataset}")
-    if data.label_src or trained_on != data.dataset or net.labels is None or len(net.labels) != len(standard):
+    trained_on, own = net.metadata.get("dataset", data.dataset), net.labels
+    if data.label_src or trained_on != data.dataset or own is None or len(own) != len(standard):
         net.labels = standard
     check_label_lengths(net, net.labels)
 
     dataset = data.load(split, "testval" if options.eval else "test", to_tensor)
+    if is_rank_zero():
+        for doubt in doubts_of_the_test(net, own, standard, dataset, split):
+            print(f"note: {doubt}")
     loader = make_loader(dataset, 1, run.seed, shuffle=False, num_workers=data.workers)
     source = data.label_src or "checkpoint or default"
     test = LabelSetTest(net.to(device), dataset, loader, run, protocol, speed, device, source)
@@ -148,6 +149,33 @@ def check(options: argparse.Namespace) -> tuple[TestRun, DataChoice, Protocol, S
         *checks,
     )
     return run, data, protocol, speed, split
+
+
+def doubts_of_the_test(net: LSegNet, own: list[str] | None, standard: list[str], dataset: Any, split: str) -> list[str]:
+    """What makes a test another one than it seems. own: the checkpoint's labels; standard: the dataset's."""
+    trained_on, doubts = net.metadata.get("dataset", dataset.name), []
+    if trained_on != dataset.name:
+        doubts.append(f"the network was trained on {trained_on}; it is tested with the labels of {dataset.name}")
+    elif split == "train" and net.metadata:
+        doubts.append(
+            "the split train is what the network was trained on: the figures do not compare with those of val"
+        )
+    if own and len(own) != len(standard) and trained_on == dataset.name:
+        doubts.append(f"tested with {len(standard)} labels of the dataset, not with the checkpoint's own {len(own)}")
+    elif own and own == net.labels and own != standard:
+        number = next(place for place, (a, b) in enumerate(zip(own, standard)) if a != b)
+        moved = ", the same names in another order" if sorted(own) == sorted(standard) else ""
+        doubts.append(
+            f"tested with the checkpoint's own labels{moved}: label {number + 1} is {own[number]!r} there and "
+            f"{standard[number]!r} in the dataset; --label_src default takes the dataset's"
+        )
+    sizes, trained = (dataset.base_size, dataset.crop_size), (net.base_size, net.crop_size)
+    if "sizes" in net.metadata and sizes != trained:
+        doubts.append(
+            f"the network was trained at base size {trained[0]} and crops of {trained[1]}; this test uses {sizes[0]} "
+            f"and {sizes[1]} (--base_size, --crop_size)"
+        )
+    return doubts
 
 
 def with_trained_sizes(data: DataChoice, net: LSegNet) -> DataChoice:

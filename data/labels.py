@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import unicodedata
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,8 +25,9 @@ def read_label_file(path: str | Path) -> tuple[list[str], list[str]]:
     ``objectInfo150.txt`` of ADE20K, a table whose last column contains ``;``-separated names of which the piece before
     the first ``;`` is taken, as the official code does.
 
-    Returns ``(labels, doubts)``: the stripped labels in file order, and a sentence per label that occurs twice.
-    Raises ``InputError`` for a file that is missing, not text, empty, or has lines over 300 characters.
+    Returns ``(labels, doubts)``: the labels in file order, with single spaces, and a sentence per label that occurs
+    twice (in whatever case). Raises ``InputError`` for a file that is missing, not text, empty, or has control
+    characters or lines over 300 characters.
     """
     path = Path(path)
     lines = _text_lines(path)
@@ -33,7 +35,11 @@ def read_label_file(path: str | Path) -> tuple[list[str], list[str]]:
         labels = [row[-1].split(";")[0].strip() for row in csv.reader(lines[1:]) if row]
     else:
         labels = [line.strip() for line in lines if not line.lstrip().startswith("#")]
+    labels = [" ".join(label.split()) for label in labels]  # no tabs or non-breaking spaces
     labels = [label for label in labels if label]
+    odd = [f"label {n}" for n, label in enumerate(labels, 1) if any(unicodedata.category(one) == "Cc" for one in label)]
+    if odd:
+        raise InputError(f"{path}: control characters in {', '.join(odd[:5])}; delete them, and save the file as UTF-8")
     if not labels:
         raise InputError(f"{path} contains no label; write one label per line, in the order of the mask values")
     too_long = [f"label {number}" for number, label in enumerate(labels, 1) if len(label) > MAX_LABEL_LENGTH]
@@ -103,7 +109,8 @@ def resolve_labels(dataset: str, label_src: str, sources: Mapping[str, Path], co
 
 def _text_lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()  # -sig: Windows editors write a byte order mark
+        # Windows editors write a byte order mark; files that were joined contain several.
+        return path.read_text(encoding="utf-8").replace("\ufeff", "").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a UTF-8 text file ({error.reason}); save the labels as UTF-8") from error
     except OSError as error:

@@ -102,6 +102,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         raise InputError("an image of floating-point values has no known range; convert it to 8 bits first")
     if picture.mode.startswith("I"):  # 16 bits, which Pillow opens as I;16, I;16B or I
         values = np.asarray(picture).astype(np.int64)
+        _doubt_range("the image of 16 bits", values.astype(np.uint16))
         return Image.fromarray(_to_8_bits(values.clip(0, 65535))).convert("RGB")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -125,6 +126,7 @@ def _from_array(array: np.ndarray, max_pixels: int) -> Tensor:
             "or give a floating tensor (3, H, W) in 0..1"
         )
     _check_size("the image array", *array.shape[:2], max_pixels)
+    _doubt_range("the image array", array)
     eight = _to_8_bits(array) if array.dtype == np.uint16 else array
     if eight.ndim == 3 and eight.shape[2] == 3:
         return torch.from_numpy(eight.copy()).permute(2, 0, 1)
@@ -137,6 +139,7 @@ def _from_tensor(tensor: Tensor, max_pixels: int) -> Tensor:
         raise InputError(f"the image tensor has the shape {tuple(tensor.shape)}; it must be (3, H, W) or (1, 3, H, W)")
     _check_size("the image tensor", *image.shape[1:], max_pixels)
     if image.dtype == torch.uint8:
+        _doubt_range("the image tensor", image.detach().cpu().numpy())
         return image.clone()  # the caller may overwrite it while the result is in use
     if not image.is_floating_point():
         raise InputError(f"the image tensor is {image.dtype}; it must be uint8, or floating in 0..1")
@@ -147,6 +150,17 @@ def _from_tensor(tensor: Tensor, max_pixels: int) -> Tensor:
             "(do not normalise with mean and standard deviation: that is done here)"
         )
     return image.float()
+
+
+def _doubt_range(name: str, values: np.ndarray) -> None:
+    """Warn of whole numbers that look like another range than that of their type: the picture would be black."""
+    high, bits = int(values.max()), 8 * values.dtype.itemsize
+    if high == 1 or 1 < high < 256 < 2**bits:
+        warnings.warn(
+            f"{name} has values up to {high} where {bits} bits go up to {2**bits - 1}, so it is almost black; "
+            + ("multiply values of 0..1 by 255" if high == 1 else "convert it to uint8 if its values are 0..255"),
+            stacklevel=4,
+        )
 
 
 def _check_size(name: str, height: int, width: int, max_pixels: int) -> None:

@@ -32,7 +32,7 @@ class Ledger:
                 if not line.endswith(b"\n"):
                     break
                 lines.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 break
             self._end += len(line)
         earlier = lines[0] if lines and isinstance(lines[0], dict) else {}

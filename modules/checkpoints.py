@@ -67,7 +67,7 @@ def read_checkpoint(path: str | Path, trust_checkpoint: bool = False, map_locati
     state_dict = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state_dict, dict) or not any(isinstance(value, Tensor) for value in state_dict.values()):
         raise InputError(f"{path} contains no weights: it is neither a Lightning checkpoint nor a state dict")
-    tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
+    tensors = {name: value.detach() for name, value in state_dict.items() if isinstance(value, Tensor)}
     odd = [name for name, value in tensors.items() if not isinstance(name, str) or not _is_plain(value)]
     if odd:
         raise InputError(

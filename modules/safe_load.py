@@ -87,6 +87,18 @@ def check_archive(path: Path) -> None:
         raise InputError(f"{_damaged(path)} (the checksum of {broken} is wrong)")
 
 
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file; ``InputError`` for a damaged one."""
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(check_weights_file(path))
+    except InputError:
+        raise
+    except Exception as error:  # its own error is no subclass of a common one
+        raise _refusal(path, error) from error
+
+
 # ------------------------------------------------------------------------------------------------- TorchScript
 
 

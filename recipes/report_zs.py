@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -53,10 +54,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 def read_folds(folder: Path, suffix: str = "", required: bool = True) -> dict[int, dict[str, Any]]:
     """The results of each fold; ``InputError`` if there are none although they are ``required``."""
     paths = {fold: folder / f"fold{fold}{suffix}" / "results.json" for fold in range(4)}
-    found = {fold: json.loads(path.read_text(encoding="utf-8")) for fold, path in paths.items() if path.is_file()}
+    found = {fold: read_result(path) for fold, path in paths.items() if path.is_file()}
     if required and not found:
         raise InputError(f"no fold has results under {folder}; run train_zs.sh or test_zs.sh first")
     return found
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """One results.json of ``test_lseg_zs.py``; ``InputError`` for any other file."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        fits = isfinite(result["miou"]) and isfinite(result["fb_iou"]) and isinstance(result["trained"], dict)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        fits = False
+    if not fits:
+        raise InputError(f"{path} is not the result of a zero-shot test, or is damaged; delete it and test again")
+    return result
 
 
 def row(name: str, miou: float, fb_iou: float, published: float | None, control: dict[str, Any] | None) -> list[str]:

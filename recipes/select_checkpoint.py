@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite, nan
 from pathlib import Path
 
 from lseg_utils.cli import Parser
@@ -25,7 +26,7 @@ def validation_miou(path: Path) -> float:
     from modules.checkpoints import read_checkpoint  # torch, which --help does not need
 
     metric = read_checkpoint(path).metadata.get("metric", {})
-    if "val_miou_epoch" not in metric:
+    if not isfinite(metric.get("val_miou_epoch", nan)):
         raise InputError(f"{path} contains no validation mIoU; only checkpoints written by this code can be compared")
     return metric["val_miou_epoch"]
 

@@ -22,7 +22,7 @@ from lseg_utils.errors import InputError
 from lseg_utils.files import write_aside
 from lseg_utils.pictures import save_picture
 from lseg_utils.results import write_json
-from modules.inference.pixel_embedding import looks, target_size
+from modules.inference.pixel_embedding import finite_in, looks, target_size
 from modules.predictor import LSegPredictor
 
 FOLDER, PREVIEWS, BASIS, MANIFEST, TEXT = "embeddings", "pca", "pca.npz", "manifest.json", "text.npy"
@@ -95,7 +95,7 @@ class EmbeddingWriter:
             embedding = self.pca.project(embedding)
             save_picture(self._preview(name), Image.fromarray(self.pca.colours(embedding)))
         if self.store is not None:
-            self.store.add(name, np.ascontiguousarray(embedding.half().cpu().numpy()))
+            self.store.add(name, np.ascontiguousarray(finite_in(embedding, torch.float16).cpu().numpy()))
 
     def forget_frames(self, source: Source) -> None:
         """Delete the embeddings of a video's frames."""

@@ -17,6 +17,7 @@ RUN_FILE, LEDGER_FILE = "run.json", "ledger.jsonl"
 OPTIONAL = "embeddings"  # a setting that a later run may add or leave out
 
 Record = dict[str, Any]
+NEEDED = {"name": str, "source": str, "parts": list}  # of every record
 
 
 class Journal:
@@ -56,7 +57,13 @@ class Journal:
                 )
         write_json(run_file, {"settings": settings, **about})
         self._ledger = Ledger(ledger_file, {"settings": RUN_FILE})
-        self._records: dict[str, Record] = {record["name"]: record for record in self._ledger.records}
+        self._records: dict[str, Record] = {}
+        for record in self._ledger.records:
+            if not isinstance(record, dict) or not all(
+                isinstance(record.get(key), kind) for key, kind in NEEDED.items()
+            ):
+                raise InputError(f"{ledger_file} is damaged: it contains {str(record)[:60]}; use --overwrite")
+            self._records[record["name"]] = record
 
     def finished(self, source: Source, parts: frozenset[str]) -> Record | None:
         """The record of ``source`` if it is finished with all ``parts`` and the file is the same as then."""
@@ -124,5 +131,5 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         run = json.loads(run_file.read_text(encoding="utf-8"))
         run["settings"].setdefault(OPTIONAL, None)
         return run
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{run_file} was not written by this script; choose another --output_dir") from error

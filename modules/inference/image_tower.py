@@ -130,9 +130,13 @@ class ImageTower:
             )
 
     def coarse(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) normalised -> (B, C, h/4, w/4) float32."""
+        """(B, 3, h, w) normalised -> (B, C, h/4, w/4) float32; ``InputError`` if a number is NaN or infinite."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            return self.net.coarse_embedding(images).float()
+            coarse = self.net.coarse_embedding(images).float()
+        if (~coarse.isfinite()).any():  # every pixel would get the first label
+            what = "its weights are broken" if self.dtype is None else "use precision='32' (--precision 32)"
+            raise InputError(f"the network's embeddings are NaN or infinite in {self.dtype or torch.float32}: {what}")
+        return coarse
 
     def levels(self, rgb: Tensor, size: tuple[int, int]) -> Levels:
         """The maps inside the network when it looks at an image resized to ``size``."""

@@ -96,4 +96,12 @@ def pixel_embedding(
                 return (F.normalize(total, dim=-1) * length).to(dtype)
             for rows in strips:
                 total[rows] = F.normalize(total[rows], dim=-1) * length
-    return total.to(dtype)
+    return finite_in(total, dtype)
+
+
+def finite_in(embedding: Tensor, dtype: torch.dtype) -> Tensor:
+    """The embedding in ``dtype``; ``InputError`` if it contains numbers that float16 has not (above 65,504)."""
+    reduced = embedding.to(dtype)
+    if dtype == torch.float16 and (~reduced.isfinite()).any():
+        raise InputError("an embedding does not fit into float16; choose the variant unit, or float32 in Python")
+    return reduced

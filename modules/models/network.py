@@ -5,6 +5,7 @@ Shapes: B images, H x W pixels (multiples of 32), N labels, C embedding dimensio
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from .image_encoders import ResNetEncoder, ViTEncoder
 from .text_encoder import TextEncoder, check_labels
 from .upsampling import upsample_x2
 
+RANGE = 10.0  # normalised images stay far within it
 Labels = Sequence[str] | Sequence[Sequence[str]] | Tensor
 
 
@@ -38,6 +40,7 @@ class LSegNet(nn.Module):
 
     Attributes:
         metadata: what the checkpoint says about itself that this network was loaded from, {} if nothing.
+        check_range: whether the next images are looked at, once, for values that were not normalised; False: never.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class LSegNet(nn.Module):
         self.mean, self.std = mean, std
         self.base_size, self.crop_size = base_size, crop_size
         self.metadata: dict[str, Any] = {}
+        self.check_range = True
 
     def forward(self, images: Tensor, labels: Labels | None = None) -> Tensor:
         """Logits of every pixel for every label.
@@ -80,13 +84,13 @@ class LSegNet(nn.Module):
 
     def half_logits(self, images: Tensor, labels: Labels | None = None) -> Tensor:
         """(B, N, H/2, W/2) float32: the logits before their last x2, which loss and evaluation do strip by strip."""
-        check_images(images)
+        self._check(images)
         text = self.text_matrix(labels, len(images))
         return self.head.half_logits(self.coarse_embedding(images), text)
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, H/2, W/2) pixel embeddings, not normalised."""
-        check_images(images)
+        self._check(images)
         return upsample_x2(self.coarse_embedding(images))
 
     def encode_labels(self, labels: Sequence[str]) -> Tensor:
@@ -103,6 +107,21 @@ class LSegNet(nn.Module):
         if self.labels is None:
             raise ValueError("this network has no labels of its own; call it as net(images, labels=[...])")
         return self.labels
+
+    def _check(self, images: Tensor) -> None:
+        """``ValueError`` for a wrong shape; the first images of all also give a warning if they are not normalised."""
+        check_images(images)
+        if not self.check_range or type(images) is not Tensor or images.is_meta or torch.compiler.is_compiling():
+            return
+        self.check_range = False
+        low, high = (float(value) for value in images.detach().aminmax())
+        if not (-RANGE < low <= high < RANGE) or (low >= 0 and high <= 1 and high > low):
+            warnings.warn(
+                f"the images' values are {low:g} to {high:g}, which does not look normalised: give (x - mean) / std "
+                f"with x in 0..1, mean {self.mean} and std {self.std}, or use LSegPredictor, which does it "
+                "(net.check_range = False silences this)",
+                stacklevel=4,
+            )
 
     def text_matrix(self, labels: Labels | None, batch: int) -> Tensor:
         """What ``forward`` takes as labels -> (N, C) or, with one list per image of the batch, (B, N, C)."""

@@ -122,8 +122,9 @@ class TextEncoder(nn.Module):
         if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
             check_labels(labels)  # raises, and names the label
         key = (tuple(labels), tuple(templates))
-        if len(set(key[0])) < len(key[0]):
-            twice = [label for label, count in Counter(labels).items() if count > 1]
+        read = Counter(" ".join(label.lower().split()) for label in labels)  # as CLIP reads them
+        if len(read) < len(key[0]):
+            twice = [label for label, count in read.items() if count > 1]
             warnings.warn(f"duplicate labels (only the first can be predicted): {', '.join(twice)}", stacklevel=2)
         if key not in self._matrices:
             labels = check_labels(labels)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lseg_utils.errors import InputError
 from lseg_utils.results import append_log, text_table, write_csv, write_json
 
 from ..checkpoints import git_state
@@ -42,6 +43,15 @@ def prepare_forward(net: LSegNet, speed: Speed, device: torch.device) -> Callabl
 def precision_name(speed: Speed, device: torch.device) -> str:
     """float32, bfloat16 or float16: what convolutions and matrix products are computed in."""
     return str(reduced_dtype(speed.precision, device) or torch.float32).removeprefix("torch.")
+
+
+def check_scores(scores: Tensor, precision: str) -> None:
+    """``InputError`` for scores that are NaN or infinite: the strongest label would always be the first."""
+    if (~scores.isfinite()).any():
+        raise InputError(
+            f"the network's scores are NaN or infinite in {precision}: "
+            + ("its weights or an image are broken" if precision == "float32" else "test with --precision 32")
+        )
 
 
 def derangement(count: int, seed: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,12 +24,27 @@ from ..choices import Speed, block_options
 from ..lseg_module_zs import BACKGROUND, episode_labels
 from ..models import LSegNet
 from ..models.streaming import upsampled_max
-from .common import derangement, precision_name, prepare_forward, write_results
+from .common import check_scores, derangement, precision_name, prepare_forward, write_results
 from .comparison import COLUMNS, Extremes, comparison, extremes_sheets
 from .episode_log import Areas, EpisodeLog
 from .settings import TestRun
 
 PICTURED = 5  # episodes in the report, of the best and of the worst
+
+
+def setting_of(metadata: Mapping[str, Any], dataset: str, fold: int) -> str:
+    """What a test on ``fold`` of ``dataset`` measures, by what the network's checkpoint tells of its training.
+
+    "zero-shot" also where the checkpoint tells nothing, as official ones do.
+    """
+    trained, name = metadata.get("zero_shot", {}), metadata.get("dataset")
+    if "trained_on" in trained:
+        return f"few-shot: fine-tuned on supports of the test classes, {trained.get('nshot')} per episode"
+    if name == dataset and trained.get("fold", fold) != fold:
+        return f"not zero-shot: trained on {name} fold {trained['fold']}, which contains the classes of fold {fold}"
+    if name not in (None, dataset):
+        return f"not zero-shot: trained on {name}, which may contain the classes that are tested"
+    return "zero-shot"
 
 
 class EpisodeTest:
@@ -60,10 +75,8 @@ class EpisodeTest:
             for place, other in enumerate(order):
                 self.names[dataset.class_ids[place]] = dataset.labels[dataset.class_ids[other]]
         self.forward = prepare_forward(net, speed, device)
-        trained = net.metadata.get("zero_shot", {})
-        few_shot = f"few-shot: fine-tuned on supports of the test classes, {trained.get('nshot')} per episode"
         self.facts = {
-            "setting": few_shot if "trained_on" in trained else "zero-shot",
+            "setting": setting_of(net.metadata, dataset.name, dataset.fold),
             "weights": str(run.weights),
             "dataset": dataset.name,
             "fold": dataset.fold,
@@ -121,7 +134,9 @@ class EpisodeTest:
         """(B, 3, S, S), (B,) -> labels (B, S, S): 0 others, 1 the class."""
         text = torch.stack([self.net.encode_labels(labels) for labels in episode_labels(class_ids, self.names)])
         with torch.inference_mode(), memory_advice("give a smaller --bsz"):
-            return upsampled_max(self.forward(images.to(self.device), text))[1].cpu()  # text: (B, 2, C)
+            scores, labels = upsampled_max(self.forward(images.to(self.device), text))  # text: (B, 2, C)
+        check_scores(scores, self.facts["precision"])
+        return labels.cpu()
 
     def _count(self, episodes: dict[int, Areas]) -> None:
         """Add episodes, each as often as the official sequence repeats it."""

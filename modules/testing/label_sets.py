@@ -16,6 +16,7 @@ from encoding_ext.metrics import SegmentationMetric
 from encoding_ext.palettes import palette
 from encoding_ext.transforms import tensor_to_pixels
 from encoding_ext.views import TEST_SCALES
+from lseg_utils.errors import InputError
 from lseg_utils.memory import memory_advice
 from lseg_utils.named_maps import overlay_with_legend
 from lseg_utils.pictures import palette_picture, save_picture
@@ -23,7 +24,7 @@ from lseg_utils.progress import is_rank_zero, progress_bar
 
 from ..choices import Speed
 from ..models import LSegNet
-from .common import derangement, precision_name, prepare_forward, write_results
+from .common import check_scores, derangement, precision_name, prepare_forward, write_results
 from .comparison import Extremes, comparison, extremes_sheets
 from .report_page import worst_confusions
 from .settings import Protocol, TestRun
@@ -110,7 +111,9 @@ class LabelSetTest:
     def _predicted(self, batch: dict[str, Any]) -> Tensor:
         """Labels (1, H, W); the maximum is taken on the device, since the scores are a hundred times larger."""
         with memory_advice("the scores of a whole image do not fit on this device; choose another --device"):
-            return self.evaluator(batch["image"].to(self.device)).argmax(1).cpu()
+            scores, labels = self.evaluator(batch["image"].to(self.device)).max(1)
+        check_scores(scores, self.facts["precision"])
+        return labels.cpu()
 
     def _count(self, batch: dict[str, Any]) -> None:
         predicted, single = self._predicted(batch), SegmentationMetric(len(self.labels))
@@ -123,6 +126,10 @@ class LabelSetTest:
 
     def _report(self) -> None:
         labels = self.labels
+        if not self.metric.confusion.any():
+            raise InputError(f"no pixel of the {len(self.dataset)} masks has a label, so there is nothing to measure")
+        if absent := int((self.metric.confusion.sum(dim=0) + self.metric.confusion.sum(dim=1) == 0).sum()):
+            print(f"note: {absent} of {len(labels)} labels occur in no mask and no prediction; they count as IoU 0")
         pixel_accuracy, miou = (100 * value for value in self.metric.get())
         per_class = [100 * value for value in self.metric.per_class_iou().tolist()]
         # Unique keys for JSON: a repeated label gets its class number.

@@ -118,13 +118,22 @@ def check_label_lengths(net: LSegNet, labels: Sequence[str]) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """Read a CLIP or ImageNet file: safetensors, a TorchScript archive, a state dict, or a dict that contains one."""
-    from ..safe_load import read_torch_file, read_torchscript_weights
+    """Read a CLIP or ImageNet file: safetensors, a TorchScript archive, a state dict, or a dict that contains one.
+
+    Raises:
+        InputError: a damaged or hostile file, or one that contains no weights.
+    """
+    from torch import Tensor
+
+    from ..safe_load import read_safetensors, read_torch_file, read_torchscript_weights
 
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    weights: Any = read_torchscript_weights(path)
-    weights = read_torch_file(path) if weights is None else weights
-    return weights.get("state_dict", weights)
+        return read_safetensors(path)
+    content: Any = read_torchscript_weights(path)
+    content = read_torch_file(path) if content is None else content
+    weights = content.get("state_dict", content) if isinstance(content, dict) else None
+    entries = weights.items() if isinstance(weights, dict) else ()
+    tensors = {name: value for name, value in entries if isinstance(name, str) and isinstance(value, Tensor)}
+    if not tensors:
+        raise InputError(f"{path} contains no weights: it is neither a state dict nor a dict with a state_dict")
+    return tensors

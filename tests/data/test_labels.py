@@ -66,10 +66,17 @@ def test_a_command_lines_labels_are_a_list_or_a_file(tmp_path: Path) -> None:
             labels_from(missing)
 
 
+def test_marks_inside_joined_files_and_odd_spaces_do_not_count(tmp_path: Path) -> None:
+    path = write(tmp_path, "\ufeffcat\nwet\tdog\n\ufeffred\u00a0car\n")
+    assert read_label_file(path) == (["cat", "wet dog", "red car"], [])
+
+
 def test_a_label_twice_is_told_with_its_places(tmp_path: Path) -> None:
     labels, doubts = read_label_file(write(tmp_path, "cat\ndog\ncat\n"))
     assert labels == ["cat", "dog", "cat"]
     assert len(doubts) == 1 and "'cat' is label 1 and 3" in doubts[0]
+    _, doubts = read_label_file(write(tmp_path, "Cat\ndog\ncat\n"))  # CLIP reads no case
+    assert len(doubts) == 1 and "label 1 and 3" in doubts[0]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +85,7 @@ def test_a_label_twice_is_told_with_its_places(tmp_path: Path) -> None:
         ("", "contains no label"),
         ("\n  \n", "contains no label"),
         ("cat\n" + "x" * 301 + "\n", "over 300 characters in label 2"),
+        ("cat\nd\x00g\n", "control characters in label 2"),
         (b"\xff\xfe\x00c", "not a UTF-8 text file"),
     ],
 )

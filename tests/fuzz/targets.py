@@ -33,7 +33,7 @@ class Target:
 
 def thin(weights: dict[str, Any]) -> dict[str, Any]:
     """The same names and shapes in a small file: every tensor repeats a single number."""
-    return {name: tensor.flatten()[:1].clone().expand(tensor.shape) for name, tensor in weights.items()}
+    return {name: tensor.flatten()[0].clone().expand(tensor.shape) for name, tensor in weights.items()}
 
 
 def checkpoint_seeds(folder: Path) -> Iterable[Path]:

@@ -59,3 +59,9 @@ def test_what_follows_a_damaged_line_does_not_count(path: Path) -> None:
     Ledger(path, HEADER).append("first", "second", "third")
     path.write_bytes(path.read_bytes().replace(b'"second"', b"\0\0\0\0\0\0\0\0"))
     assert Ledger(path, HEADER).records == ["first"]
+
+
+def test_a_line_that_is_nested_without_end_is_damaged(path: Path) -> None:
+    Ledger(path, HEADER).append("first")
+    path.write_bytes(path.read_bytes() + b"[" * 100_000 + b"\n")
+    assert Ledger(path, HEADER).records == ["first"]

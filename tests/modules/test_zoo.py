@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoint_files import attack, official_file
+from checkpoint_files import attack, official_file, official_weights
 from lseg_utils.errors import InputError
 from lseg_utils.files import sha256_of
 from modules import zoo
 from modules.checkpoints import export_plain, load_lseg, metadata_of, save_file, to_official
 from modules.models import BACKBONES
-from modules.zoo import RELEASED, file_name_doubts, published, released_file
+from modules.zoo import RELEASED, file_name_doubts, identify, published, released_file
 from reference import official_shapes
 from scripts import REPOSITORY
 from tiny import tiny_net
@@ -251,3 +251,9 @@ def test_doubts_about_a_file_name(name, test, expected):
     else:
         (doubt,) = doubts
         assert re.search(expected, doubt), doubt
+
+
+def test_weights_that_were_saved_with_gradients_are_identified(tmp_path):
+    weights = {name: value.clone() for name, value in official_weights(tiny_net()).items()}
+    weights["net.scratch.head1.weight"].requires_grad_()
+    assert not identify(official_file(tiny_net(), tmp_path / "a.ckpt", weights)).misfits

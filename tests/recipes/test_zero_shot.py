@@ -10,6 +10,7 @@ import pytest
 from data.episodes import BENCHMARKS
 from lseg_utils.errors import InputError
 from modules.models.backbones import BACKBONES
+from recipes.report_zs import read_folds
 from recipes.zero_shot import main, recipe_for, recipes
 from train_lseg_zs import build_parser, check_all, fill_from_recipe
 
@@ -84,3 +85,14 @@ def test_fine_tuning_says_what_it_cannot_do(tmp_path):
         assert piece in str(caught.value)
     with pytest.raises(InputError, match="pascal, fold 0, finetune and val"):
         check_all(build_parser().parse(["--data_path", str(tmp_path), "--finetune_mode", "--nshot", "5"]))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1]", '{"miou": 1.0}', '{"miou": NaN, "fb_iou": 1, "trained": {}}', "[" * 5000]
+)
+def test_a_result_that_is_damaged_is_named(content, tmp_path):
+    path = tmp_path / "fold0" / "results.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"fold0/results\.json"):
+        read_folds(tmp_path)

@@ -10,8 +10,10 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
+from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
+from lseg_utils.errors import InputError
 from modules.models import BACKBONES, build_lseg, pretrained
 from modules.models.backbones import RANDOM
 from modules.models.pretrained import load_pretrained
@@ -93,6 +95,20 @@ def test_a_clip_of_another_size_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"other\.pt is not a CLIP file.*: 0 names missing.*of another shape"):
         load_pretrained(net, tmp_path / "other.pt", RANDOM)
     torch.testing.assert_close(net.encode_labels(LABELS), before)
+
+
+@pytest.mark.parametrize("content", [(1, 2), {"state_dict": [1]}, {"epoch": 3}])
+def test_a_file_without_weights_is_named(content, tmp_path):
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(InputError, match=r"odd\.pth contains no weights"):
+        read_weights(tmp_path / "odd.pth")
+
+
+def test_a_damaged_safetensors_file_is_named(tmp_path):
+    save_file({"a": torch.zeros(4)}, tmp_path / "odd.safetensors")
+    (tmp_path / "odd.safetensors").write_bytes((tmp_path / "odd.safetensors").read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"odd\.safetensors.*not a complete"):
+        read_weights(tmp_path / "odd.safetensors")
 
 
 def test_a_clip_with_a_weight_that_is_not_finite_is_refused(tmp_path):
