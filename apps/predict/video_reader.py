@@ -75,10 +75,10 @@ class VideoFile:
                 seconds = container.duration and Fraction(container.duration, 1_000_000)
                 frames = stream.frames or (round(seconds * rate) if seconds else None)
                 self.timing = Timing(stream.time_base, rate, frames)
-        except IndexError as error:
-            raise VideoError(f"{path} contains no moving picture; name a video") from error
-        except (av.FFmpegError, OSError, ValueError, ArithmeticError) as error:  # a name or a rate may be damaged too
-            reason = getattr(error, "strerror", None) or error
+        # A stream's name or its rate may be damaged too, which raises a ValueError or an ArithmeticError.
+        except (av.FFmpegError, OSError, IndexError, ValueError, ArithmeticError) as error:
+            empty = "it contains no moving picture" if isinstance(error, IndexError) else ""
+            reason = empty or getattr(error, "strerror", None) or error
             raise VideoError(f"{path} cannot be read as a video ({reason}); fetch it again, or convert it") from error
 
     def __iter__(self) -> Iterator[Frame]:
