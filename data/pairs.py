@@ -39,11 +39,13 @@ def find_pairs(image_folder: Path, mask_folder: Path | None) -> tuple[list[tuple
     """
     images = files_by_stem(image_folder, IMAGE_SUFFIXES)
     if mask_folder is None:
-        return [(path, None) for path in images.values()], _nothing_in(image_folder, images, "images")
+        problems = _same_stem("images", image_folder, IMAGE_SUFFIXES, images)
+        return [(path, None) for path in images.values()], problems + _nothing_in(image_folder, images, "images")
     masks = files_by_stem(mask_folder, MASK_SUFFIXES)
     problems = _nothing_in(image_folder, images, "images")
     if not masks and (image_folder.is_dir() or mask_folder.is_dir() or not problems):  # else that says it already
         problems += _nothing_in(mask_folder, masks, "masks")
+    problems += _same_stem("images", image_folder, IMAGE_SUFFIXES, images)
     if not problems:
         problems += _only_in("image", images, "mask", masks, mask_folder)
         problems += _only_in("mask", masks, "image", images, image_folder)
@@ -102,6 +104,19 @@ def _nothing_in(folder: Path, files: dict[str, Path], kind: str) -> list[str]:
     state = f"no {kind} in {folder}" if folder.is_dir() else f"no folder {folder}"
     existing = _nearest_existing(folder)
     return [f"{state} ({existing} contains {_content(existing)})"]
+
+
+def _same_stem(kind: str, folder: Path, suffixes: Sequence[str], kept: dict[str, Path]) -> list[str]:
+    """A sentence if files of a folder differ only by their suffix: just one of them would be used."""
+    if not kept:
+        return []
+    found = (path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.stem in kept)
+    twice = sorted(path.name for path in found if path != kept[path.stem])
+    return (
+        [f"{len(twice)} {kind} in {folder} have the name of another with another suffix: {_some(twice)}"]
+        if twice
+        else []
+    )
 
 
 def _only_in(kind: str, here: dict[str, Path], other: str, there: dict[str, Path], other_folder: Path) -> list[str]:

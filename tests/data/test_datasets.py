@@ -189,6 +189,15 @@ def test_one_error_shows_ten_problems_and_counts_the_rest(tmp_path: Path) -> Non
     assert str(caught.value).endswith("12 problems in total")
 
 
+def test_images_that_differ_only_by_their_suffix_are_reported(root: Path) -> None:
+    shutil.copy(image_path(root, "val", "a1"), image_path(root, "val", "a1").with_suffix(".png"))
+    (found,) = data.problems("ade20k", root)
+    assert "1 images" in found and "a1.jpg" in found
+    for mode in ("val", "test"):
+        with pytest.raises(InputError, match="a1.jpg"):
+            dataset(root, split="val", mode=mode)
+
+
 def test_hidden_files_of_other_systems_are_no_samples(root: Path) -> None:
     image_path(root, "val", "._a0").write_text("a resource fork")
     assert data.problems("ade20k", root) == []

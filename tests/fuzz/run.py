@@ -36,7 +36,7 @@ from fuzz.mutate import change  # noqa: E402
 from fuzz.targets import TARGETS, Target  # noqa: E402
 from lseg_utils.errors import InputError  # noqa: E402
 
-HANG = 10.0  # seconds
+HANG = 10.0  # seconds of processor time, which do not depend on how busy the machine is
 # Addresses, more than after the imports. Pillow asks for as much as the length of a PNG's chunk says, up to 4 GB, and
 # gets no more than there is in the file.
 MEMORY = 7 << 30
@@ -64,19 +64,19 @@ class Guard:
     def __init__(self) -> None:
         self.folder: Path | None = None
         sys.addaudithook(self._event)
-        signal.signal(signal.SIGALRM, self._late)
+        signal.signal(signal.SIGPROF, self._late)
 
     @contextlib.contextmanager
     def watching(self, folder: Path) -> Iterator[None]:
         """Raise ``NotAnAnswer`` where the block does something that only an attack does."""
-        signal.setitimer(signal.ITIMER_REAL, HANG)
-        faulthandler.dump_traceback_later(3 * HANG, exit=True)  # where no Python code runs that could be interrupted
+        signal.setitimer(signal.ITIMER_PROF, HANG)
+        faulthandler.dump_traceback_later(6 * HANG, exit=True)  # what only waits, or runs no Python code
         self.folder = folder
         try:
             yield
         finally:
             self.folder = None
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             faulthandler.cancel_dump_traceback_later()
 
     def _event(self, event: str, arguments: tuple[Any, ...]) -> None:
