@@ -11,6 +11,7 @@ from lseg_utils.errors import InputError
 PRECISIONS = ("auto", "32", "bf16", "16", "bf16-mixed", "16-mixed", "32-true")
 MODES = ("whole", "windows", "multi_scale")
 VARIANTS = ("unit", "raw", "scaled", "summed")
+CALLERS = ("vlmaps", "dff", "feature_3dgs", "openscene", "conceptfusion")  # projects whose embeddings are made exactly
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "cosine")
 

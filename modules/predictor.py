@@ -21,8 +21,9 @@ from lseg_utils.image_input import MAX_PIXELS, ImageInput, read_rgb
 from lseg_utils.memory import memory_advice
 
 from .checkpoints import load_lseg
-from .choices import MODES, VARIANTS
+from .choices import CALLERS, MODES, VARIANTS
 from .device import resolve_device
+from .inference.callers import caller_embedding
 from .inference.image_tower import EmbeddedImage, ImageTower, Levels, check_positive
 from .inference.label_texts import LabelInput, encode_with_templates, named_matrix
 from .inference.pixel_embedding import looks, pixel_embedding, target_size
@@ -237,6 +238,7 @@ class LSegPredictor:
         dtype: torch.dtype = torch.float32,
         variant: str | None = None,
         *,
+        mode: str = "whole",
         long_side: int | None = None,
         grad: bool = False,
     ) -> Tensor:
@@ -252,6 +254,9 @@ class LSegPredictor:
             variant: "unit": unit vectors, also after interpolation and sums; "raw": the decoder's output; "scaled":
                 unit vectors times 14.29 (1 / 0.07), so that products with texts are logits; "summed": the sum of the
                 unit vectors of every size and mirror image, not normalised again.
+            mode: "whole", or "protocol": exactly what the project computes that ``variant`` names, one of "vlmaps",
+                "dff", "feature_3dgs", "openscene", "conceptfusion" (see ``inference.callers``). The project decides on
+                everything else, the size of the result included; only ``dtype`` remains yours.
             long_side: the network looks at the image with about this long side, each side to the nearest multiple of
                 32, nothing padded. Default: ``base_size``, as in ``segment``.
             grad: keep the graph, to train through the network; an image tensor that requires gradients implies it.
@@ -260,6 +265,19 @@ class LSegPredictor:
             InputError: an image, size or variant that cannot be used; a ``variant`` that ``normalize=False``
                 contradicts; a result of more than 8 GB; a ``long_side`` that needs too much memory.
         """
+        if mode == "protocol":
+            if variant not in CALLERS:
+                raise InputError(f"mode 'protocol' needs a project as its variant, one of {', '.join(CALLERS)}")
+            if (size, normalize, multi_scale, long_side, grad) != ("input", True, False, None, False):
+                raise InputError(
+                    f"in mode 'protocol', {variant} decides on everything except dtype; leave the rest out"
+                )
+            with memory_advice(LESS_MEMORY):
+                return caller_embedding(self._tower, read_rgb(image, self.max_pixels), variant).to(dtype)
+        if mode != "whole" or variant in CALLERS:
+            raise InputError(
+                f"mode is {mode!r} and variant {variant!r}; give mode 'protocol' with a project, or 'whole'"
+            )
         if not normalize and variant in ("unit", "scaled"):
             raise InputError(f"variant {variant!r} is normalised, and normalize is False; leave one of them out")
         variant = variant or ("unit" if normalize else "raw")

@@ -1,4 +1,4 @@
-"""List the checkpoints that the authors of LSeg released, and check downloaded files (python -m modules.zoo)."""
+"""List the checkpoints that the authors of LSeg released; check and convert files (python -m modules.zoo)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lseg_utils.results import text_table
 from .weights_file import check_weights_file
 
 DATA: dict[str, Any] = json.loads(Path(__file__).with_name("released.json").read_text(encoding="utf-8"))
+LAYOUTS = ("plain", "lightning")
 UNKNOWN_FOLDER = "DATA_FOLDER"  # in a command, where the folder of the dataset is unknown
 # Shapes do not tell which regularisation block a file has, and both kinds have the same.
 ANY_BLOCK = {"arch_option": 1, "block_depth": 0, "activation": "lrelu"}
@@ -184,6 +185,43 @@ def identify(path: Path, trust_checkpoint: bool = False) -> Report:
     )
 
 
+def convert(source: Path, target: Path, layout: str = "plain", trust_checkpoint: bool = False) -> int:
+    """Write the tensors of a checkpoint alone, so that ``torch.load`` reads them without unpickling classes.
+
+    All its weights are kept, under their official names and in their precision, CLIP's image tower too.
+
+    Args:
+        layout: "plain": a state dict without the prefix ``net.``; "lightning": with it, under the key ``state_dict``.
+
+    Returns:
+        how many tensors were written.
+
+    Raises:
+        InputError: a file that cannot be read, that is not a complete LSeg network, or that is ``target`` itself.
+    """
+    from torch import Tensor
+
+    from .checkpoints import architecture_of, describe_misfits, misfits, read_checkpoint, save_file, skeleton
+    from .safe_load import read_torch_file
+    from .weight_names import OFFICIAL_PREFIX
+
+    if target.exists() and target.samefile(source):
+        raise InputError(f"{target} is the file to convert; give another name to write to")
+    file = read_checkpoint(source, trust_checkpoint)
+    block = ANY_BLOCK if file.has_block and not file.metadata else {}
+    if found := misfits(file, skeleton(source, architecture_of(file, block))):
+        raise InputError("\n".join([f"{source} is not a complete LSeg network:", *describe_misfits(found)]))
+    content = read_torch_file(source, trust=trust_checkpoint)
+    weights = {
+        name.removeprefix(OFFICIAL_PREFIX): tensor.detach().contiguous()
+        for name, tensor in content.get("state_dict", content).items()
+        if isinstance(tensor, Tensor)
+    }
+    prefixed = {OFFICIAL_PREFIX + name: tensor for name, tensor in weights.items()}
+    save_file(weights if layout == "plain" else {"state_dict": prefixed}, target)
+    return len(weights)
+
+
 def fingerprint(weights: dict[str, Any]) -> str:
     """SHA-256 of the tensors that LSeg uses, as float32 in the order of their names, whatever file they are in."""
     from .checkpoints import DEAD
@@ -250,13 +288,18 @@ def build_parser() -> Parser:
     """The command and its options."""
     parser = Parser(__doc__)
     parser.prog = "python -m modules.zoo"
-    commands = parser.add_subparsers(dest="command", metavar="{list,check,file}", parser_class=Parser)
+    commands = parser.add_subparsers(dest="command", metavar="{list,check,convert,file}", parser_class=Parser)
     listing = commands.add_parser("list", help="print the table (the default)", description=table.__doc__)
     listing.add_argument("--json", action="store_true", help="print the data for programs")
     checking = commands.add_parser("check", help="identify files, check them, show their test commands", description="")
     checking.add_argument("files", nargs="+", metavar="FILE", help="checkpoint to identify")
     checking.add_argument("--json", action="store_true", help="print the reports for programs")
     checking.add_argument("--trust_checkpoint", action="store_true", help="run code found in the files: risky")
+    converting = commands.add_parser("convert", help="write a file of tensors that torch.load reads", description="")
+    converting.add_argument("source", metavar="IN", help="checkpoint to read")
+    converting.add_argument("target", metavar="OUT", help="file to write; an existing one is replaced")
+    converting.add_argument("--layout", choices=LAYOUTS, default="plain", help="keep 'net.' and 'state_dict' or not")
+    converting.add_argument("--trust_checkpoint", action="store_true", help="run code found in the file: risky")
     naming = commands.add_parser("file", help="print the name of the file released for a benchmark", description="")
     naming.add_argument("dataset", help="the benchmark: pascal, coco or fss")
     naming.add_argument("backbone", help="its image encoder")
@@ -280,7 +323,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\n\n".join(describe(report) for report in reports))
         raise_all(problems)
         return int(any(report.misfits for report in reports))
-    if options.command == "file":
+    if options.command == "convert":
+        target = Path(options.target).expanduser()
+        count = convert(check_weights_file(options.source), target, options.layout, options.trust_checkpoint)
+        print(f"{target}: {count} tensors; torch.load({str(target)!r}) reads them")
+    elif options.command == "file":
         print(released_file(options.dataset, options.backbone, options.fold))
     else:
         as_json = options.command == "list" and options.json

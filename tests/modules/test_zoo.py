@@ -18,6 +18,7 @@ from lseg_utils.files import sha256_of
 from modules import zoo
 from modules.checkpoints import export_plain, load_lseg, metadata_of, save_file, to_official
 from modules.models import BACKBONES
+from modules.models.lseg_net import LSegNet
 from modules.zoo import RELEASED, file_name_doubts, identify, published, released_file
 from reference import official_shapes
 from scripts import REPOSITORY
@@ -257,3 +258,30 @@ def test_weights_that_were_saved_with_gradients_are_identified(tmp_path):
     weights = {name: value.clone() for name, value in official_weights(tiny_net()).items()}
     weights["net.scratch.head1.weight"].requires_grad_()
     assert not identify(official_file(tiny_net(), tmp_path / "a.ckpt", weights)).misfits
+
+
+@pytest.mark.parametrize("layout", zoo.LAYOUTS)
+def test_converted_files_are_read_by_plain_torch(tmp_path, capsys, layout):
+    net, source, target = tiny_net("tiny_vit"), tmp_path / "demo.ckpt", tmp_path / "tensors.pt"
+    official_file(net, source)
+    assert zoo.main(["convert", str(source), str(target), "--layout", layout]) == 0
+    content = torch.load(target, weights_only=True)
+    weights = content if layout == "plain" else {name[4:]: value for name, value in content["state_dict"].items()}
+    original = torch.load(source, weights_only=False)["state_dict"]
+    assert {f"net.{name}" for name in weights} == set(original)
+    assert all(torch.equal(value, original[f"net.{name}"]) for name, value in weights.items())
+    assert f"{len(weights)} tensors" in capsys.readouterr().out
+    named = LSegNet("", backbone="tiny_vit", features=16)
+    named.load_state_dict(weights)
+    assert torch.equal(load_lseg(target).decoder.embedding.weight, named.scratch.head1.weight)
+
+
+def test_what_cannot_be_converted(tmp_path):
+    net, source = tiny_net("tiny_vit"), tmp_path / "demo.ckpt"
+    weights = {name: value for name, value in to_official(net.state_dict()).items() if "refinenet1" not in name}
+    official_file(net, source, weights)
+    with pytest.raises(InputError, match="missing"):
+        zoo.main(["convert", str(source), str(tmp_path / "out.pt")])
+    with pytest.raises(InputError, match=r"demo\.ckpt"):
+        zoo.main(["convert", str(source), str(source)])
+    assert not (tmp_path / "out.pt").exists()
