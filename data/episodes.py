@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -96,6 +98,19 @@ def fold_and_shot_problems(fold: int, shot: int) -> list[str]:
     if shot not in SHOTS:
         problems.append(f"nshot is {shot!r}; give --nshot 0 (zero-shot), 1 or 5 (support images per class)")
     return problems
+
+
+@contextmanager
+def splits_in(folder: Path) -> Iterator[None]:
+    """In the block, every list is read from ``folder``, which is laid out like ``data/splits``: for a dry run."""
+    global SPLITS
+    before, SPLITS = SPLITS, folder
+    _coco_images.cache_clear(), _fss_categories.cache_clear()
+    try:
+        yield
+    finally:
+        SPLITS = before
+        _coco_images.cache_clear(), _fss_categories.cache_clear()
 
 
 def _draw_coco(fold: int, shot: int) -> list[Pair]:

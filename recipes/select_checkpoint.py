@@ -15,10 +15,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs: <checkpoint_dir>/<exp_name>")
     options = parser.parse(argv)
-    found = [path for run in options.runs for path in sorted(run.glob("version_*/checkpoints/result-*.ckpt"))]
+    print(best_checkpoint(options.runs))
+
+
+def best_checkpoint(runs: Sequence[Path]) -> Path:
+    """The checkpoint with the best validation mIoU in these folders of runs; ``InputError`` if there is none."""
+    found = [path for run in runs for path in sorted(run.glob("version_*/checkpoints/result-*.ckpt"))]
     if not found:
-        raise InputError(f"no result-*.ckpt under {', '.join(map(str, options.runs))}; train there first")
-    print(max(found, key=validation_miou))
+        raise InputError(f"no result-*.ckpt under {', '.join(map(str, runs))}; train there first")
+    return max(found, key=validation_miou)
 
 
 def validation_miou(path: Path) -> float:

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "apps": {"modules", "data", "encoding_ext", "lseg_utils"},
     "openvocab": {"modules", "data", "encoding_ext", "lseg_utils"},
     "recipes": {"modules", "data", "encoding_ext", "lseg_utils"},
+    "paper": {"recipes", "modules", "data", "encoding_ext", "lseg_utils"},
 }
 ROOMS = set(MAY_IMPORT)
 

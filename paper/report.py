@@ -1,0 +1,136 @@
+"""The table of an entry: each row's figures next to the published ones, for people and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from lseg_utils.files import write_aside
+from lseg_utils.results import text_table, write_json
+from paper.entries import DATA, Entry, Row, entries
+from paper.running import Plan, ledger_of
+
+MARK = "†"
+KINDS = {"": "trained", "released": "released files tested", "given": "given files tested"}  # by Plan.weights
+NEEDS = {
+    "ade20k": "ADE20K (python prepare_ade20k.py)",
+    "pascal": "VOC2012 with SegmentationClassAug, as for HSNet",
+    "coco": "COCO2014 with annotations, as for HSNet",
+    "fss": "FSS-1000, as for HSNet",
+}
+HEADER = ("network", "measure", "here", "published", "difference", "source of the published figure")
+
+
+def newest(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last record of each seed and fold."""
+    return list({(record["seed"], record["fold"]): record for record in records}.values())
+
+
+def measured(entry: Entry, records: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """Measure -> its value for each seed. A mean over folds counts where a seed has all of them."""
+    if len(entry.folds) == 1:
+        names = list(records[0]["measures"]) if records else []
+        return {name: [record["measures"][name] for record in records] for name in names}
+    by_seed: dict[int, dict[int, dict[str, float]]] = {}
+    for record in records:
+        by_seed.setdefault(record["seed"], {})[record["fold"]] = record["measures"]
+    found = {f"fold {f}": [folds[f]["mIoU"] for folds in by_seed.values() if f in folds] for f in entry.folds}
+    whole = [folds.values() for folds in by_seed.values() if len(folds) == len(entry.folds)]
+    found["mean"] = [mean(one["mIoU"] for one in folds) for folds in whole]
+    found["FB-IoU"] = [mean(one["FB-IoU"] for one in folds) for folds in whole]
+    return {name: values for name, values in found.items() if values}
+
+
+def source_state(record: dict[str, Any]) -> str:
+    """The commit of a run, marked where files had been changed; "unknown" without git."""
+    git = record["identity"]["git"]
+    return git["commit"][:12] + (" with changes" if git["changed"] else "") if git else "unknown"
+
+
+def report(entry: Entry, rows: Sequence[Row], plan: Plan) -> str:
+    """Write ``table.txt`` and ``table.json`` of what has run so far, and return the text."""
+    found: list[tuple[Row, list[dict[str, Any]]]] = []
+    content = []
+    for row in rows:
+        ledger = ledger_of(plan.row_folder(entry, row))
+        if ledger is None:
+            continue
+        records = newest(ledger.records)
+        found.append((row, records))
+        figures = {
+            name: {"values": values, "mean": mean(values), "deviation": stdev(values) if len(values) > 1 else None}
+            for name, values in measured(entry, records).items()
+        }
+        facts = {"row": row.name, "network": row.title, "settings": ledger.header, "published": dict(row.published)}
+        content.append({**facts, "measured": figures, "runs": records})
+    # The state of the last run is that of the table; figures from any other state are marked.
+    states = list(dict.fromkeys(source_state(record) for _, records in found for record in records))
+    now = source_state(found[-1][1][-1]) if found and found[-1][1] else ""
+    cells = []
+    for (row, records), facts in zip(found, content, strict=True):
+        mark = "" if {source_state(record) for record in records} <= {now} else f" {MARK}"
+        for name, figure in facts["measured"].items():
+            text = f"{figure['mean']:.2f}"
+            if figure["deviation"] is not None:
+                text += f" ± {figure['deviation']:.2f} ({len(figure['values'])} seeds)"
+            known, source = row.published.get(name, (None, ""))
+            compared = ("", "") if known is None else (f"{known:.2f}", f"{figure['mean'] - known:+.2f}")
+            cells.append((row.title + mark, name, text, *compared, source))
+    lines = [entry.title, entry.shows, "", text_table(HEADER, cells) if cells else "nothing has run yet", ""]
+    if len(states) > 1:
+        lines.append(f"{MARK} contains runs of another state of the source than {now}: {', '.join(states)}")
+    elif states:
+        lines.append(f"source: {states[0]}")
+    for name in ("device", "labels_sha256"):
+        values = dict.fromkeys(record["identity"][name] for _, records in found for record in records)
+        lines.append(f"{name.replace('_', ' ')}: {', '.join(values)}")
+    text = "\n".join(lines)
+    folder = plan.folder / entry.name
+    with write_aside(folder / "table.txt") as aside:
+        aside.write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "table.json", {"entry": entry.name, "title": entry.title, "states": states, "rows": content})
+    return text
+
+
+def listing(folder: Path) -> list[dict[str, Any]]:
+    """Every row of every entry as plain data: what was published, what it needs, what ran here."""
+    found = []
+    for entry in entries():
+        for row in entry.rows:
+            state = []
+            for weights, word in KINDS.items():
+                if ledger := ledger_of(Plan(folder, weights=weights).row_folder(entry, row)):
+                    records = newest(ledger.records)
+                    whole = len({record["seed"] for record in records}) * len(entry.folds)
+                    state.append(f"{word}: {len(records)} of {whole}")
+            published = {name: {"percent": value, "source": text} for name, (value, text) in row.published.items()}
+            facts = {"entry": entry.name, "alias": entry.alias, "title": entry.title, "shows": entry.shows}
+            facts |= {"row": row.name, "network": row.title, "backbone": row.backbone, "published": published}
+            facts |= {"dataset": entry.dataset, "released": row.released, "gpu_hours": entry.hours(row)}
+            found.append(facts | {"here": "; ".join(state) or "not run"})
+    return found
+
+
+def describe(rows: Sequence[dict[str, Any]], folder: Path) -> str:
+    """The listing for people."""
+    parts, header = [], ("network", "backbone", "published", "source", "GPU h", "here")
+    short = {text: tag for tag, text in DATA["sources"].items()}
+    for entry in entries():
+        parts.append(f"{entry.name} ({entry.alias})  {entry.title}\n  {entry.shows}")
+        cells = []
+        for row in (row for row in rows if row["entry"] == entry.name):
+            figures = ", ".join(f"{name} {known['percent']:g}" for name, known in row["published"].items())
+            sources = dict.fromkeys(short.get(known["source"], known["source"]) for known in row["published"].values())
+            hours = "" if row["gpu_hours"] is None else f"{row['gpu_hours']:.1f}"
+            cells.append((row["network"], row["backbone"], figures, ", ".join(sources), hours, row["here"]))
+        if cells:
+            parts.append("\n".join(f"  {line}" for line in text_table(header, cells).splitlines()))
+        if entry.dataset:
+            parts.append(f"  needs: {NEEDS[entry.dataset]}; for training, CLIP and ImageNet weights (downloaded)")
+        parts.append("")
+    parts += [DATA["nothing_to_run"], "sources of the published figures:"]
+    parts += [f"  {tag}: {text}" for tag, text in DATA["sources"].items()]
+    parts.append(f"GPU h: all folds, one seed, one {DATA['cost']['gpu']}; {DATA['cost']['method']}")
+    return "\n".join([*parts, f"runs are kept in {folder}"])

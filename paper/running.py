@@ -1,0 +1,197 @@
+"""Run a row of a table: train and test each seed and fold with the usual scripts, and note what is finished.
+
+A row's folder contains ``ledger.jsonl`` (a line for each finished seed and fold), the runs, and the tests' results.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from data import check_dataset
+from lseg_utils.errors import InputError, raise_all
+from lseg_utils.files import REPOSITORY
+from lseg_utils.ledger import Ledger
+from lseg_utils.lock import locked
+from modules.zoo import DATA as ZOO
+from paper.entries import Entry, Row
+from paper.identity import identity_of
+from recipes.select_checkpoint import best_checkpoint
+
+RELEASED = "released"
+EPISODES_SHOWN = 8
+# (script, its arguments): runs it to its end, and raises ``InputError`` if it fails.
+RunScript = Callable[[str, Sequence[str]], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one call asks of every row.
+
+    Attributes:
+        folder: results go to ``<folder>/<entry>/<row>``.
+        seeds: of the trainings; a given checkpoint is tested once.
+        folds: these folds alone; (): all of the benchmark.
+        rates: base learning rates to try, the best by validation; (): the recipe's (zero-shot only).
+        weights: "": train; "released": test the released files in ``checkpoints``; else the path of a checkpoint, in
+            which % stands for the fold.
+        ade20k, fewshot: roots of the datasets; None: their usual places.
+        train_options, test_options: further words for the scripts, which take precedence.
+    """
+
+    folder: Path
+    seeds: tuple[int, ...] = (0,)
+    folds: tuple[int, ...] = ()
+    rates: tuple[float, ...] = ()
+    weights: str = ""
+    ade20k: Path | None = None
+    fewshot: Path | None = None
+    train_options: tuple[str, ...] = ()
+    test_options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        wrong = [rate for rate in self.rates if not rate > 0]
+        raise_all([f"--lrs contains {rate}; give positive numbers" for rate in wrong])
+
+    def jobs(self, entry: Entry) -> list[tuple[int, int]]:
+        """(seed, fold) of everything that a row consists of."""
+        folds = [fold for fold in entry.folds if not self.folds or fold in self.folds]
+        return list(product((0,) if self.weights else self.seeds, folds))
+
+    def row_folder(self, entry: Entry, row: Row) -> Path:
+        """Where a row is kept; what was trained elsewhere is kept apart."""
+        suffix = "" if not self.weights else "_released" if self.weights == RELEASED else "_given"
+        return self.folder / entry.name / f"{row.name}{suffix}"
+
+    def checkpoint(self, row: Row, fold: int) -> Path:
+        """The given or released file."""
+        name = REPOSITORY / "checkpoints" / row.released if self.weights == RELEASED else self.weights
+        return Path(str(name).replace("%", str(fold)))
+
+    def data_path(self, entry: Entry) -> Path | None:
+        """The root of the entry's dataset."""
+        return self.ade20k if entry.dataset == "ade20k" else self.fewshot
+
+    def runnable(self, entry: Entry, row: Row) -> str:
+        """Why this row cannot be run as asked, or ""."""
+        if self.weights == RELEASED and not row.released:
+            return "no checkpoint was released for it"
+        return "" if self.weights or row.trains else "only its released checkpoint can be tested: --weights released"
+
+
+def missing(chosen: Sequence[tuple[Entry, Sequence[Row]]], plan: Plan) -> list[str]:
+    """Everything that these rows need and that is not there, with the commands that fetch it. Imports no torch."""
+    problems = []
+    for entry, rows in chosen:
+        splits = ("val",) if plan.weights else ("train", "val")
+        for fold in sorted({fold for _, fold in plan.jobs(entry)}):
+            choices: dict[str, Any] = {}
+            if entry.kind == "zero_shot":
+                splits, choices = ("test",) if plan.weights else ("train", "val", "test"), {"fold": fold}
+            try:
+                check_dataset(str(entry.dataset), plan.data_path(entry), splits, **choices)
+            except InputError as error:
+                problems.append(str(error))
+        for row in rows if plan.weights else ():
+            files = dict.fromkeys(plan.checkpoint(row, fold) for _, fold in plan.jobs(entry))
+            if lacking := [str(file) for file in files if not file.is_file()]:
+                where = f"download it from the model zoo of {ZOO['repository']} to that place"
+                advice = where if plan.weights == RELEASED else "name your files with --weights"
+                problems.append(f"{entry.name}, {row.name}: there is no {', '.join(lacking)}; {advice}")
+    return list(dict.fromkeys(problems))
+
+
+def reproduce(entry: Entry, row: Row, plan: Plan, run: RunScript) -> None:
+    """Train and test what is not finished; a checkpoint of a kill is resumed by the scripts themselves."""
+    folder = plan.row_folder(entry, row)
+    with locked(folder, "--output_dir"):
+        ledger = open_ledger(entry, row, plan)
+        finished = [(record["seed"], record["fold"], record["given"]) for record in ledger.records]
+        for seed, fold in plan.jobs(entry):
+            given = file_state(plan.checkpoint(row, fold)) if plan.weights else None
+            if (seed, fold, given) in finished:
+                continue
+            name = f"seed{seed}_fold{fold}"
+            print(f"== {entry.title}; {row.title}: seed {seed}, fold {fold}", flush=True)
+            checkpoint = plan.checkpoint(row, fold) if given else train(entry, row, plan, folder, seed, fold, run)
+            arguments = [
+                "--weights",
+                str(checkpoint),
+                "--output_dir",
+                str(folder / name),
+                "--log_dir",
+                str(folder / "logs"),
+            ]
+            if entry.kind == "zero_shot":
+                arguments += ["--fold", str(fold), "--nshot", "0", "--bsz", "8", "--save_pictures", str(EPISODES_SHOWN)]
+            else:
+                arguments.append("--eval")
+            script = "test_lseg_zs.py" if entry.kind == "zero_shot" else "test_lseg.py"
+            run(script, [*data_words(entry, plan), *arguments, *plan.test_options])
+            result = json.loads((folder / name / "results.json").read_text(encoding="utf-8"))
+            measures = {"mIoU": result["miou"]}
+            measures |= {"FB-IoU": result["fb_iou"]} if "fb_iou" in result else {}
+            measures |= {"pixel accuracy": result["pixel_accuracy"]} if "pixel_accuracy" in result else {}
+            facts = identity_of(entry, plan.data_path(entry), checkpoint)
+            ledger.append({"seed": seed, "fold": fold, "given": given, "measures": measures, "identity": facts})
+
+
+def train(entry: Entry, row: Row, plan: Plan, folder: Path, seed: int, fold: int, run: RunScript) -> Path:
+    """Train one seed and fold, at each rate, and return the checkpoint to test.
+
+    Zero-shot: the best by validation, as ``train_zs.sh`` chooses it. Fixed labels: the last, since validation images
+    are those of the test.
+    """
+    zero_shot, runs = entry.kind == "zero_shot", []
+    for rate in plan.rates if zero_shot and plan.rates else (None,):
+        name = f"seed{seed}_fold{fold}" + ("" if rate is None else f"_lr{rate}")
+        given = dict(row.options) | ({"fold": fold} if zero_shot else {}) | ({} if rate is None else {"base_lr": rate})
+        words = [word for option, value in given.items() for word in (f"--{option}", str(value))]
+        words += ["--seed", str(seed), "--checkpoint_dir", str(folder / "runs"), "--exp_name", name]
+        script = "train_lseg_zs.py" if zero_shot else "train_lseg.py"
+        run(script, [*data_words(entry, plan), *words, *plan.train_options])
+        runs.append(folder / "runs" / name)
+    if zero_shot:
+        return best_checkpoint(runs)
+    return max(runs[0].glob("version_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+
+
+def data_words(entry: Entry, plan: Plan) -> list[str]:
+    """The options that name the dataset."""
+    root = plan.data_path(entry)
+    return ["--dataset", str(entry.dataset), *(["--data_path", str(root)] if root else [])]
+
+
+def open_ledger(entry: Entry, row: Row, plan: Plan) -> Ledger:
+    """The row's ledger; ``InputError`` if it was made with other options."""
+    options = {
+        "options": dict(row.options),
+        "rates": plan.rates,
+        "train": plan.train_options,
+        "test": plan.test_options,
+    }
+    header = {"entry": entry.name, "row": row.name, "weights": plan.weights, **options}
+    try:
+        return Ledger(plan.row_folder(entry, row) / "ledger.jsonl", header)
+    except InputError as error:
+        raise InputError(f"{error}\ngive another --output_dir, or move that folder away") from error
+
+
+def ledger_of(folder: Path) -> Ledger | None:
+    """The ledger in a row's folder, whatever its options; None if nothing was finished there."""
+    try:
+        with (folder / "ledger.jsonl").open(encoding="utf-8") as file:
+            header = json.loads(file.readline())
+    except (OSError, ValueError):
+        return None
+    return Ledger(folder / "ledger.jsonl", header)
+
+
+def file_state(path: Path) -> list[Any]:
+    """What tells a file from another one at the same place, in plain types."""
+    state = path.stat()
+    return [str(path.resolve()), state.st_size, state.st_mtime_ns]

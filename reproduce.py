@@ -1,0 +1,214 @@
+"""Reproduce the paper: list its tables and figures, and run one next to its published figures.
+
+Without arguments: the ledger, that is, what each table shows, the published figures with their sources, what it needs,
+and what has run here. With names of tables: train and test their networks, and write table.txt and table.json. If a run
+is interrupted, the same command resumes.
+"""
+
+from __future__ import annotations
+
+import lseg_utils.interrupt  # noqa: F401  first: Ctrl-C while the rest is imported is quiet
+
+# isort: split
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext, redirect_stderr, redirect_stdout
+from importlib import import_module
+from pathlib import Path
+
+from lseg_utils.cli import Parser
+from lseg_utils.errors import InputError, raise_all, run_script
+from lseg_utils.files import REPOSITORY
+from modules.choices import MODES
+from modules.models.backbones import BACKBONES
+from paper.entries import Entry, Row, chosen_entries, entries
+from paper.label_sets import SCENES, FigureRow, rows_of_file, rows_of_scene
+from paper.report import describe, listing, report
+from paper.running import RELEASED, Plan, missing, reproduce
+
+SAMPLE = REPOSITORY / "docs" / "sample.png"
+Chosen = list[tuple[Entry, list[Row]]]
+
+
+def build_parser() -> Parser:
+    """The options of this script."""
+    parser = Parser(__doc__)
+    names = ", ".join(f"{entry.name} ({entry.alias})" for entry in entries())
+    parser.add_argument("entries", nargs="*", help=f"reproduce these: all, {names}; none: print the ledger")
+    parser.add_argument("--json", action="store_true", help="print the ledger as JSON")
+    output = "keep runs and tables in this folder; default: outputs/paper, in a dry run a temporary folder"
+    parser.add_argument("--output_dir", type=Path, help=output)
+    dry = "walk through everything on tiny stand-in data with tiny networks, in minutes on a CPU"
+    parser.add_argument("--dry_run", action="store_true", help=dry)
+    add = parser.add_argument_group("tables").add_argument
+    add("--backbone", nargs="+", choices=list(BACKBONES), help="reproduce only the rows with these backbones")
+    add("--fold", type=int, nargs="+", choices=(0, 1, 2, 3), default=[], help="run only these folds")
+    add("--seeds", type=int, default=1, help="train with this many seeds, 0, 1, ...; gives mean and deviation")
+    add("--lrs", type=float, nargs="+", default=[], help="try these rates in zero-shot training, keep the best")
+    weights = (
+        "test instead of training: 'released' for the files of the model zoo in checkpoints/, or your file, in whose "
+    )
+    weights += "name %% stands for the fold; for figures: the checkpoint to use"
+    add("--weights", default="", help=weights)
+    add("--ade20k_path", type=Path, help="look for ADE20K in this folder; default: ../datasets")
+    add("--fewshot_path", type=Path, help="look for the zero-shot benchmarks here; default: data/Dataset_HSN")
+    add("--train_options", default="", help="pass these to the training script, such as '--batch_size 4 --devices 2'")
+    add("--test_options", default="", help="pass these to the test script, such as '--precision 32'")
+    add = parser.add_argument_group("figures").add_argument
+    add("--image", type=Path, nargs="+", default=[SAMPLE], help="segment these pictures")
+    add("--scene", choices=SCENES, help="use the label sets for this kind of picture; default: animal")
+    add("--label_sets", type=Path, help="read the label sets from this JSON file instead")
+    add("--mode", choices=MODES, default="whole", help="look at the picture in this way")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """List, or check everything and run."""
+    options = build_parser().parse(argv)
+    folder = options.output_dir or REPOSITORY / "outputs" / "paper"
+    if not options.entries:
+        found = listing(folder)
+        print(json.dumps(found, indent=1, ensure_ascii=False) if options.json else describe(found, folder))
+        return
+    plan, chosen, with_figures = check(options, folder)
+    if options.dry_run:
+        dry_run(options, plan, chosen, with_figures)
+        return
+    for entry, rows in chosen:
+        for row in rows:
+            reproduce(entry, row, plan, run_process)
+        print(f"\n{report(entry, rows, plan)}\nwrote {plan.folder / entry.name / 'table.json'}\n")
+    if with_figures:
+        figures(options, Path(options.weights), plan.folder / "figures")
+
+
+def check(options: argparse.Namespace, folder: Path) -> tuple[Plan, Chosen, bool]:
+    """What is asked for, and whether figures are; one ``InputError`` with everything that is wrong or missing."""
+    problems = [] if options.seeds >= 1 else [f"--seeds is {options.seeds}; give at least 1"]
+    wanted, plan = raise_all(
+        problems,
+        lambda: chosen_entries(options.entries),
+        lambda: Plan(
+            folder,
+            tuple(range(options.seeds)),
+            tuple(sorted(set(options.fold))),
+            tuple(options.lrs),
+            options.weights,
+            options.ade20k_path,
+            options.fewshot_path,
+            tuple(shlex.split(options.train_options)),
+            tuple(shlex.split(options.test_options)),
+        ),
+    )
+    # 1. Which rows.
+    chosen: Chosen = []
+    for entry in (entry for entry in wanted if entry.kind != "figures"):
+        rows = [row for row in entry.rows if not options.backbone or row.backbone in options.backbone]
+        reasons = {} if options.dry_run else {row.name: plan.runnable(entry, row) for row in rows}
+        left = [row for row in rows if not reasons.get(row.name)]
+        if left:
+            chosen.append((entry, left))
+            lines = [f"note: {entry.name}, {name} is left out: {reason}" for name, reason in reasons.items() if reason]
+            print("\n".join(lines), end="\n" if lines else "")
+        elif "all" not in options.entries:
+            known = ", ".join(f"{row.name} ({row.backbone})" for row in entry.rows)
+            why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no row has that --backbone"
+            problems.append(f"{entry.name} has nothing to run ({why}); its rows are {known}")
+    # 2. What they need.
+    if not options.dry_run:
+        problems += missing(chosen, plan)
+    # 3. The figures: in "all" only where a checkpoint is given.
+    with_figures = any(entry.kind == "figures" for entry in wanted)
+    if with_figures and not options.dry_run:
+        is_file = options.weights not in ("", RELEASED) and Path(options.weights).is_file()
+        if not is_file and "all" in options.entries:
+            print("note: the figures are left out; they need --weights with the path of one checkpoint")
+            with_figures = False
+        elif not is_file:
+            problems.append(
+                f"figures: there is no checkpoint {options.weights or '(none given)'}; name one with --weights"
+            )
+        problems += [f"figures: there is no picture {path}" for path in options.image if not path.is_file()]
+    raise_all(problems, lambda: label_sets(options, ""))
+    return plan, chosen, with_figures
+
+
+def label_sets(options: argparse.Namespace, dataset: str) -> tuple[FigureRow, ...]:
+    """The rows of the figures; ``dataset``: what the network was trained on."""
+    if options.label_sets:
+        return rows_of_file(options.label_sets)
+    return rows_of_scene(options.scene or ("miniature" if dataset.startswith("miniature") else "animal"))
+
+
+def run_process(script: str, arguments: Sequence[str]) -> None:
+    """Run a script in a process of its own; a test on all GPUs, as a training does by itself."""
+    import torch
+
+    launch, gpus = [sys.executable, "-u"], torch.cuda.device_count()
+    if script.startswith("test") and gpus > 1:
+        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(gpus)]
+    code = subprocess.run([*launch, str(REPOSITORY / script), *arguments]).returncode
+    if code:
+        raise InputError(f"{script} ended with exit code {code}, see its message above; the same command resumes")
+
+
+def dry_run(options: argparse.Namespace, plan: Plan, chosen: Chosen, with_figures: bool) -> None:
+    """Walk through the entries in this process; what the scripts print goes to a log."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small gain nothing from more
+    from dataclasses import replace
+
+    from paper.dry_run import WARNING, walk
+
+    place = nullcontext(str(options.output_dir)) if options.output_dir else tempfile.TemporaryDirectory()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(place))
+        folder.mkdir(parents=True, exist_ok=True)
+        log = stack.enter_context((folder / "log.txt").open("a", encoding="utf-8"))
+
+        def run_here(script: str, arguments: Sequence[str]) -> None:
+            print(f"  {script} {shlex.join(arguments)[:100]} ...", flush=True)
+            with redirect_stdout(log), redirect_stderr(log):
+                import_module(script.removesuffix(".py")).main(list(arguments))
+
+        plan = replace(plan, folder=folder, weights="")
+        walked = walk(chosen, folder, plan, run_here)
+        for entry, rows, own in walked:
+            print(f"\n{WARNING}\n{report(entry, rows, own)}")
+        if with_figures:
+            checkpoint = next(folder.glob("table*/*/runs/*/version_*/checkpoints/last.ckpt"), None)
+            if checkpoint is None:
+                raise InputError(
+                    "the dry run of the figures uses a network of a table's dry run; name a table too, or all"
+                )
+            figures(options, checkpoint, folder / "figures")
+    print("\nthe dry run is complete" + (f"; everything is in {folder}" if options.output_dir else ""))
+
+
+def figures(options: argparse.Namespace, checkpoint: Path, folder: Path) -> None:
+    """Write the sheets."""
+    from lseg_utils.files import sha256_of
+    from lseg_utils.image_input import read_rgb
+    from modules.checkpoints import git_state
+    from modules.predictor import LSegPredictor
+    from paper.figures import make_figures
+
+    predictor = LSegPredictor.from_checkpoint(checkpoint)
+    images = {path.stem: read_rgb(path).permute(1, 2, 0).numpy() for path in options.image}
+    facts = {"checkpoint": checkpoint, "SHA-256": sha256_of(checkpoint), "mode": options.mode, **git_state()}
+    facts["network"] = predictor.net.architecture["backbone"]
+    rows = label_sets(options, predictor.net.metadata.get("dataset", ""))
+    files = make_figures(
+        folder, images, rows, lambda image, labels: predictor.segment(image, list(labels), options.mode), facts
+    )
+    print(f"wrote {', '.join(map(str, files))}")
+
+
+if __name__ == "__main__":
+    run_script(main)

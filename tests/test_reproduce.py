@@ -1,0 +1,62 @@
+"""reproduce.py: the ledger lists everything, bad input is explained, a dry run trains, tests, reports and resumes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import reproduce
+from lseg_utils.errors import InputError
+from modules.zoo import RELEASED, published
+from paper.entries import entries
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_published_figures_agree_with_the_model_zoo():
+    for entry in entries()[:3]:
+        for row in entry.rows:
+            known = published(entry.dataset, row.backbone)
+            assert known.miou == row.published.get("mean", row.published.get("mIoU"))[0]
+    files = {
+        row.released.replace("%", str(fold)) for e in entries() for row in e.rows if row.released for fold in e.folds
+    }
+    assert files == {file.file for file in RELEASED}
+
+
+def test_the_ledger_lists_every_row(tmp_path, capsys):
+    reproduce.main(["--json", "--output_dir", str(tmp_path)])
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["entry"] for row in rows} >= {f"table{number}" for number in range(1, 7)}
+    assert all(row["published"] and row["here"] == "not run" for row in rows)
+
+
+def test_bad_input_is_reported_at_once(tmp_path):
+    where = [
+        "--output_dir",
+        str(tmp_path),
+        "--fewshot_path",
+        str(tmp_path / "no"),
+        "--ade20k_path",
+        str(tmp_path / "no"),
+    ]
+    with pytest.raises(InputError, match="table3"):
+        reproduce.main(["tabel3", *where])
+    with pytest.raises(InputError) as error:
+        reproduce.main(["table1", "demo", "figures", "--weights", "released", *where])
+    assert all(text in str(error.value) for text in ("VOC2012", "demo_e200.ckpt", "prepare_ade20k.py", "figures:"))
+
+
+@pytest.mark.slow
+def test_a_dry_run_trains_tests_reports_and_resumes(tmp_path, capsys):
+    command = ["--dry-run", "table1", "table6", "figures", "--fold", "0", "--output_dir", str(tmp_path)]
+    command += ["--backbone", "clip_resnet101", "clip_vitl16_384"]
+    reproduce.main(command)
+    content = json.loads((tmp_path / "table6" / "table.json").read_text())
+    (run,) = content["rows"][0]["runs"]
+    assert len(run["identity"]["labels_sha256"]) == len(run["identity"]["tensors_sha256"]) == 64
+    assert (tmp_path / "figures" / "sample.png").is_file() and (tmp_path / "figures" / "figures.html").is_file()
+    capsys.readouterr()
+    reproduce.main(command)
+    assert "test_lseg" not in capsys.readouterr().out  # everything was finished
