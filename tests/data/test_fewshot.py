@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections import Counter
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,11 @@ def pascal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trees.make_pascal(root, role="train")
 
 
-@pytest.fixture(scope="module")
-def fss(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All 1,000 categories; tests must not change it."""
-    return trees.make_fss(tmp_path_factory.mktemp("fss"), ("train", "val", "test"))
+@pytest.fixture
+def lists_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datasets without a file on disk: an item names its class and image, and shows nothing."""
+    monkeypatch.setattr("data.fewshot.FewShotDataset._files", lambda *_: {})
+    monkeypatch.setattr("data.fewshot.FewShotDataset._read", lambda *_: (torch.zeros(1), torch.zeros(1)))
 
 
 def dataset(name: str, root: Path, split: str = "test", **options: object) -> data.FewShotDataset:
@@ -100,15 +102,20 @@ def test_the_test_of_coco_counts_to_a_thousand_too(tmp_path: Path) -> None:
     assert (len(items), sum(items.weights), len(items.labels)) == (914, 1000, 80)
 
 
-def test_fss_counts_with_and_without_a_shot(fss: Path) -> None:
-    none, one, five = (dataset("fss", fss, nshot=nshot) for nshot in (0, 1, 5))
+def test_fss_counts_with_and_without_a_shot(lists_only: None, tmp_path: Path) -> None:
+    none, one, five = (dataset("fss", tmp_path, nshot=nshot) for nshot in (0, 1, 5))
     for shot, items in ((0, none), (1, one), (5, five)):
         assert len(items) == GOLDEN["fss_test_episodes"][f"shot{shot}"]
     assert set(none.weights) == set(one.weights) == {1}
-    assert [len(dataset("fss", fss, split)) for split in ("train", "val")] == [5200, 2400]
+    assert [len(dataset("fss", tmp_path, split)) for split in ("train", "val")] == [5200, 2400]
     assert len(none.labels) == 1000 and none.labels[none.pairs[0][0]] == none.pairs[0][1].split("/")[0]
     assert {one.pairs[i][1].endswith("/1.jpg") for i in range(len(one))} == {False}
-    assert data.problems("fss", fss, ("train", "val", "test"), nshot=5) == []
+
+
+@pytest.mark.slow
+def test_all_files_of_fss_are_found(tmp_path: Path) -> None:
+    root = trees.make_fss(tmp_path, ("train", "val", "test"))
+    assert data.problems("fss", root, ("train", "val", "test"), nshot=5) == []
 
 
 def test_the_only_support_of_fss_is_image_1(tmp_path: Path) -> None:
@@ -160,9 +167,8 @@ def test_never_the_query_even_where_little_else_is_there(pascal: Path, monkeypat
 @pytest.mark.parametrize("fold", FOLDS)
 @pytest.mark.parametrize("held_out", [0, 1, 4])
 def test_no_class_or_image_of_the_test_is_trained_on_or_chooses(
-    name: str, fold: int, held_out: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, fold: int, held_out: int, lists_only: None, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("data.fewshot.missing_files", lambda paths: [])  # the lists alone matter here
     options = {"fold": fold, "held_out": held_out}
     train, val, test = (dataset(name, tmp_path, split, **options) for split in ("train", "val", "test"))
     assert not set(train.class_ids) & set(test.class_ids)
@@ -212,13 +218,6 @@ def test_samples_depend_on_neither_workers_nor_batches(pascal: Path, monkeypatch
     assert plain[7]["class_id"] == pairs[7][0]
 
 
-@pytest.fixture
-def lists_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training sets without a file on disk: an item names its class and image, and shows nothing."""
-    monkeypatch.setattr("data.fewshot.missing_files", lambda paths: [])
-    monkeypatch.setattr("data.fewshot.FewShotDataset._read", lambda *_: (torch.zeros(1), torch.zeros(1)))
-
-
 @pytest.mark.parametrize("fold", FOLDS)
 def test_training_on_coco_draws_classes_uniformly(fold: int, lists_only: None, tmp_path: Path) -> None:
     golden, items = GOLDEN["coco"][f"fold{fold}"], dataset("coco", tmp_path, "train", fold=fold)
@@ -232,7 +231,7 @@ def test_training_on_coco_draws_classes_uniformly(fold: int, lists_only: None, t
     counts = Counter(class_id for class_id, _ in pairs)
     # Each count is binomial with a standard deviation of 10; pairs drawn uniformly would give up to 1,800 persons.
     assert set(counts) == set(items.class_ids) and max(abs(n - expected) for n in counts.values()) < 45
-    rare = min(items.class_ids, key=lambda c: sum(pair[0] == c for pair in items.pairs))
+    rare = min(Counter(class_id for class_id, _ in items.pairs).items(), key=itemgetter(1))[0]
     assert len({image for c, image in pairs if c == rare}) > 20  # each time another image of it
 
 
