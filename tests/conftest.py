@@ -6,14 +6,14 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
-from data import get_labels
-from modules.checkpoints import from_official
-from modules.models import LSegNet, build_lseg
-from reference import golden_state_dict
+if TYPE_CHECKING:
+    from modules.models import LSegNet
+
+# The fixtures import torch and this project: the process that hands tests out to others needs neither.
 
 # A shell ignores Ctrl-C for commands that it starts in the background, and so would every script that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -26,6 +26,13 @@ SHARED = Path(os.environ.get("LSEG_SHARED", REPOSITORY.parent / "shared")) / "da
 @pytest.fixture(scope="session")
 def golden_net() -> Callable[..., LSegNet]:
     """``golden_net(network, backbone, **options)``: our network with the official network's golden weights."""
+    import torch
+
+    from data import get_labels
+    from modules.checkpoints import from_official
+    from modules.models import build_lseg
+    from reference import golden_state_dict
+
     last: dict[tuple, LSegNet] = {}
 
     def build(network: str, backbone: str, **options: object) -> LSegNet:
@@ -54,6 +61,8 @@ def sample_folder() -> Path:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Tiny networks are many times slower on several threads while another job runs."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -36,7 +36,9 @@ def export(weights: Path, folder: Path, *options: str) -> None:
     export_lseg.main(["--weights", str(weights), "--output-dir", str(folder), *options])
 
 
-@pytest.fixture(scope="module", params=[pytest.param("tiny_vit", marks=pytest.mark.slow), "tiny_resnet"])
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow) for name in ("tiny_vit", "tiny_resnet")]
+)
 def exported(request, tmp_path_factory) -> tuple[LSegNet, Path]:
     """A network and the folder that it was exported to; both formats where sizes are hard, with a ViT."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -104,6 +104,7 @@ def test_spatial_regularisation_blocks(network, options, golden_net):
         assert_golden(net(image, FIVE), golden, "labelset5.1x480x480")
 
 
+@pytest.mark.slow
 def test_zero_shot_resnet(golden_net):
     net, golden = golden_net("zs_resnet101_pascal", "clip_resnet101"), np.load(GOLDEN / "zs_resnet101_pascal.npz")
     names = (LABEL_FILES / "fewshot_pascal.txt").read_text().split()

@@ -138,11 +138,11 @@ def test_no_padding_is_ever_seen(mode):
         assert images.amax() == images.amin()
 
 
-def test_thirty_random_sizes_keep_their_size():
+def test_random_sizes_keep_their_size():
     model, rng = predictor(), np.random.default_rng(0)
     text = undecided(model.net, 2)
     sizes = [(1, 1), (900, 1), (1, 1500), (900, 1500)] + [
-        (int(rng.integers(1, 901)), int(rng.integers(1, 1501))) for _ in range(26)
+        (int(rng.integers(1, 901)), int(rng.integers(1, 1501))) for _ in range(8)
     ]
     images = (np.zeros((*size, 3), np.uint8) for size in sizes)
     for size, result in zip(sizes, model.segment_many(images, text), strict=True):
