@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Run the tests; creates .venv first if there is none.
 #
-#   bash run_tests.sh           everything: about 12 minutes on two idle cores
-#   bash run_tests.sh --quick   without the tests marked slow: about 3 minutes; every module is covered
+#   bash run_tests.sh           everything
+#   bash run_tests.sh --quick   without the tests marked slow; every module is covered
 #
 # Further options go to pytest: bash run_tests.sh --quick -k metrics
 set -euo pipefail
