@@ -24,6 +24,7 @@ def build_parser() -> Parser:
     add_data_options(parser)
     add_training_options(parser, backbone="clip_vitl16_384", exp_name="lseg_ade20k_l16")
     heads = "compare pixels with text, or train a plain classifier without text (the paper's DPT baseline)"
+    parser.add_argument("--augment", action="store_true", help="refused: the official code crashes when it is given")
     parser.add_argument("--head", choices=("text", "classes"), default="text", help=heads)
     return parser
 
@@ -31,8 +32,9 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then load the data and train; a run that exists is resumed."""
     options = build_parser().parse(argv)
+    augment = "--augment asks for augmentations that the official code does not contain (it crashes here); leave it out"
     training, choice, *_ = raise_all(
-        [],
+        [augment] if options.augment else [],
         lambda: training_settings(options),
         lambda: chosen(DataChoice, options),
         lambda: check_dataset(options.dataset, options.data_path, ("train", "val")),

@@ -22,7 +22,7 @@ from lseg_utils.distributed import run_distributed
 from lseg_utils.errors import InputError, raise_all
 from lseg_utils.progress import is_rank_zero
 from modules.models.backbones import BACKBONES
-from modules.options import add_data_options, add_training_options, training_settings
+from modules.options import NO_EFFECT, add_data_options, add_training_options, training_settings
 from modules.training.run import Training
 from recipes.zero_shot import recipe_for
 
@@ -46,6 +46,7 @@ def build_parser() -> Parser:
     add("--borders", choices=("others", "ignored"), default="others", help=borders)
     add_data_options(parser, default_dataset="pascal", base_size=False)
     add_training_options(parser, backbone="clip_resnet101", exp_name="lseg_zs")
+    parser.add_argument("--augment", action="store_true", help=NO_EFFECT)
     parser.set_defaults(base_lr=None, batch_size=None, max_epochs=None)
     return parser
 

@@ -14,6 +14,7 @@ VARIANTS = ("unit", "raw", "scaled", "summed")
 CALLERS = ("vlmaps", "dff", "feature_3dgs", "openscene", "conceptfusion")  # projects whose embeddings are made exactly
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "cosine")
+USE_PRETRAINED = ("True", "False", "clip", "clip_fixed")
 
 
 def block_options(holder: object) -> dict[str, Any]:

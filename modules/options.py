@@ -10,7 +10,7 @@ from lseg_utils.cli import Parser, chosen
 from lseg_utils.errors import raise_all
 from lseg_utils.files import REPOSITORY
 
-from .choices import OPTIMIZERS, PRECISIONS, SCHEDULES, Speed
+from .choices import OPTIMIZERS, PRECISIONS, SCHEDULES, USE_PRETRAINED, Speed
 from .models.backbones import BACKBONES, MULTIPLE, RANDOM
 from .training.optimization import OptimizationConfig
 from .training.processes import Processes
@@ -111,6 +111,8 @@ def add_training_options(parser: Parser, backbone: str, exp_name: str) -> None:
     other = f"'{RANDOM}' for random weights; default: download"
     add("--clip_weights", help=f"read the text encoder from this CLIP file; {other}")
     add("--backbone_weights", help=f"read ImageNet weights from this file; {other}")
+    start = "True: ImageNet weights, False: random ones, clip: those of CLIP's image tower, clip_fixed: those, frozen"
+    add("--use_pretrained", choices=USE_PRETRAINED, default="True", help=f"start the image encoder from these; {start}")
     add("--trust_checkpoint", action="store_true", help="run code contained in --finetune_weights: risky")
     add_optimization_options(parser)
 
@@ -126,6 +128,8 @@ def add_training_options(parser: Parser, backbone: str, exp_name: str) -> None:
     recompute = "save memory, take more time: compute the image encoder's activations again in the backward pass"
     add("--grad_checkpointing", action="store_true", help=recompute)
     add("--logger", choices=("tensorboard", "wandb", "none"), default="tensorboard", help="log to this program")
+    add("--project_name", default="lightseg", help="put the run into this project of Weights & Biases")
+    add("--logpath", type=_path_or_none, help="write the logs to this folder; default: the run's own folder")
     add("--check_val_every_n_epoch", type=int, default=1, help="validate after every n-th epoch")
     bad = "stop at an unreadable image, or skip it and report it"
     add("--on_bad_image", choices=("stop", "skip"), default="stop", help=bad)
@@ -136,6 +140,10 @@ def add_training_options(parser: Parser, backbone: str, exp_name: str) -> None:
     add("--devices", "--gpus", type=int, default=-1, help="start this many processes; -1: one per GPU")
     add("--num_nodes", type=int, help="train on this many nodes; default: torchrun's number, else 1")
     add_compatibility_options(parser)
+
+
+def _path_or_none(text: str) -> Path | None:
+    return Path(text) if text else None  # the official default is an empty text
 
 
 def training_settings(options: argparse.Namespace) -> Training:

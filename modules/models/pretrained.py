@@ -23,6 +23,7 @@ def load_pretrained(
     clip_weights: str | Path | None = None,
     backbone_weights: str | Path | None = None,
     read: Callable[[Path], Mapping[str, Any]] | None = None,
+    from_clip: bool = False,
 ) -> None:
     """Fill the text tower and the image backbone; what is not given is downloaded.
 
@@ -30,6 +31,8 @@ def load_pretrained(
         net: a network of ``build_lseg``.
         clip_weights: an OpenAI CLIP file (TorchScript archive or state dict), "random", or None to download.
         backbone_weights: a timm / torchvision file, "random", or None to download.
+        from_clip: the image encoder is a ViT that starts from the image tower of the CLIP file, unless
+            ``backbone_weights`` is "random".
         read: how a file becomes a state dict; default: ``torch.load`` with ``weights_only``.
 
     Raises:
@@ -37,10 +40,15 @@ def load_pretrained(
     """
     spec = BACKBONES[net.architecture["backbone"]]
     read = read or (lambda path: torch.load(path, map_location="cpu", weights_only=True))
-    if clip_weights != RANDOM and isinstance(net.text_encoder, TextEncoder):
+    use_clip_image = from_clip and backbone_weights != RANDOM
+    if clip_weights != RANDOM and (isinstance(net.text_encoder, TextEncoder) or use_clip_image):
         path = Path(clip_weights) if clip_weights else download_clip(spec.text)
-        _load(net.text_encoder, read(path), str(path), "a CLIP file with this text tower")  # its visual half is dropped
-    if backbone_weights != RANDOM:
+        clip_file = read(path)
+        if isinstance(net.text_encoder, TextEncoder):
+            _load(net.text_encoder, clip_file, str(path), "a CLIP file with this text tower")
+        if use_clip_image:
+            load_clip_image(net.image_encoder.vit, clip_file, str(path))
+    if backbone_weights != RANDOM and not from_clip:
         weights = read(Path(backbone_weights)) if backbone_weights else download_backbone(spec)
         source = str(backbone_weights or f"the published weights of {spec.image}")
         load_backbone(net.image_encoder, weights, source)
@@ -57,6 +65,29 @@ def load_backbone(image_encoder: ViTEncoder | ResNetEncoder, weights: Mapping[st
     for old, new in places.items():
         renamed |= {new + name[len(old) :]: tensor for name, tensor in weights.items() if name.startswith(old)}
     _load(image_encoder.stages, renamed, source, "torchvision's weights of this ResNet")
+
+
+def load_clip_image(vit: Any, weights: Mapping[str, Tensor], source: str) -> None:
+    """Fill timm's ViT from CLIP's image tower, as the official code does.
+
+    The position embedding and the bias of the patches stay random: CLIP has another grid, and no such bias.
+    """
+    names = {
+        **{"visual.class_embedding": "cls_token", "visual.conv1.weight": "patch_embed.proj.weight"},
+        **{f"visual.ln_post.{kind}": f"norm.{kind}" for kind in ("weight", "bias")},
+    }
+    parts = {"attn.in_proj_": "attn.qkv.", "attn.out_proj.": "attn.proj.", "ln_1.": "norm1.", "ln_2.": "norm2."}
+    parts |= {"mlp.c_fc.": "mlp.fc1.", "mlp.c_proj.": "mlp.fc2."}
+    own = vit.state_dict()
+    for block in range(len({name.split(".")[1] for name in own if name.startswith("blocks.")})):
+        for old, new in parts.items():
+            for kind in ("weight", "bias"):
+                names[f"visual.transformer.resblocks.{block}.{old}{kind}"] = f"blocks.{block}.{new}{kind}"
+    renamed = {new: weights[old].float() for old, new in names.items() if old in weights}
+    if "cls_token" in renamed:
+        renamed["cls_token"] = renamed["cls_token"].reshape(1, 1, -1)
+    kept = {name: own[name] for name in own.keys() - set(names.values())}
+    _load(vit, renamed | kept, source, "a CLIP file with an image tower of this shape")
 
 
 def download_clip(name: str) -> Path:

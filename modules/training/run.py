@@ -32,6 +32,10 @@ class Run:
     accumulate_grad_batches: int = 1
     grad_checkpointing: bool = False
     logger: str = "tensorboard"
+    project_name: str = "lightseg"
+    """The project of Weights & Biases."""
+    logpath: Path | None = None
+    """The folder of the logs; None: the run's own."""
     check_val_every_n_epoch: int = 1
 
     def __post_init__(self) -> None:
@@ -41,6 +45,8 @@ class Run:
             if getattr(self, name) < 1
         ]
         if text := unwritable(self.checkpoint_dir, "--checkpoint_dir"):
+            problems.append(text)
+        if self.logpath is not None and (text := unwritable(self.logpath, "--logpath")):
             problems.append(text)
         if self.logger == "wandb" and find_spec("wandb") is None:
             problems.append("--logger wandb needs the package wandb: pip install wandb")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lseg_utils.errors import InputError, raise_all
 
 from ..choices import block_options
-from ..models.backbones import RANDOM
+from ..models.backbones import BACKBONES, RANDOM
 
 if TYPE_CHECKING:
     from ..models import LSegNet
@@ -37,6 +37,9 @@ class NetworkChoice:
     head: str = "text"
     """text: LSeg. classes: a plain classifier of the dataset's labels, without text."""
     trust_checkpoint: bool = False
+    use_pretrained: str = "True"
+    """What the image encoder starts from: ImageNet (True), random (False), CLIP's image tower (clip), frozen
+    (clip_fixed)."""
 
     def __post_init__(self) -> None:
         given = {name: path for name in WEIGHTS if (path := getattr(self, name))}
@@ -49,12 +52,30 @@ class NetworkChoice:
             problems.append("--finetune_weights replaces --clip_weights and --backbone_weights; give only one kind")
         if self.finetune_weights and self.dropout:
             problems.append("--dropout has no effect on the network of --finetune_weights; leave one of them out")
+        if self.use_pretrained != "True" and (self.finetune_weights or self.backbone_weights):
+            problems.append("--use_pretrained decides what other weights files replace; give only one kind")
+        if self.from_clip:
+            spec = BACKBONES[self.backbone]
+            if (spec.image, spec.text) != ("vit_base_patch32_384", "ViT-B/32"):
+                problems.append(
+                    f"--use_pretrained {self.use_pretrained} needs an image encoder of the shape of CLIP's: --backbone "
+                    f"clip_vitb32_384, not {self.backbone}"
+                )
+            if self.clip_weights == RANDOM:
+                problems.append(
+                    f"--use_pretrained {self.use_pretrained} reads CLIP's file; give no --clip_weights random"
+                )
         if self.head == "classes":
             if self.arch_option:
                 problems.append("--head classes has no regularisation block; leave out --arch_option")
             if self.clip_weights not in (None, RANDOM):
                 problems.append("--head classes has no text encoder; leave out --clip_weights")
         raise_all(problems)
+
+    @property
+    def from_clip(self) -> bool:
+        """Whether the image encoder starts from CLIP's own image tower."""
+        return self.use_pretrained in ("clip", "clip_fixed")
 
     def sources(self) -> dict[str, str | None]:
         """What the first weights are read from: name and size of the files, for the checkpoint."""
@@ -64,7 +85,7 @@ class NetworkChoice:
                 return None if path is None else RANDOM
             return f"{Path(path).name} ({Path(path).stat().st_size} bytes)"
 
-        return {name: describe(getattr(self, name)) for name in WEIGHTS}
+        return {name: describe(getattr(self, name)) for name in WEIGHTS} | {"use_pretrained": self.use_pretrained}
 
 
 def build_network(choice: NetworkChoice, labels: list[str], *, weights: bool = True, download: bool = True) -> LSegNet:
@@ -99,11 +120,14 @@ def build_network(choice: NetworkChoice, labels: list[str], *, weights: bool = T
             net = build_lseg(choice.backbone, labels, classes=classes, **sizes)
         check_label_lengths(net, labels)
         if weights and not choice.finetune_weights:
-            sources = [choice.clip_weights, choice.backbone_weights]
+            first = choice.backbone_weights or (RANDOM if choice.use_pretrained == "False" else None)
+            sources = [choice.clip_weights, first]
             if not download and None in sources:
                 print("dry run: random weights replace what a training would download")
                 sources = [source or RANDOM for source in sources]
-            load_pretrained(net, sources[0], sources[1], read_weights)
+            load_pretrained(net, sources[0], sources[1], read_weights, choice.from_clip)
+        if choice.use_pretrained == "clip_fixed":
+            net.image_encoder.vit.requires_grad_(False)  # reassemble blocks and decoder learn
     except ValueError as error:
         raise InputError(str(error)) from error
     return net.train()

@@ -132,6 +132,8 @@ def check_same_run(last: Path, before: dict[str, Any], module: LSegModule) -> No
     settings, facts = before.get("optimization", {}), before.get("run", {})
     now = {"architecture": module.net.architecture, "labels": module.net.labels, "dataset": module.dataset}
     pairs = {key: (before.get(key), value) for key, value in (now | module.extra_metadata()).items()}
+    pretrained = [known.get("use_pretrained", "True") for known in (facts, module.run_facts)]
+    pairs["use_pretrained"] = pretrained[0], pretrained[1]  # with clip_fixed, other weights are trained
     pairs["optimizer"] = settings.get("optimizer"), module.config.optimizer
     if sizes := before.get("sizes"):
         pairs["base_size"] = sizes["base"], module.net.base_size
@@ -209,10 +211,12 @@ def checkpoint_callbacks(run: Run, version: int) -> list[ModelCheckpoint]:
 def build_logger(run: Run, version: int) -> Logger | bool:
     """TensorBoard's files (written by tensorboardX) next to the checkpoints, or wandb, or nothing."""
     if run.logger == "tensorboard":
-        return TensorBoardLogger(run.checkpoint_dir, name=run.exp_name, version=version, default_hp_metric=False)
+        return TensorBoardLogger(
+            run.logpath or run.checkpoint_dir, name=run.exp_name, version=version, default_hp_metric=False
+        )
     if run.logger == "wandb":
         name = f"{run.exp_name}_v{version}"
-        return WandbLogger(name=name, id=name, save_dir=run.folder)
+        return WandbLogger(name=name, id=name, project=run.project_name, save_dir=run.logpath or run.folder)
     return False
 
 

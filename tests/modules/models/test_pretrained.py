@@ -223,3 +223,21 @@ def test_building_downloads_nothing_unless_asked(offline):
     build_lseg("tiny_resnet", ["dog"])
     with pytest.raises(ValueError, match="downloaded"):
         build_lseg("tiny_resnet", ["dog"], pretrained=True)
+
+
+def test_a_vit_starts_from_clips_image_tower_except_for_its_positions(tmp_path):
+    model = clip.model.CLIP(TOWER.embed_dim, 64, 4, 192, 8, TOWER.context_length, 49408, 64, 1, TOWER.layers)
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=64, patch_size=8, depth=4)
+    before, tower = vit.pos_embed.clone(), model.visual.state_dict()
+    pretrained.load_clip_image(vit, model.state_dict(), "clip.pt")
+    assert torch.equal(vit.pos_embed, before)
+    assert torch.equal(vit.patch_embed.proj.weight, tower["conv1.weight"])
+    assert torch.equal(vit.cls_token.flatten(), tower["class_embedding"])
+    # A block of CLIP and its copy differ only in their GELU.
+    block = model.visual.transformer.resblocks[3]
+    tokens = torch.randn(2, 5, 192)
+    with torch.no_grad():
+        expected = block.attention(block.ln_1(tokens.transpose(0, 1))).transpose(0, 1)
+        torch.testing.assert_close(vit.blocks[3].attn(vit.blocks[3].norm1(tokens)), expected, atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match=r"other\.pt is not a CLIP file with an image tower of this shape"):
+        pretrained.load_clip_image(vit, {}, "other.pt")
