@@ -41,6 +41,8 @@ HARMLESS = (
     "argparse.Namespace",
     "pathlib.PosixPath",
     "pathlib.WindowsPath",
+    "pathlib._local.PosixPath",  # written by Python 3.13
+    "pathlib._local.WindowsPath",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
     "numpy.dtype",
