@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps([asdict(report) for report in reports], indent=1, ensure_ascii=False))
         elif reports:
             print("\n\n".join(describe(report) for report in reports))
+            for first, second in combinations(reports, 2):
+                same = "the same weights" if first.tensors_sha256 == second.tensors_sha256 else "different weights"
+                print(f"{first.file} and {second.file} contain {same}")
         raise_all(problems)
         return int(any(report.misfits for report in reports))
     if options.command == "convert":

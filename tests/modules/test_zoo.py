@@ -111,8 +111,10 @@ def test_fingerprints_tell_files_and_weights_apart(tmp_path, capsys):
     assert len({report["sha256"] for report in reports}) == 3
     weights = [report["tensors_sha256"] for report in reports]
     assert weights[0] == weights[1] != weights[2]
-    assert zoo.main(["check", str(first)]) == 0
-    assert weights[0] in capsys.readouterr().out
+    assert zoo.main(["check", str(first), str(again), str(other)]) == 0
+    printed = capsys.readouterr().out
+    assert weights[0] in printed and f"{first} and {again} contain the same weights" in printed
+    assert f"{first} and {other} contain different weights" in printed
 
 
 def test_weights_that_are_not_finite_are_reported(tmp_path, capsys):
