@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
@@ -36,10 +37,12 @@ def app(quickstart, tmp_path, monkeypatch):
     """``app(*options)``: a new visitor's page, after its first run."""
     monkeypatch.chdir(tmp_path)
 
-    def visit(*options: str) -> AppTest:
+    def visit(*options: str, link: dict[str, str] | None = None) -> AppTest:
         places = ["--checkpoint_dir", str(tmp_path / "checkpoints"), "--quickstart", str(quickstart)]
         monkeypatch.setattr(sys, "argv", ["lseg_app.py", *places, "--device", "cpu", *options])
-        return AppTest.from_file(str(REPOSITORY / "lseg_app.py"), default_timeout=60).run()
+        visitor = AppTest.from_file(str(REPOSITORY / "lseg_app.py"), default_timeout=60)
+        visitor.query_params.update(link or {})
+        return visitor.run()
 
     return visit
 
@@ -51,7 +54,12 @@ def png_of(height: int, width: int, seed: int = 5) -> bytes:
 
 
 def result(page_of: AppTest):
-    return page_of.session_state["work"].result
+    return page_of.session_state["work"].results[0]
+
+
+def box(page_of: AppTest, label: str):
+    """The selectbox with this label."""
+    return next(one for one in page_of.selectbox if one.label == label)
 
 
 def messages(page_of: AppTest) -> str:
@@ -62,9 +70,11 @@ def messages(page_of: AppTest) -> str:
 def test_begins_with_the_miniature_its_pictures_and_its_labels(app):
     visitor = app()
     assert not messages(visitor)
-    assert visitor.text_area[0].value == "red square\ngrass\nblue ring"
-    assert result(visitor).mask.shape == (64, 64) and result(visitor).labels == ["red square", "grass", "blue ring"]
-    assert len(visitor.sidebar.selectbox[1].options) == 2
+    assert set(visitor.text_area[0].value.splitlines()) == {"red square", "grass", "blue ring"}
+    assert result(visitor).mask.shape == (64, 64)
+    box(visitor, "Begin with").set_value("all labels of the miniature").run()
+    assert result(visitor).labels == ["red square", "grass", "blue ring"]
+    assert len(box(visitor, "Or a sample").options) == 2
 
 
 def test_without_a_checkpoint_it_says_what_to_run(app, quickstart):
@@ -79,8 +89,8 @@ def test_finds_checkpoints_in_folders_and_names_one_that_is_none(app, tmp_path, 
     other.parent.mkdir(parents=True)
     other.write_bytes(b"not a checkpoint")
     visitor = app("--checkpoint", str(next(quickstart.rglob("last.ckpt"))))
-    assert visitor.sidebar.selectbox[0].options == ["miniature, seed0, version_0", "mine/broken.pth"]
-    visitor.sidebar.selectbox[0].set_value(other).run()
+    assert box(visitor, "Checkpoint").options == ["miniature, seed0, version_0", "mine/broken.pth"]
+    box(visitor, "Checkpoint").set_value("mine/broken.pth").run()
     assert "broken.pth" in messages(visitor)
 
 
@@ -142,27 +152,30 @@ def test_uploads_of_odd_sizes_are_segmented(app):
 def test_a_clicked_pixel_shows_its_nearest_labels_and_another_picture_forgets_it(app, monkeypatch):
     keys = []
 
-    def click(shown, key):
+    def click(shown, key, *more):
         keys.append(key)
         return 0.999, 0.5
 
     monkeypatch.setattr(page, "clickable_picture", click)
     visitor = app()
     assert any(text.value == "**Pixel 32, 63**" for text in visitor.markdown)
-    rows, labels = visitor.get("html")[-1].proto.body, result(visitor).labels
+    rows = next(html.proto.body for html in visitor.get("html") if "tabular-nums" in html.proto.body)
+    labels = result(visitor).labels
     assert min(labels, key=rows.index) == labels[result(visitor).mask[63, 32]]
-    visitor.sidebar.selectbox[1].select_index(1).run()
+    box(visitor, "Or a sample").select_index(1).run()
     assert len(set(keys)) == 2
 
 
 def _loaded(visitor):
-    checkpoint, modified, _ = visitor.session_state["work"].source
+    checkpoint, modified, *_ = visitor.session_state["work"].source
     return str(checkpoint), modified, "cpu"
 
 
 def test_heat_map_of_a_query(app):
     visitor = app()
     visitor.segmented_control[0].set_value(page.HEAT).run()
+    visitor.button[0].click().run()  # one of the labels, offered as words to look for
+    assert visitor.text_input[0].value in result(visitor).labels
     visitor.text_input[0].set_value("  a crimson   disc ").run()
     assert not messages(visitor)
     assert any("Cosine" in caption.value for caption in visitor.caption)
@@ -176,7 +189,7 @@ def test_two_visitors_share_the_network_and_nothing_else(app):
     second.run()
     assert result(first).mask.shape == (30, 50) and result(second).mask.shape == (64, 64)
     assert page._shared_predictor(*_loaded(second)) is page._shared_predictor(*_loaded(first))
-    assert "mine.png" not in str(second.main) + str(second.sidebar)
+    assert "mine.png" not in str(second.main)
 
 
 def test_nothing_is_written(app, tmp_path):
@@ -186,3 +199,54 @@ def test_nothing_is_written(app, tmp_path):
     visitor.segmented_control[0].set_value(page.PHOTO).run()
     assert not messages(visitor)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_link_shows_the_same_page_again(app):
+    visitor = app()
+    visitor.segmented_control[0].set_value(page.HEAT).run()
+    visitor.text_input[0].set_value("a dog").run()
+    visitor.text_area[0].set_value("lawn\ncrimson box").run()
+    link = {name: values if isinstance(values, str) else values[0] for name, values in visitor.query_params.items()}
+    other = app(link=link)
+    assert other.segmented_control[0].value == page.HEAT and other.text_input[0].value == "a dog"
+    assert result(other).labels == ["lawn", "crimson box"]
+
+
+def test_a_link_cannot_ask_for_what_the_page_does_not_offer(app):
+    visitor = app(link={"view": "../x", "opacity": "many", "network": "/etc/passwd", "sample": "../../x"})
+    assert not messages(visitor) and visitor.segmented_control[0].value == page.LABELS
+
+
+def test_two_lists_of_labels_are_compared(app):
+    visitor = app()
+    visitor.toggle[0].set_value(True).run()
+    visitor.text_area[1].set_value("a cat\na dog").run()
+    assert not messages(visitor)
+    first, second = (visitor.session_state["work"].results[place] for place in (0, 1))
+    assert second.labels == ["a cat", "a dog"] and first.encoded is second.encoded
+
+
+def test_the_files_asked_for_are_those_of_the_page_as_it_is(app, monkeypatch):
+    delivered = []
+    monkeypatch.setattr(page, "wanted_download", lambda key: "mask")
+    monkeypatch.setattr(page, "download_buttons", lambda offers, key, *file: delivered.append(file[:2]))
+    visitor = app()
+    visitor.text_area[0].set_value("lawn, <b>box</b>").run()
+    name, content = delivered[-1]
+    assert name == "validation_0_lawn-b_box_b_mask.png"
+    with Image.open(io.BytesIO(content)) as mask:
+        assert mask.size == (64, 64)
+        assert (np.asarray(mask) == result(visitor).mask + 1).all()
+
+
+def test_visitors_get_no_advice_on_python(app):
+    visitor = app()
+    visitor.text_area[0].set_value("猫" * 150).run()
+    assert "shorten" in messages(visitor) and "encode_text" not in messages(visitor)
+
+
+def test_toy_networks_admit_that_they_know_no_photographs(app):
+    visitor = app()
+    assert not visitor.warning
+    visitor.file_uploader[0].set_value(("a.png", png_of(40, 50), "image/png")).run()
+    assert "photograph" in visitor.warning[0].value

@@ -9,6 +9,7 @@ import base64
 import html
 import io
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from apps.web.work import Near
 from lseg_utils import pictures
 from lseg_utils.heatmaps import DIVERGING, HeatScale, heat_colours
+from lseg_utils.named_maps import write_names
 from modules.predictor import Segmentation
 
 MIN_SHOWN = 640  # pixels of the long side; smaller pictures are enlarged by a whole factor
@@ -29,11 +31,19 @@ def shown_photo(photo: np.ndarray) -> Image.Image:
     return Image.fromarray(photo).resize((photo.shape[1] * factor, photo.shape[0] * factor), Image.Resampling.BICUBIC)
 
 
-def shown_labels(result: Segmentation, opacity: float) -> Image.Image:
-    """The picture under its labels' colours, enlarged if it is small."""
+def shown_labels(result: Segmentation, opacity: float, shrunk: int = 1) -> Image.Image:
+    """The picture under its labels' colours, with their names, enlarged if it is small.
+
+    shrunk: how many such pictures share the page's width; letters are larger by this factor.
+    """
     factor = _factor(result.mask)
     labels = result.mask.repeat(factor, axis=0).repeat(factor, axis=1)
-    return pictures.overlay(shown_photo(result.image), labels, result.colours, opacity)
+    picture = pictures.overlay(shown_photo(result.image), labels, result.colours, opacity)
+    return (
+        write_names(picture, result.mask, result.labels, shrunk * pictures.letter_size(picture.width))
+        if opacity
+        else picture
+    )
 
 
 def shown_heat(photo: np.ndarray, cosines: np.ndarray, opacity: float) -> Image.Image:
@@ -43,6 +53,18 @@ def shown_heat(photo: np.ndarray, cosines: np.ndarray, opacity: float) -> Image.
     top = shown_photo(photo).convert("L").convert("RGB")
     heat = Image.fromarray(heat_colours(cosines, scale)).resize(top.size, Image.Resampling.BICUBIC)
     return Image.blend(top, heat, opacity)
+
+
+def label_grid(result: Segmentation) -> np.ndarray:
+    """The mask on a grid of at most ``MIN_SHOWN`` rows and columns, which is fine enough to point at."""
+    step = math.ceil(max(result.mask.shape) / MIN_SHOWN)
+    return result.mask[::step, ::step]
+
+
+def described(result: Segmentation, name: str) -> str:
+    """The picture in words, for people who do not see it: the labels that occur, with their share."""
+    areas = [(label, share) for label, share in result.areas().items() if share]
+    return f"{name}: " + ", ".join(f"{label} {_percent(share)}" for label, share in areas[:8]) + "."
 
 
 def _factor(picture: np.ndarray) -> int:
@@ -66,6 +88,13 @@ def png(picture: Image.Image) -> bytes:
         return file.getvalue()
 
 
+def file_name(picture: str, labels: Sequence[str], kind: str) -> str:
+    """A name for a download that names the picture and its labels: "cat_grass-cat-other_mask.png"."""
+    picture, kind, *words = (re.sub(r"[^\w-]+", "_", text).strip("_") for text in (picture, kind, *labels[:4]))
+    more = [f"and-{len(labels) - 4}-more"] if len(labels) > 4 else []
+    return "_".join(part for part in (picture[:60], "-".join(words)[:60], *more, kind) if part) + ".png"
+
+
 def mask_png(result: Segmentation) -> bytes:
     """A palette PNG of the picture's own size whose pixel value is label + 1."""
     return png(result.mask_picture())
@@ -84,7 +113,7 @@ def legend_html(result: Segmentation) -> str:
     shares = np.bincount(result.mask.ravel(), minlength=len(result.labels)) / result.mask.size
     chips = [
         f'<span style="display:inline-flex;align-items:center;gap:.4rem;padding:.15rem .6rem;border-radius:1rem;'
-        f'border:1px solid rgba(128,128,128,.35);font-size:.85rem;opacity:{1 if shares[number] else 0.5}">'
+        f'border:1px solid rgba(128,128,128,.35);font-size:.85rem;opacity:{1 if shares[number] else 0.8}">'
         f"{_dot(result.colours[number])}{html.escape(result.labels[number])}"
         f"{f' <b>{_percent(shares[number])}</b>' if shares[number] else ''}</span>"
         for number in np.argsort(-shares, kind="stable")

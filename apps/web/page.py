@@ -5,41 +5,86 @@ Only the network is shared. What belongs to a visitor lies in ``st.session_state
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from apps.web import drawing, inputs
-from apps.web.clickable import clickable_picture
-from apps.web.places import found_checkpoints, label_lists, name_of, sample_pictures
+from apps.web.clickable import (
+    Download,
+    accept_pasted_pictures,
+    clickable_picture,
+    download_buttons,
+    wanted_download,
+)
+from apps.web.link import Link
+from apps.web.places import found_checkpoints, is_miniature, label_lists, name_of, sample_pictures
 from apps.web.work import SharedPredictor, Work, pixel_at
+from encoding_ext.label_colours import label_colours
 from lseg_utils.errors import InputError
 from modules.inference.segmentation import OPACITY
 from modules.predictor import Segmentation
 
-EVERYDAY = ["person", "cat", "dog", "grass", "tree", "sky", "building", "road", "water", "other"]
+EVERYDAY = ["person", "cat", "grass", "tree", "sky", "other"]
 SUFFIXES = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"]
 LABELS, HEAT, PHOTO = "Labels", "Heat map", "Picture"
+QUICK, PUBLISHED = "quick", "published protocol (slow)"
+MODES = {QUICK: "whole", PUBLISHED: "multi_scale"}
+PALETTES = {"after the labels' meaning": "natural", "for colour-blind eyes": "colour_blind", "of ADE20K": "ade20k"}
+EXAMPLES = 4  # labels that are offered as words to look for
+PRIVACY = "Pictures stay in the memory of this session and are gone when it ends."
+LOOK_HELP = "The published protocol looks 36 times, in six sizes and mirrored; on a CPU this takes minutes."
+TOY_NETWORK = (
+    "This small network has only seen coloured shapes on four textures. For photographs, use a published checkpoint."
+)
+
+# Less empty space above; the switch for the view wraps instead of being cut off on a narrow screen.
+STYLE = """<style>
+.stMainBlockContainer { padding-top: 2.2rem; padding-bottom: 3rem; }
+[data-testid="stButtonGroup"] [role="radiogroup"] { flex-wrap: wrap; }
+h1 { font-size: 2rem !important; padding: 0 !important; }
+[data-testid="stCaptionContainer"] { opacity: 1; }
+[data-testid="stCaptionContainer"] p { color: #5b6068; }
+@media (prefers-color-scheme: dark) { [data-testid="stCaptionContainer"] p { color: #b3b8c0; } }
+@media (max-width: 640px) { .stMainBlockContainer { padding-left: 1rem; padding-right: 1rem; } }
+</style>"""
+INTRODUCTION = (
+    "Label the pixels of a picture with any words. "
+    "[Paper](https://openreview.net/forum?id=RriDjddCLN) · [official code](https://github.com/isl-org/lang-seg)"
+)
+# Advice in messages that is for people who write Python.
+FOR_PROGRAMMERS = re.compile(
+    r"; encode_text\(.*?\) cuts it|\. Python code that trusts the image can raise max_pixels", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the sidebar says. source: tells pictures and networks apart. note: what happened to the picture."""
+    """What is looked at.
+
+    source: tells pictures, networks and modes apart. name: of the picture. note: what happened to the picture.
+    sample: the file, if it is no upload.
+    """
 
     predictor: SharedPredictor
-    lists: dict[str, list[str]]
+    checkpoint: Path
+    mode: str
     source: tuple[Hashable, ...]
+    name: str
     picture: np.ndarray
     note: str
+    sample: Path | None
 
 
 def show(
     checkpoint: Path | None, checkpoint_dir: Path, quickstart: Path, device: str, lists: dict[str, list[str]]
 ) -> None:
-    """The whole page; what a visitor can put right is said in it, without traceback.
+    """The whole page; what a visitor can put right is explained in it, without a traceback.
 
     Args:
         checkpoint: the one to begin with; None: the first of those found.
@@ -48,20 +93,54 @@ def show(
         lists: label lists to begin with, by name, besides the network's and the miniature's.
     """
     st.set_page_config(page_title="LSeg", page_icon="🖍️", layout="wide")
+    st.html(STYLE)
     found = found_checkpoints(checkpoint_dir, quickstart)
     if checkpoint is not None:
         found = [checkpoint] + [path for path in found if path.resolve() != checkpoint.resolve()]
     if not found:
         _nothing_trained(checkpoint_dir)
         return
+    link = Link()
+    head, upload_place, sample_place = st.columns([3, 3, 2], gap="medium", vertical_alignment="bottom")
+    with head:
+        st.title("LSeg", anchor=False)
+        st.markdown(INTRODUCTION)
+    left, right = st.columns([8, 5], gap="medium")
+    with right:
+        labels_place, settings_place = st.container(), st.expander("Network and display")
+    with left:
+        what, how = st.columns([5, 4])
+        views = [LABELS, HEAT, PHOTO]
+        view = what.segmented_control("View", views, default=views[link.position("view", views)], required=True)
+        opacity = how.slider("Opacity", 0.0, 1.0, link.share("opacity", OPACITY), 0.05, disabled=view == PHOTO)
+        query_place, picture_place = st.container(), st.container()
+    link.keep("view", view, LABELS)
+    link.keep("opacity", opacity, OPACITY)
     try:
-        _segment(_sidebar(found, checkpoint_dir, device, lists))
+        with settings_place:
+            network, predictor, mode, palette = _settings(found, checkpoint_dir, device, link)
+        choice = _choose(network, predictor, mode, link, upload_place, sample_place)
+        with labels_place:
+            results = _results(choice, lists, link)
+        for result in results:
+            result.colours = label_colours(result.labels, palette)
+        if view == HEAT and results:
+            with query_place:
+                query = _query(results[0].labels, link)
+        with picture_place:
+            if results:
+                _pictures(choice, results, view, query if view == HEAT else "", opacity)
+            else:
+                st.image(drawing.shown_photo(choice.picture))
     except InputError as error:
-        st.error(_plain(error))
+        with picture_place:
+            st.error(_plain(error))
+    accept_pasted_pictures()
+    link.write()
 
 
 def refused(message: str) -> None:
-    """A page that only says why there is no other."""
+    """A page that only explains why there is no other."""
     st.title("LSeg")
     st.error(message)
 
@@ -74,7 +153,7 @@ def _nothing_trained(checkpoint_dir: Path) -> None:
     st.code(str(checkpoint_dir), language=None)
 
 
-# ---------------------------------------------------------------------------------------------------------- sidebar
+# ------------------------------------------------------------------------------------------------ network and picture
 
 
 @st.cache_resource(max_entries=2, show_spinner="Loading the network ...")
@@ -83,140 +162,164 @@ def _shared_predictor(checkpoint: str, modified: float, device: str) -> SharedPr
     return SharedPredictor.load(Path(checkpoint), device)
 
 
-def _sidebar(found: list[Path], checkpoint_dir: Path, device: str, lists: dict[str, list[str]]) -> Choice:
-    with st.sidebar:
-        st.title("LSeg", help="Label the pixels of a picture with any words.")
-        checkpoint = st.selectbox("Checkpoint", found, format_func=lambda path: name_of(path, checkpoint_dir))
-        modified = checkpoint.stat().st_mtime if checkpoint.is_file() else 0.0
-        predictor = _shared_predictor(str(checkpoint), modified, device)
-        st.caption(f"`{predictor.backbone}`")
-        upload = st.file_uploader("Your picture", SUFFIXES, max_upload_size=inputs.MAX_UPLOAD_MB)
-        samples = sample_pictures(checkpoint)
-        sample = st.selectbox(
-            "Or a sample", samples, format_func=lambda path: path.stem.replace("_", " "), disabled=upload is not None
-        )
-        st.caption("Pictures stay in the memory of this session and are gone when it ends.")
-        if upload is not None:
-            picture = _work().picture(upload.file_id, lambda: inputs.read_picture(upload.getvalue(), upload.name))
-        else:
-            picture = _work().picture(sample, lambda: inputs.read_sample(sample))
-    source = (checkpoint, modified, upload.file_id if upload is not None else sample)
-    own = {"the network's own": list(predictor.labels)} if predictor.labels else {}
-    everyday = {"everyday things": EVERYDAY}
-    mine = label_lists(checkpoint)
-    return Choice(predictor, {**mine, **own, **({} if mine else everyday), **lists}, source, *picture)
+def _settings(
+    found: list[Path], checkpoint_dir: Path, device: str, link: Link
+) -> tuple[Path, SharedPredictor, str, str]:
+    """The network's file, the network, how it looks at a picture, and the palette."""
+    names = [name_of(path, checkpoint_dir) for path in found]
+    name = st.selectbox("Checkpoint", names, link.position("network", names))
+    network = found[names.index(name)]
+    modified = network.stat().st_mtime if network.is_file() else 0.0
+    predictor = _shared_predictor(str(network), modified, device)
+    st.caption(f"`{predictor.backbone}`")
+    look = st.radio("Look", list(MODES), link.position("look", list(MODES)), help=LOOK_HELP)
+    palette = st.radio("Colours", list(PALETTES), link.position("colours", list(PALETTES)))
+    link.keep("network", name, names[0])
+    link.keep("look", look, QUICK)
+    link.keep("colours", palette, next(iter(PALETTES)))
+    return network, predictor, MODES[look], PALETTES[palette]
 
 
-# ------------------------------------------------------------------------------------------------- picture and labels
-
-
-def _segment(choice: Choice) -> None:
-    left, right = st.columns([8, 5], gap="medium")
-    with left:
-        what, how = st.columns([5, 4])
-        view = what.segmented_control("View", [LABELS, HEAT, PHOTO], default=LABELS, required=True)
-        opacity = how.slider("Opacity", 0.0, 1.0, OPACITY, 0.05, disabled=view == PHOTO)
-        query = _query() if view == HEAT else ""
-    with right:
-        result = _result(choice)
-    with left:
-        if result is None:
-            st.image(drawing.shown_photo(choice.picture))
-            return
-        point = _picture(choice, result, view, query, opacity)
-    with right:
-        _nearest(choice, result, point)
-        _downloads(result, opacity)
-
-
-def _query() -> str:
-    text = st.text_input("Where is ...", placeholder="any words, such as: a crimson disc")
-    try:
-        return inputs.parse_query(text)
-    except InputError as error:
-        st.error(_plain(error))
-        return ""
-
-
-def _result(choice: Choice) -> Segmentation | None:
-    """The labels as text, and beneath it in their colours; None if they cannot be used."""
-    name = st.selectbox("Begin with", list(choice.lists))
-    text = st.text_area(
-        "Labels",
-        "\n".join(choice.lists[name]),
-        height=180,
-        key=f"labels {hash(choice.source[0])} {name}",  # keys go to the browser: without this machine's paths
-        help=f"One per line, or separated by commas; at most {inputs.MAX_LABELS}. Ctrl+Enter applies.",
+def _choose(
+    network: Path, predictor: SharedPredictor, mode: str, link: Link, upload_place: Any, sample_place: Any
+) -> Choice:
+    """The picture that a visitor uploaded, or the chosen sample."""
+    upload = upload_place.file_uploader(
+        "Your picture: upload, drop or paste it", SUFFIXES, max_upload_size=inputs.MAX_UPLOAD_MB, help=PRIVACY
     )
-    try:
-        labels = inputs.parse_labels(text)
-        with st.spinner("Segmenting ..."):
-            result = _work().segment(choice.predictor, choice.source, choice.picture, labels)
-    except InputError as error:
-        st.error(_plain(error))
-        return None
-    st.html(drawing.legend_html(result))
-    return result
+    samples = {path.stem.replace("_", " "): path for path in sample_pictures(network)}
+    sample = None
+    if upload is not None:
+        name, source = Path(upload.name).stem, upload.file_id
+        picture = _work().picture(source, lambda: inputs.read_picture(upload.getvalue(), upload.name))
+    else:
+        name = sample_place.selectbox("Or a sample", list(samples), link.position("sample", list(samples)))
+        sample = source = samples[name]
+        picture = _work().picture(source, lambda: inputs.read_sample(source))
+        link.keep("sample", name, next(iter(samples)))
+    modified = network.stat().st_mtime if network.is_file() else 0.0
+    return Choice(predictor, network, mode, (network, modified, mode, source), name, *picture, sample)
 
 
-def _picture(choice: Choice, result: Segmentation, view: str, query: str, opacity: float) -> tuple[float, float] | None:
-    """The view; the point that was clicked in it, as shares (y, x) of height and width."""
-    cosines = None
-    if view == LABELS:
-        picture = drawing.shown_labels(result, opacity)
-    elif view == HEAT and query:
+# ------------------------------------------------------------------------------------------------------------- labels
+
+
+def _results(choice: Choice, lists: dict[str, list[str]], link: Link) -> list[Segmentation]:
+    """The picture under the labels, and if asked for under a second list; none if the labels cannot be used."""
+    mine = label_lists(choice.checkpoint, choice.sample)
+    own = {"the network's own labels": list(choice.predictor.labels)} if choice.predictor.labels else {}
+    offers = {**mine, **({} if mine else {"everyday things": EVERYDAY}), **own, **lists}
+    results = []
+    texts = [_labels("", offers, 0, choice, link)]
+    if st.toggle("Compare with a second list", value=bool(link.text("labels2"))):
+        texts.append(_labels("2", offers, min(1, len(offers) - 1), choice, link))
+    for number, text in enumerate(texts):
         try:
-            cosines = _work().heatmap(choice.predictor, query)
+            labels = inputs.parse_labels(text)
+            with st.spinner("Segmenting ...", show_time=True):
+                results.append(
+                    _work().segment(choice.predictor, choice.source, choice.picture, labels, choice.mode, number)
+                )
         except InputError as error:
             st.error(_plain(error))
-            return None
-        picture = drawing.shown_heat(result.image, cosines, opacity)
-    else:
-        picture = drawing.shown_photo(result.image)
-    point = clickable_picture(picture, key=f"picture {hash(choice.source)}")
-    if cosines is not None:
+            return []
+    return results
+
+
+def _labels(which: str, offers: dict[str, list[str]], first: int, choice: Choice, link: Link) -> str:
+    """A list to begin with, as text that a visitor changes. What was changed stays when the picture changes."""
+    names = list(offers)
+    position = link.position(f"list{which}", names) or first
+    name = st.selectbox("Begin with", names, position, key=f"list{which}")
+    changed = st.session_state.setdefault(f"changed{which}", {names[position]: link.text(f"labels{which}")})
+    offered = "\n".join(offers[name])
+    text = st.text_area(
+        "Labels" if not which else "Second list of labels",
+        changed.get(name) or offered,
+        height=180,
+        key=f"labels{which} {name} {hash(choice.source)}",  # keys go to the browser: without this machine's paths
+        help=f"One per line, or separated by commas; at most {inputs.MAX_LABELS}. Click elsewhere to apply.",
+    )
+    st.session_state[f"changed{which}"] = {name: text if text != offered else ""}
+    link.keep(f"list{which}", name, names[first])
+    link.keep(f"labels{which}", text.strip() if text != offered else "")
+    return text
+
+
+def _query(labels: list[str], link: Link) -> str:
+    """The words that the heat map looks for: written, or clicked."""
+    query = st.text_input("Where is ...", link.text("query"), placeholder="any words", key="query")
+    examples = [label for label in labels if label != query][:EXAMPLES]
+    columns = st.columns(len(examples)) if examples else []
+    for column, label in zip(columns, examples):
+        column.button(label, on_click=_ask, args=(label,), width="stretch", key=f"ask {label}")
+    query = inputs.parse_query(query)
+    link.keep("query", query)
+    return query
+
+
+def _ask(label: str) -> None:
+    st.session_state["query"] = label
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+
+def _pictures(choice: Choice, results: list[Segmentation], view: str, query: str, opacity: float) -> None:
+    """The picture in the chosen view, what its colours mean, the labels of a clicked pixel, and the files."""
+    if view == HEAT and query:
+        with st.spinner("Comparing every pixel with the text ...", show_time=True):
+            cosines = _work().heatmap(choice.predictor, query)
+        alt = f"Heat map of {query} in {choice.name}: cosines from {cosines.min():.2f} to {cosines.max():.2f}."
+        picture = drawing.shown_heat(results[0].image, cosines, opacity)
+        point = clickable_picture(picture, f"picture {hash(choice.source)}", alt, [])
         st.html(drawing.heat_scale_html(cosines))
         here = f" At the marked pixel: {cosines[pixel_at(*point, *cosines.shape)]:.3f}." if point else ""
         st.caption(f"Cosine of every pixel with the text, from the lowest to the highest in this picture.{here}")
+        _nearest(choice, results[0], point, 0)
+    else:
+        places = st.columns(len(results)) if len(results) > 1 else [st.container()]
+        for number, (place, result) in enumerate(zip(places, results)):
+            picture = drawing.shown_photo(result.image)
+            if view == LABELS:
+                picture = drawing.shown_labels(result, opacity, len(results))
+            with place:
+                key, alt = f"picture{number or ''} {hash(choice.source)}", drawing.described(result, choice.name)
+                point = clickable_picture(picture, key, alt, result.labels, drawing.label_grid(result))
+                st.html(drawing.legend_html(result))
+                _nearest(choice, result, point, number)
+    if is_miniature(choice.checkpoint) and choice.sample is None:
+        st.warning(TOY_NETWORK)
     if choice.note:
         st.caption(choice.note)
-    return point
+    files = {
+        "mask": ("Mask", "Palette PNG; a pixel's value is the position of its label in the list, from 1."),
+        "overlay": ("Overlay", "The picture under the labels' colours, with a legend."),
+    }
+    wanted = wanted_download("files")
+    content = None
+    if wanted in files:
+        content = drawing.mask_png(results[0]) if wanted == "mask" else drawing.overlay_png(results[0], opacity)
+    offers = [Download(kind, title, hint) for kind, (title, hint) in files.items()]
+    download_buttons(
+        offers,
+        "files",
+        drawing.file_name(choice.name, results[0].labels, wanted or ""),
+        content,
+        str(hash(choice.source)),
+    )
 
 
-def _nearest(choice: Choice, result: Segmentation, point: tuple[float, float] | None) -> None:
+def _nearest(choice: Choice, result: Segmentation, point: tuple[float, float] | None, place: int) -> None:
     """The labels nearest to the clicked pixel."""
     if point is None:
         st.caption("Click a pixel of the picture to see the labels nearest to it.")
         return
     row, column = pixel_at(*point, *result.mask.shape)
     st.markdown(f"**Pixel {column}, {row}**", help="Probability among these labels, and score: cosine / 0.07.")
-    near = _work().nearest(choice.predictor, *point)
+    with st.spinner("Looking up the labels ..."):
+        near = _work().nearest(choice.predictor, *point, place)
     st.html(drawing.nearest_html(near, result.colours))
-
-
-def _downloads(result: Segmentation, opacity: float) -> None:
-    """Both files are made when they are asked for."""
-    mask, overlay = st.columns(2)
-    mask.download_button(
-        "Mask",
-        lambda: drawing.mask_png(result),
-        "mask.png",
-        "image/png",
-        on_click="ignore",
-        icon=":material/download:",
-        width="stretch",
-        help="Palette PNG of the picture's size; a pixel's value is the position of its label in the list, from 1.",
-    )
-    overlay.download_button(
-        "Overlay",
-        lambda: drawing.overlay_png(result, opacity),
-        "overlay.png",
-        "image/png",
-        on_click="ignore",
-        icon=":material/download:",
-        width="stretch",
-        help="The picture under the labels' colours, with a legend.",
-    )
 
 
 def _work() -> Work:
@@ -224,6 +327,6 @@ def _work() -> Work:
 
 
 def _plain(error: InputError) -> str:
-    """As Markdown that shows the words as they are, one problem a line."""
+    """For visitors: as Markdown that shows the words as they are, one problem per line, without advice on Python."""
     special = str.maketrans({sign: "\\" + sign for sign in "\\`*_[]$:<>#~|"})
-    return str(error).translate(special).replace("\n", "  \n")
+    return FOR_PROGRAMMERS.sub("", str(error)).translate(special).replace("\n", "  \n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from PIL import Image
+
 from lseg_utils.errors import InputError
 from lseg_utils.files import REPOSITORY
 
@@ -11,6 +13,8 @@ SUFFIXES = (".ckpt", ".pth")
 TRAINED = "runs*/trained_seed*/version_*/checkpoints/last.ckpt"  # where quickstart.sh leaves the miniature
 SAMPLE = REPOSITORY / "docs" / "sample.png"
 MAX_SAMPLES = 12
+MAX_FEW = 6  # labels that a page begins with
+FAMILIAR = ("grass", "water", "blue square", "yellow circle", "red cross", "green star")  # labels of the miniature
 
 
 def found_checkpoints(checkpoint_dir: Path, quickstart: Path) -> list[Path]:
@@ -66,9 +70,27 @@ def sample_pictures(checkpoint: Path) -> list[Path]:
     return images[:MAX_SAMPLES] or [SAMPLE]
 
 
-def label_lists(checkpoint: Path) -> dict[str, list[str]]:
-    """Label lists of the miniature by name; empty for other checkpoints."""
+def is_miniature(checkpoint: Path) -> bool:
+    """Whether quickstart.sh trained this checkpoint, so that it knows the shapes of the miniature and nothing else."""
+    return miniature_folder(checkpoint) is not None
+
+
+def label_lists(checkpoint: Path, sample: Path | None = None) -> dict[str, list[str]]:
+    """Label lists of the miniature by name, the first one short; empty for other checkpoints.
+
+    sample: one of the miniature's pictures, whose own labels come first in the short list.
+    """
     folder = miniature_folder(checkpoint)
     files = {"all labels of the miniature": "labels.txt", "synonyms that it never saw": "synonyms.txt"}
     paths = {name: folder / file for name, file in files.items()} if folder else {}
-    return {name: path.read_text().splitlines() for name, path in paths.items() if path.is_file()}
+    lists = {name: path.read_text().splitlines() for name, path in paths.items() if path.is_file()}
+    if not lists:
+        return {}
+    labels = next(iter(lists.values()))
+    mask = folder / "annotations" / "validation" / f"{sample.stem}.png" if sample else None
+    there: list[str] = []
+    if mask is not None and mask.is_file():
+        with Image.open(mask) as picture:  # value v is label v - 1; 0 is unlabelled
+            there = [labels[value - 1] for _, value in sorted(picture.getcolors(), reverse=True) if value]
+    few = list(dict.fromkeys([*there, *(label for label in FAMILIAR if label in labels), *labels]))
+    return {"a few labels": few[: max(MAX_FEW, len(there))], **lists}

@@ -65,11 +65,11 @@ class SharedPredictor:
         """From an official or own file; ``InputError`` for one that cannot be used."""
         return cls(LSegPredictor.from_checkpoint(checkpoint, device=device))
 
-    def segment(self, picture: np.ndarray | Segmentation, labels: Sequence[str]) -> Segmentation:
+    def segment(self, picture: np.ndarray | Segmentation, labels: Sequence[str], mode: str = "whole") -> Segmentation:
         """``LSegPredictor.segment``; an earlier result is compared with other labels without the network running."""
         with self._lock:
             self._remember(labels)
-            return self._predictor.segment(picture, labels)
+            return self._predictor.segment(picture, labels, mode)
 
     def heatmap(self, picture: np.ndarray | Segmentation, query: str) -> np.ndarray:
         """Cosine of every pixel with one text: (H, W) float32."""
@@ -98,12 +98,12 @@ class SharedPredictor:
 class Work:
     """What one visitor has computed, so that nothing is computed twice. Lives in that visitor's session and only there.
 
-    source: which picture, seen by which network; another one discards everything else.
+    source: which picture, seen by which network and how; another one discards everything else. results: by ``place``.
     """
 
     source: Hashable = None
-    result: Segmentation | None = None
-    _nearest: Nearest | None = None
+    results: dict[int, Segmentation] = field(default_factory=dict)
+    _nearest: dict[int, Nearest] = field(default_factory=dict)  # by place
     _heat: dict[str, np.ndarray] = field(default_factory=dict)  # of the last query
     _picture: dict[Hashable, Any] = field(default_factory=dict)  # the last one
 
@@ -114,27 +114,38 @@ class Work:
         return self._picture[source]
 
     def segment(
-        self, predictor: SharedPredictor, source: Hashable, picture: np.ndarray, labels: Sequence[str]
+        self,
+        predictor: SharedPredictor,
+        source: Hashable,
+        picture: np.ndarray,
+        labels: Sequence[str],
+        mode: str = "whole",
+        place: int = 0,
     ) -> Segmentation:
-        """The picture under these labels; only a new picture goes through the network."""
+        """The picture under these labels; only a new picture goes through the network.
+
+        place: 0, or 1 for a second list of labels of the same picture.
+        """
         if source != self.source:
-            self.source, self.result, self._nearest, self._heat = source, None, None, {}
-        if self.result is None or self.result.labels != list(labels):
-            self.result = predictor.segment(picture if self.result is None else self.result, labels)
-            self._nearest = None
-        return self.result
+            self.source, self.results, self._nearest, self._heat = source, {}, {}, {}
+        known = self.results.get(place)
+        if known is None or known.labels != list(labels):
+            embedded = next(iter(self.results.values()), picture)
+            self.results[place] = predictor.segment(embedded, labels, mode)
+            self._nearest.pop(place, None)
+        return self.results[place]
 
     def heatmap(self, predictor: SharedPredictor, query: str) -> np.ndarray:
         """Cosines of the segmented picture with a text, (H, W)."""
         if query not in self._heat:
-            self._heat = {query: predictor.heatmap(self.result, query)}
+            self._heat = {query: predictor.heatmap(self.results[0], query)}
         return self._heat[query]
 
-    def nearest(self, predictor: SharedPredictor, y: float, x: float) -> list[Near]:
+    def nearest(self, predictor: SharedPredictor, y: float, x: float, place: int = 0) -> list[Near]:
         """The labels nearest to a point of the segmented picture, given as shares of its height and width."""
-        if self._nearest is None:
-            self._nearest = predictor.nearest(self.result)
-        return self._nearest.at(y, x)
+        if place not in self._nearest:
+            self._nearest[place] = predictor.nearest(self.results[place])
+        return self._nearest[place].at(y, x)
 
 
 def pixel_at(y: float, x: float, height: int, width: int) -> tuple[int, int]:

@@ -34,7 +34,7 @@ def test_labels_come_by_line_or_comma_and_every_fault_is_named_at_once():
 def test_only_one_thread_at_a_time_reaches_the_network():
     inside, most = [], []
 
-    def segment(picture, labels):
+    def segment(picture, labels, mode):
         inside.append(1)
         most.append(len(inside))
         threading.Event().wait(0.01)
@@ -149,5 +149,13 @@ def test_checkpoints_and_what_belongs_to_them(tmp_path):
     world.mkdir(parents=True)
     (world / "labels.txt").write_text("red ring\ngrass\n")
     assert miniature_folder(found[4]) == world and miniature_folder(found[3]) is None
-    assert list(label_lists(found[4]).values()) == [["red ring", "grass"]]
+    few, everything = label_lists(found[4]).values()
+    assert set(few) == set(everything) and everything == ["red ring", "grass"]
+    sample = world / "images" / "validation" / "one.jpg"
+    mask = world / "annotations" / "validation" / "one.png"
+    mask.parent.mkdir(parents=True)
+    Image.fromarray(np.array([[0, 1, 1]], np.uint8)).save(mask)
+    (world / "labels.txt").write_text("red ring\ngrass\n" + "\n".join(f"thing {number}" for number in range(20)))
+    few, everything = label_lists(found[4], sample).values()
+    assert few[0] == "red ring" and len(few) == len(set(few)) == 6 and len(everything) == 22
     assert label_lists(found[0]) == {} and name_of(Path("/elsewhere/a.ckpt"), checkpoints) == "a.ckpt"
