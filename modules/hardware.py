@@ -9,12 +9,14 @@ import time
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
-
-import torch
+from typing import TYPE_CHECKING
 
 from lseg_utils.errors import run_script
 from lseg_utils.progress import is_rank_zero
 from lseg_utils.results import text_table
+
+if TYPE_CHECKING:  # torch takes two seconds to import: each function imports it, so that --help answers at once
+    import torch
 
 SIDE = {"cpu": 768, "cuda": 8192, "mps": 2048}  # of the measured square matrices: milliseconds each
 REPEATS = 5
@@ -23,6 +25,8 @@ SLOWER = 1.1  # a ratio below this one is noise
 
 def cpu_features() -> list[str]:
     """The instruction sets that decide about precision, as PyTorch detects them."""
+    import torch
+
     names = {
         "AVX2": "_is_avx2_supported",
         "AVX512": "_is_avx512_supported",
@@ -36,12 +40,16 @@ def cpu_features() -> list[str]:
 
 def gpu_features(device: torch.device) -> list[str]:
     """The model, compute capability and memory of a CUDA GPU."""
+    import torch
+
     properties = torch.cuda.get_device_properties(device)
     return [properties.name, f"sm_{properties.major}{properties.minor}", f"{properties.total_memory / 2**30:.0f} GiB"]
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, side: int | None = None) -> float:
     """FLOP/s of the product of two square matrices: the best of several, after one that does not count."""
+    import torch
+
     side = side or SIDE[device.type]
     random = torch.Generator().manual_seed(0)  # a GPU is faster with ones; the global state must not change
     left, right = (torch.randn(side, side, generator=random).to(device, dtype) for _ in range(2))
@@ -61,11 +69,15 @@ def slowdown(dtype: torch.dtype, device: torch.device, threads: int) -> float:
 
     ``threads`` is there for the cache alone: what is fast may depend on it.
     """
+    import torch
+
     return product_rate(device, torch.float32) / product_rate(device, dtype)
 
 
 def warn_if_slower(dtype: torch.dtype, device: torch.device) -> None:
     """Warn, with the factor, where a reduced precision that was asked for is slower than float32 on this CPU."""
+    import torch
+
     if device.type != "cpu" or not is_rank_zero():
         return
     factor = slowdown(dtype, device, torch.get_num_threads())
@@ -82,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from lseg_utils.cli import Parser  # here: the predictor imports this file, and needs no command line
 
     Parser("Measure how fast this machine multiplies matrices in each precision.").parse(argv)
+    import torch
+
     devices = [torch.device("cpu")]
     devices += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     devices += [torch.device("mps")] if torch.backends.mps.is_available() else []

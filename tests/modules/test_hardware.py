@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from modules import hardware
 from modules.device import reduced_dtype
+from scripts import REPOSITORY
 
 CPU = torch.device("cpu")
 
@@ -60,3 +63,9 @@ def test_the_table_lists_every_precision_of_the_cpu(monkeypatch, capsys):
     assert [line.split()[1] for line in lines if line.startswith("cpu")] == ["float32", "bfloat16", "float16"]
     for feature in hardware.cpu_features():
         assert feature in lines[2]
+
+
+def test_help_imports_no_torch():
+    code = "import sys, modules.hardware as it\ntry: it.main(['-h'])\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert "usage" in done.stdout and done.stdout.endswith("False\n")
