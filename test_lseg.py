@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data import check_dataset, get_labels
+from data import check_dataset, get_labels, name_of
 from data.choice import DataChoice
 from lseg_utils.cli import Parser, chosen
 from lseg_utils.distributed import join_group, run_distributed
@@ -96,8 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # A checkpoint's own list for this dataset (such as the corrected one) counts, unless another one is asked for.
     standard = get_labels(data.dataset, data.label_src, data.data_path)
-    trained_on, own = net.metadata.get("dataset", data.dataset), net.labels
-    if data.label_src or trained_on != data.dataset or own is None or len(own) != len(standard):
+    trained_on, own = net.metadata.get("dataset", data.name), net.labels
+    if data.label_src or trained_on != data.name or own is None or len(own) != len(standard):
         net.labels = standard
     check_label_lengths(net, net.labels)
 
@@ -142,7 +142,7 @@ def check(options: argparse.Namespace) -> tuple[TestRun, DataChoice, Protocol, S
         checks.append(lambda: check_dataset(options.dataset, options.data_path, needed))
     run, data, protocol, speed, *_ = raise_all(
         problems,
-        lambda: chosen(TestRun, options, name=options.dataset, writes_results=not options.export),
+        lambda: chosen(TestRun, options, name=name_of(options.dataset), writes_results=not options.export),
         lambda: chosen(DataChoice, options),
         lambda: Protocol.named(options.protocol, options.scales, options.no_flip, options.window_batch),
         lambda: chosen(Speed, options),
@@ -180,7 +180,7 @@ def doubts_of_the_test(net: LSegNet, own: list[str] | None, standard: list[str],
 
 def with_trained_sizes(data: DataChoice, net: LSegNet) -> DataChoice:
     """The sizes with which the network was trained on this dataset, unless others are asked for."""
-    if net.metadata.get("dataset") != data.dataset or "sizes" not in net.metadata:
+    if net.metadata.get("dataset") != data.name or "sizes" not in net.metadata:
         return data
     return replace(data, base_size=data.base_size or net.base_size, crop_size=data.crop_size or net.crop_size)
 

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     to_tensor = image_to_tensor(backbone.mean, backbone.std)
     data = TrainingData(choice, to_tensor, batch_size=config.batch_size, seed=seed)
-    facts = {"dataset": choice.dataset, "data_path": choice.data_path, "seed": seed}
+    facts = {"dataset": choice.name, "data_path": choice.data_path, "seed": seed}
     run_training(training, data, partial(LSegModule, config=config, **facts))
 
 

@@ -25,8 +25,8 @@ from torchvision import transforms as tv
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import HEADER, RESULTS, SEED, cells, machine
-from data.ade20k import ADE20K
-from data.base import MEAN, STD
+from data import DescribedDataset, get_dataset
+from data.described import MEAN, STD
 from data.loading import SeededDataset, make_loader
 from encoding_ext.transforms import TrainTransform
 from lseg_utils.cli import Parser
@@ -47,8 +47,8 @@ class PlainTraining(SeededDataset):
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         epoch, index = place
-        image = Image.open(self.dataset.images[index]).convert("RGB")
-        mask = Image.open(self.dataset.masks[index])
+        image = Image.open(self.dataset.files[index][0]).convert("RGB")
+        mask = Image.open(self.dataset.files[index][1])
         transform = TrainTransform(self.dataset.base_size, self.dataset.crop_size)
         crop = transform.draw(image.size, self.generator(epoch, index))
         if crop.mirrored:
@@ -62,7 +62,7 @@ class PlainTraining(SeededDataset):
         return {"image": to_tensor(image), "mask": torch.from_numpy(np.array(mask)).long() - 1, "index": index}
 
 
-def make_pictures(root: Path, size: tuple[int, int], number: int, seed: int) -> ADE20K:
+def make_pictures(root: Path, size: tuple[int, int], number: int, seed: int) -> DescribedDataset:
     """ADE20K's training set with ``number`` pictures of ``size`` under ``root``."""
     for index in range(number):
         pixels, mask = _scene(np.random.default_rng((seed, index)), *size)
@@ -70,7 +70,7 @@ def make_pictures(root: Path, size: tuple[int, int], number: int, seed: int) -> 
             path = root / "ADEChallengeData2016" / folder / "training" / f"a{index}.{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(path, quality=JPEG_QUALITY)
-    return ADE20K(root, "train")
+    return get_dataset("ade20k", root)
 
 
 def _scene(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +93,7 @@ def _scene(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarra
     return image.clip(0, 255).astype(np.uint8), mask
 
 
-def compare(dataset: ADE20K, rounds: int, seed: int) -> tuple[float, float, dict[str, float]]:
+def compare(dataset: DescribedDataset, rounds: int, seed: int) -> tuple[float, float, dict[str, float]]:
     """Processor time per sample of the plain procedure and of the project, and how far apart their samples are."""
     project = make_loader(dataset, BATCH, seed, shuffle=True)
     plain = DataLoader(PlainTraining(dataset, seed), batch_size=BATCH, sampler=project.sampler)

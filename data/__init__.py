@@ -12,23 +12,25 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.description import Description, is_description, known_datasets, read_description
 from data.episodes import test_episodes
+from data.yaml_file import nearest
 from lseg_utils.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from data.base import FolderSegmentationDataset
+    from data.described import DescribedDataset
     from data.fewshot import FewShotDataset
 
 DEFAULT_ROOT = Path(__file__).resolve().parents[2] / "datasets"
 FEWSHOT_ROOT = Path(__file__).resolve().parent / "Dataset_HSN"
 
-# name -> (module, class, default root); imported at first use
-_DATASETS = {
-    "ade20k": ("data.ade20k", "ADE20K", DEFAULT_ROOT),
-    "miniature": ("miniature.dataset", "Miniature", DEFAULT_ROOT),
+PROBLEMS_SHOWN = 10
+
+# The datasets of episodes: name -> (module, class, default root); imported at first use. All others are descriptions.
+_EPISODIC = {
     "miniature_zs": ("miniature.dataset_zs", "MiniatureZS", DEFAULT_ROOT),
     "pascal": ("data.pascal", "Pascal", FEWSHOT_ROOT),
     "coco": ("data.coco", "Coco", FEWSHOT_ROOT),
@@ -38,28 +40,29 @@ _DATASETS = {
 __all__ = [
     "DEFAULT_ROOT",
     "FEWSHOT_ROOT",
+    "DescribedDataset",
     "FewShotDataset",
-    "FolderSegmentationDataset",
     "check_dataset",
     "get_available_datasets",
     "get_dataset",
     "get_labels",
+    "name_of",
     "problems",
     "test_episodes",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """The two base classes, imported at first use."""
-    modules = {"FolderSegmentationDataset": "data.base", "FewShotDataset": "data.fewshot"}
+    """The two classes, imported at first use."""
+    modules = {"DescribedDataset": "data.described", "FewShotDataset": "data.fewshot"}
     if name not in modules:
         raise AttributeError(f"module 'data' has no attribute {name!r}")
     return getattr(import_module(modules[name]), name)
 
 
 def get_available_datasets() -> tuple[str, ...]:
-    """The names that the functions of this package take."""
-    return tuple(_DATASETS)
+    """The names that the functions of this package take; the path of a description is one too."""
+    return (*known_datasets(), *_EPISODIC)
 
 
 def get_dataset(
@@ -77,14 +80,16 @@ def get_dataset(
     fold: int | None = None,
     nshot: int | None = None,
     held_out: int | Sequence[int] | None = None,
-) -> FolderSegmentationDataset | FewShotDataset:
+) -> DescribedDataset | FewShotDataset:
     """Make dataset ``name``. None stands for the dataset's own default.
 
-    root: the folder that contains the datasets; None: ``datasets`` next to the repository, and the repository's
-    ``data/Dataset_HSN`` for the zero-shot benchmarks ``pascal``, ``coco`` and ``fss``.
-    split: ``train`` or ``val``; ADE20K (images only) and the benchmarks also have ``test``, the benchmarks also
-    ``finetune``.
-    mode: what a sample is, see :class:`data.base.FolderSegmentationDataset`; None: the split's name.
+    name: one of :func:`get_available_datasets`, or the path of a YAML file that describes a dataset.
+    root: the folder that contains the datasets; None: ``datasets`` next to the repository, for a description of your
+    own the folder that it names, and the repository's ``data/Dataset_HSN`` for the zero-shot benchmarks ``pascal``,
+    ``coco`` and ``fss``.
+    split: ``train`` or ``val``, or another split of the description; ADE20K (images only) and the benchmarks also
+    have ``test``, the benchmarks also ``finetune``.
+    mode: what a sample is, see :class:`data.described.DescribedDataset`; None: the split's name.
     transform: RGB image -> float tensor (3, h, w); None: values to -1..1, as the ViT backbones expect.
     base_size, crop_size: pixels of the paired transforms; None: the dataset's own (ADE20K: 520 and 480). The
     benchmarks have no ``mode`` and no ``base_size``: their images are resized to ``crop_size`` (480) square.
@@ -95,16 +100,30 @@ def get_dataset(
 
     Raises ``InputError`` for an unknown name, a choice that does not exist, and for missing folders or files.
     """
-    choices = {"mode": mode, "transform": transform, "base_size": base_size, "crop_size": crop_size}
-    choices |= {"label_src": label_src, "seed": seed, "fold": fold, "nshot": nshot, "held_out": held_out}
-    dataset = _dataset_class(name)
-    return dataset(_root(name, root), split, on_bad_image=on_bad_image, **_accepted(name, dataset, choices))
+    sizes = {"base_size": base_size, "crop_size": crop_size}
+    choices = {"mode": mode, "transform": transform, **sizes, "label_src": label_src, "seed": seed}
+    choices |= {"fold": fold, "nshot": nshot, "held_out": held_out}
+    found = _find(name)
+    if isinstance(found, Description):
+        from data.described import DescribedDataset
+
+        accepted = _accepted(name, DescribedDataset, choices)
+        return DescribedDataset(found, _root(name, found, root), split, on_bad_image=on_bad_image, **accepted)
+    return found(_root(name, found, root), split, on_bad_image=on_bad_image, **_accepted(name, found, choices))
 
 
 def get_labels(name: str, label_src: str | None = None, root: str | Path | None = None) -> list[str]:
     """The labels of dataset ``name`` in mask order (None: those of its test); needs no images."""
-    dataset = _dataset_class(name)
-    return dataset.read_labels(label_src or dataset.default_label_src("val", "testval"), _root(name, root))
+    found = _find(name)
+    if isinstance(found, Description):
+        return found.read_labels(label_src, testing=True)[0]
+    return found.read_labels(label_src or found.default_label_src("val", "testval"), _root(name, found, root))
+
+
+def name_of(name: str) -> str:
+    """What the dataset is called in results and checkpoints: ``name`` itself, or the name in its description."""
+    found = _find(name)
+    return found.name if isinstance(found, Description) else name
 
 
 def problems(
@@ -116,16 +135,19 @@ def problems(
     process shows a progress bar), which takes seconds for ADE20K. ``choices``: ``fold``, ``nshot``, ``held_out`` as in
     :func:`get_dataset`; only the files that they need are checked. Raises ``InputError`` for an impossible choice.
     """
-    dataset = _dataset_class(name)
-    return dataset.problems(_root(name, root), splits, **_accepted(name, dataset.problems, choices))
+    found = _find(name)
+    if isinstance(found, Description):
+        from data.described import problems as problems_of
+
+        _accepted(name, problems_of, choices)
+        return problems_of(found, _root(name, found, root), splits)
+    return found.problems(_root(name, found, root), splits, **_accepted(name, found.problems, choices))
 
 
 def check_dataset(
     name: str, root: str | Path | None = None, splits: Sequence[str] = ("train", "val"), **choices: Any
 ) -> None:
     """Raise one ``InputError`` with the first ten :func:`problems` and their number, if there are any."""
-    from data.base import PROBLEMS_SHOWN
-
     found = problems(name, root, splits, **choices)
     if found:
         more = [f"... {len(found)} problems in total"] if len(found) > PROBLEMS_SHOWN else []
@@ -141,12 +163,19 @@ def _accepted(name: str, function: Callable, choices: dict[str, Any]) -> dict[st
     return given
 
 
-def _dataset_class(name: str) -> type[FolderSegmentationDataset] | type[FewShotDataset]:
-    if name not in _DATASETS:
-        raise InputError(f"unknown dataset {name!r}; choose one of {', '.join(_DATASETS)}")
-    module, class_name, _ = _DATASETS[name]
-    return getattr(import_module(module), class_name)
+def _find(name: str) -> Description | type[FewShotDataset]:
+    if name in _EPISODIC:
+        module, class_name, _ = _EPISODIC[name]
+        return getattr(import_module(module), class_name)
+    if is_description(name):
+        return read_description(name)
+    hint = nearest(name, get_available_datasets())
+    raise InputError(
+        f"unknown dataset {name!r}{hint}; `python -m data list` lists the known ones, and for one of your own give the "
+        f"YAML file that describes it (docs/extending.md)"
+    )
 
 
-def _root(name: str, root: str | Path | None) -> Path:
-    return _DATASETS[name][2] if root is None else Path(os.path.abspath(root))  # messages show no ".."
+def _root(name: str, found: Description | type[FewShotDataset], root: str | Path | None) -> Path:
+    default = found.root or DEFAULT_ROOT if isinstance(found, Description) else _EPISODIC[name][2]
+    return Path(os.path.abspath(root or default))  # messages show no ".."

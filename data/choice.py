@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data import get_dataset
+from data import get_dataset, name_of
+from data.description import SIDE_MULTIPLE
 from lseg_utils.errors import raise_all
-
-SIDE_MULTIPLE = 32  # what networks with a feature map at 1/32 take
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,11 @@ class DataChoice:
                 f"--crop_size is {self.crop_size}, but must be a multiple of {SIDE_MULTIPLE}, such as {fitting}"
             )
         raise_all(problems)
+
+    @property
+    def name(self) -> str:
+        """What results and checkpoints call the dataset."""
+        return name_of(self.dataset)
 
     def load(self, split: str, mode: str | None = None, transform: Callable[..., Any] | None = None) -> Any:
         """The dataset of a split; ``mode`` and ``transform`` as in ``data.get_dataset``."""

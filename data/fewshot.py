@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from data import episodes
-from data.base import MEAN, STD
+from data.described import MEAN, STD
 from data.episodes import ROLES, Pair, fold_and_shot_problems
 from data.labels import LABEL_FILES, resolve_labels
 from data.pairs import missing_files, size_problems

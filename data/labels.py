@@ -6,7 +6,7 @@ import csv
 import os
 import unicodedata
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lseg_utils.errors import InputError
@@ -82,13 +82,14 @@ def _looks_like_a_file(path: Path) -> bool:
     return path.suffix in (".txt", ".csv") or (path.name != str(path) and os.path.isdir(path.parent))
 
 
-def resolve_labels(dataset: str, label_src: str, sources: Mapping[str, Path], count: int) -> list[str]:
+def resolve_labels(dataset: str, label_src: str, sources: Mapping[str, Path] | Sequence[str], count: int) -> list[str]:
     """The labels of ``dataset`` that ``label_src`` stands for: a key of ``sources``, or a file of ``count`` labels.
 
-    Doubts about a user's own file are shown as warnings; the faults of the lists in ``sources`` are documented.
-    Raises ``InputError`` for an unknown source and for a file with another number of labels.
+    ``sources``: list -> file; mere names are lists that the caller has looked up already. Doubts about a user's own
+    file are shown as warnings; the faults of the lists in ``sources`` are documented. Raises ``InputError`` for an
+    unknown source and for a file with another number of labels.
     """
-    known = label_src in sources
+    known = isinstance(sources, Mapping) and label_src in sources
     path = sources[label_src] if known else Path(label_src)
     if not known and not path.is_file():
         raise InputError(

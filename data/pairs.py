@@ -3,53 +3,152 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from glob import glob, has_magic
 from pathlib import Path
 
+from lseg_utils.errors import InputError
 from lseg_utils.picture_files import DECODING_ERRORS, open_picture
 from lseg_utils.progress import progress_bar
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-MASK_SUFFIXES = (".png",)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")  # none that changes values
 SHOWN = 5  # names shown of a longer list
+Size = tuple[int, int]  # width, height
 HEADER_THREADS = 16  # opening a file waits for the disk, not for the processor
 
 
-def standard_splits(folder: str) -> dict[str, tuple[str, str | None]]:
-    """ADE20K's layout under ``folder``: split -> (folder of images, folder of masks), relative to the data root."""
-    return {
-        split: (f"{folder}/images/{part}", f"{folder}/annotations/{part}")
-        for split, part in (("train", "training"), ("val", "validation"))
-    }
+def find_pairs(
+    images: Path,
+    masks: Path | None,
+    names: Mapping[str, str] | None = None,
+    mask_suffixes: Sequence[str] = MASK_SUFFIXES,
+    listed: Path | None = None,
+) -> tuple[list[tuple[Path, Path | None]], list[str]]:
+    """All (image, mask) paths sorted by name, or in the order of a list, and a sentence for each thing missing.
 
+    images, masks: folders, of which everything below counts, or globs. masks None: images only, the mask is None.
+    names: ``image_prefix``, ``image_suffix``, ``mask_prefix``, ``mask_suffix``: what surrounds the part of the file
+    name that an image and its mask share. A suffix may include the extension.
+    mask_suffixes: extensions of masks. listed: a text file with the names of the images that count, one per line, or
+    with the path of an image and of its mask on each line.
 
-def files_by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """The files of ``folder`` with one of the suffixes, by name without suffix, sorted; hidden files do not count."""
-    if not folder.is_dir():
-        return {}
-    found = (p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
-    return {path.stem: path for path in sorted(found)}
-
-
-def find_pairs(image_folder: Path, mask_folder: Path | None) -> tuple[list[tuple[Path, Path | None]], list[str]]:
-    """All (image, mask) paths sorted by name, and a sentence for each thing that is missing.
-
-    ``mask_folder`` None: images only, the mask is None. Reads directories, opens no file.
+    Reads directories and the list, opens no picture.
     """
-    images = files_by_stem(image_folder, IMAGE_SUFFIXES)
-    if mask_folder is None:
-        problems = _same_stem("images", image_folder, IMAGE_SUFFIXES, images)
-        return [(path, None) for path in images.values()], problems + _nothing_in(image_folder, images, "images")
-    masks = files_by_stem(mask_folder, MASK_SUFFIXES)
-    problems = _nothing_in(image_folder, images, "images")
-    if not masks and (image_folder.is_dir() or mask_folder.is_dir() or not problems):  # else that says it already
-        problems += _nothing_in(mask_folder, masks, "masks")
-    problems += _same_stem("images", image_folder, IMAGE_SUFFIXES, images)
-    if not problems:
-        problems += _only_in("image", images, "mask", masks, mask_folder)
-        problems += _only_in("mask", masks, "image", images, image_folder)
-    return [(images[stem], masks[stem]) for stem in images if stem in masks], problems
+    names = names or {}
+    if listed is not None and masks is not None and (pairs := _listed_paths(listed, images, masks)):
+        missing = missing_files(path for pair in pairs for path in pair)
+        return pairs, missing
+    found, problems = files_by_key(images, IMAGE_SUFFIXES, names.get("image_prefix", ""), names.get("image_suffix", ""))
+    if not found:
+        problems.append(_nothing_in(images, "images", IMAGE_SUFFIXES, names.get("image_suffix", "")))
+    keys = list(found)
+    if listed is not None:
+        keys, wrong = _listed_keys(listed, names)
+        problems += wrong
+        if found and (lacking := [key for key in keys if key not in found]):
+            problems.append(f"{listed} lists {len(lacking)} images that are not in {images}: {_some(lacking)}")
+    if masks is None:
+        return [(found[key], None) for key in keys if key in found], problems
+    drawn, clashes = files_by_key(masks, mask_suffixes, names.get("mask_prefix", ""), names.get("mask_suffix", ""))
+    problems += clashes
+    if not drawn and (found or _folder_of(images)[0].is_dir() or _folder_of(masks)[0].is_dir()):
+        problems.append(_nothing_in(masks, "masks", mask_suffixes, names.get("mask_suffix", "")))
+    if found and drawn:
+        wanted = {key: found[key] for key in keys if key in found}
+        problems += _only_in("image", wanted, "mask", drawn, masks)
+        if listed is None:
+            problems += _only_in("mask", drawn, "image", found, images)
+    return [(found[key], drawn[key]) for key in keys if key in found and key in drawn], problems
+
+
+def files_by_key(
+    place: Path, extensions: Sequence[str], prefix: str = "", suffix: str = ""
+) -> tuple[dict[str, Path], list[str]]:
+    """The files below a folder or of a glob, sorted, by what remains of their path without prefix, suffix, extension.
+
+    Hidden files and files with another prefix, suffix or extension do not count. Also returns a sentence for files
+    that would have the same name.
+    """
+    folder, pattern = _folder_of(place)
+    if not folder.is_dir():
+        return {}, []
+    if pattern:
+        relative = glob(pattern, root_dir=folder, recursive=True)
+    else:
+        relative = [os.path.join(sub, name) for sub, _, names in _walk(folder) for name in names]
+    found: dict[str, Path] = {}
+    clashes: list[str] = []
+    for path in sorted(relative, key=lambda path: path.split(os.sep)):
+        head, name = os.path.split(path)
+        stem, extension = os.path.splitext(name)
+        rest = name if os.path.splitext(suffix)[1].lower() in extensions else stem
+        fits = name[0] != "." and extension.lower() in extensions
+        if not (fits and rest.startswith(prefix) and rest.endswith(suffix)):
+            continue
+        key = os.path.join(head, rest[len(prefix) : len(rest) - len(suffix)])
+        if key in found:
+            clashes.append(f"{found[key].name} and {name}")
+        found[key] = folder / path
+    if clashes:
+        advice = "remove one of each, or end image_suffix or mask_suffix with the extension"
+        clashes = [f"in {folder}, files differ in their extension only: {_some(clashes)}; {advice}"]
+    return found, clashes
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """``os.walk`` with paths relative to ``folder``; follows links, but enters no folder twice."""
+    entered = set()
+    for at, below, names in os.walk(folder, followlinks=True):
+        status = os.stat(at)
+        if (status.st_dev, status.st_ino) in entered:
+            below.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        below[:] = [name for name in below if name[0] != "."]
+        yield os.path.relpath(at, folder) if at != str(folder) else "", below, names
+
+
+def _folder_of(place: Path) -> tuple[Path, str]:
+    """The folder before the first wildcard, and the pattern below it; "" for a plain folder."""
+    parts = place.parts
+    first = next((i for i, part in enumerate(parts) if has_magic(part) and not Path(*parts[: i + 1]).exists()), None)
+    return (place, "") if first is None else (Path(*parts[:first]), os.path.join(*parts[first:]))
+
+
+def _lines(listed: Path) -> list[list[str]]:
+    """The words of each line that is neither empty nor a comment."""
+    try:
+        lines = listed.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise InputError(f"cannot read the list {listed}: {reason}; check its name and access") from error
+    return [line.split() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _listed_paths(listed: Path, images: Path, masks: Path) -> list[tuple[Path, Path | None]]:
+    """The pairs of a list with the paths of images and masks; none if it contains names."""
+    lines = _lines(listed)
+    if not lines or any(len(words) != 2 or "." not in words[1] for words in lines):
+        return []
+    return [(images / image.lstrip("/"), masks / mask.lstrip("/")) for image, mask in lines]
+
+
+def _listed_keys(listed: Path, names: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """What the names in a list share with masks, in their order, and a sentence for what is wrong with them."""
+    lines = [words[0] for words in _lines(listed)]
+    problems = [] if lines else [f"{listed} lists no image; write one name per line"]
+    keys = []
+    for line in lines:
+        head, name = os.path.split(line)
+        name = os.path.splitext(name)[0] if name.lower().endswith(IMAGE_SUFFIXES) else name
+        suffix = os.path.splitext(names.get("image_suffix", ""))[0]
+        keys.append(os.path.join(head, name.removeprefix(names.get("image_prefix", "")).removesuffix(suffix)))
+    repeated = [name for name, times in Counter(keys).items() if times > 1]
+    problems += [f"{listed} lists {len(repeated)} images more than once: {_some(repeated)}"] if repeated else []
+    return keys, problems
 
 
 def missing_files(wanted: Iterable[Path]) -> list[str]:
@@ -79,13 +178,29 @@ def missing_files(wanted: Iterable[Path]) -> list[str]:
     return sentences[:SHOWN] + ([f"{more} more folders lack files"] if more > 0 else [])
 
 
-def size_problems(pairs: Sequence[tuple[Path, Path | None]], what: str) -> list[str]:
-    """A sentence for each pair whose headers cannot be read or have different sizes. ``what``: the bar's title."""
+def size_problems(
+    pairs: Sequence[tuple[Path, Path | None]],
+    what: str,
+    header: Callable[[Path], tuple[Size | None, str]] | None = None,
+) -> list[str]:
+    """A sentence for each pair whose headers cannot be read or have different sizes.
+
+    what: the bar's title. header: mask -> its size (None: only decoding tells it), and what is wrong with its header.
+    """
     if not pairs:
         return []
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        results = pool.map(_size_problem, pairs)
+        results = pool.map(lambda pair: _size_problem(pair, header or picture_size), pairs)
         return [text for text in progress_bar(results, total=len(pairs), desc=what, leave=False) if text]
+
+
+def picture_size(path: Path) -> tuple[Size | None, str]:
+    """(width, height) from the header of a picture, or None and a sentence if it cannot be read."""
+    try:
+        with open_picture(path) as picture:
+            return picture.size, ""
+    except DECODING_ERRORS as error:
+        return None, f"{path} is not a readable image ({error})"
 
 
 def _nearest_existing(folder: Path) -> Path:
@@ -98,48 +213,33 @@ def _content(folder: Path) -> str:
     return _some(sorted(entry.name for entry in folder.iterdir())) or "nothing"
 
 
-def _nothing_in(folder: Path, files: dict[str, Path], kind: str) -> list[str]:
-    if files:
-        return []
-    state = f"no {kind} in {folder}" if folder.is_dir() else f"no folder {folder}"
+def _nothing_in(place: Path, kind: str, extensions: Sequence[str], suffix: str) -> str:
+    folder, pattern = _folder_of(place)
     existing = _nearest_existing(folder)
-    return [f"{state} ({existing} contains {_content(existing)})"]
-
-
-def _same_stem(kind: str, folder: Path, suffixes: Sequence[str], kept: dict[str, Path]) -> list[str]:
-    """A sentence if files of a folder differ only by their suffix: just one of them would be used."""
-    if not kept:
-        return []
-    found = (path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.stem in kept)
-    twice = sorted(path.name for path in found if path != kept[path.stem])
-    return (
-        [f"{len(twice)} {kind} in {folder} have the name of another with another suffix: {_some(twice)}"]
-        if twice
-        else []
-    )
+    if folder.is_dir() and (pattern or suffix):
+        rule = pattern or f"*{suffix}" + ("" if os.path.splitext(suffix)[1] else f" with {', '.join(extensions)}")
+        return f"no {kind} in {folder}: no file is called {rule} ({existing} contains {_content(existing)})"
+    state = f"no {kind} in {folder}" if folder.is_dir() else f"no folder {folder}"
+    return f"{state} ({existing} contains {_content(existing)})"
 
 
 def _only_in(kind: str, here: dict[str, Path], other: str, there: dict[str, Path], other_folder: Path) -> list[str]:
-    lonely = [path.name for stem, path in here.items() if stem not in there]
+    lonely = [path.name for key, path in here.items() if key not in there]
     if not lonely:
         return []
     return [f"{len(lonely)} of {len(here)} {kind}s have no {other} of the same name in {other_folder}: {_some(lonely)}"]
 
 
-def _size_problem(pair: tuple[Path, Path | None]) -> str:
-    sizes = []
-    for path in pair:
-        if path is None:
-            continue
-        try:
-            with open_picture(path) as picture:
-                sizes.append(picture.size)
-        except DECODING_ERRORS as error:
-            return f"{path} is not a readable image ({error})"
-    if len(set(sizes)) > 1:
-        (width, height), (mask_width, mask_height) = sizes
-        return f"{pair[1]} is {mask_width}x{mask_height}, but its image {pair[0].name} is {width}x{height}"
-    return ""
+def _size_problem(pair: tuple[Path, Path | None], header: Callable[[Path], tuple[Size | None, str]]) -> str:
+    image, mask = pair
+    size, problem = picture_size(image)
+    if problem or mask is None:
+        return problem
+    mask_size, problem = header(mask)
+    if problem or mask_size in (None, size):
+        return problem
+    (width, height), (mask_width, mask_height) = size, mask_size
+    return f"{mask} is {mask_width}x{mask_height}, but its image {image.name} is {width}x{height}"
 
 
 def _some(names: Sequence[str]) -> str:

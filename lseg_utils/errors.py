@@ -25,7 +25,7 @@ def raise_all(problems: Iterable[str], *checks: Callable[[], Any]) -> list[Any]:
         except InputError as error:
             found.append(str(error))
     if found:
-        raise InputError("\n".join(found))
+        raise InputError("\n".join(dict.fromkeys(found)))  # two checks may find the same
     return results
 
 

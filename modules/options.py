@@ -39,8 +39,10 @@ def weights_name(path: Path) -> str:
 def add_data_options(parser: Parser, default_dataset: str = "ade20k", base_size: bool = True) -> None:
     """Dataset, labels, image sizes, loading. ``base_size`` False: images are only resized to the crop."""
     add = parser.add_argument_group("data").add_argument
-    add("--dataset", default=default_dataset, help="use the dataset of this name")
-    places = "default: ../datasets next to the repository; data/Dataset_HSN for pascal, coco and fss"
+    add("--dataset", default=default_dataset, help="use the dataset of this name, or of this YAML file")
+    places = (
+        "default: ../datasets next to the repository, or that of the YAML file; data/Dataset_HSN for pascal, coco, fss"
+    )
     add("--data_path", "--datapath", type=Path, help=f"look for the datasets in this folder; {places}")
     lists = "default, corrected, another list of the dataset, or a file; default: the dataset's or the checkpoint's own"
     add("--label_src", help=f"read the labels from this list: {lists}")

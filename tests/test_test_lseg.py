@@ -183,7 +183,7 @@ def test_a_network_is_tested_at_the_sizes_it_was_trained_at_on_this_dataset(root
     protocol = json.loads((tmp_path / "out" / "results.json").read_text())["protocol"]
     assert protocol == "single (scale 1, no flip), windows of 64, base 96"
     net.metadata = {"dataset": "ade20k", "sizes": {"base": 96, "crop": 64}}
-    asked, other = DataChoice("ade20k", crop_size=32), DataChoice("elsewhere")
+    asked, other = DataChoice("ade20k", crop_size=32), DataChoice("miniature")
     assert script.with_trained_sizes(asked, net) == DataChoice("ade20k", base_size=96, crop_size=32)
     assert script.with_trained_sizes(other, net) == other
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*officially")
 
 
 @pytest.fixture
-def train(tmp_path: Path) -> data.FolderSegmentationDataset:
+def train(tmp_path: Path) -> data.DescribedDataset:
     return data.get_dataset("ade20k", root=make_tree(tmp_path, train=7), base_size=20, crop_size=16)
 
 
@@ -77,7 +77,7 @@ def same(a: dict, b: dict) -> bool:
 
 
 def test_samples_depend_on_neither_workers_nor_batches_nor_processes_nor_history(
-    train: data.FolderSegmentationDataset,
+    train: data.DescribedDataset,
 ) -> None:
     plain = make_loader(train, 1, seed=4, shuffle=True)
     zero, one = epoch_of(plain, 0), epoch_of(plain, 1)
@@ -91,14 +91,14 @@ def test_samples_depend_on_neither_workers_nor_batches_nor_processes_nor_history
     assert not same(epoch_of(make_loader(train, 1, seed=5, shuffle=True), 0), zero)
 
 
-def test_a_loader_leaves_the_global_random_numbers_alone(train: data.FolderSegmentationDataset) -> None:
+def test_a_loader_leaves_the_global_random_numbers_alone(train: data.DescribedDataset) -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
     epoch_of(make_loader(train, 2, seed=4, shuffle=True), 0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_drop_last_leaves_out_the_incomplete_batch(train: data.FolderSegmentationDataset) -> None:
+def test_drop_last_leaves_out_the_incomplete_batch(train: data.DescribedDataset) -> None:
     def sizes(batch_size: int, **place: int) -> list[int]:
         loader = make_loader(train, batch_size, seed=0, shuffle=True, drop_last=True, **place)
         return [len(batch["index"]) for batch in loader]
@@ -108,7 +108,7 @@ def test_drop_last_leaves_out_the_incomplete_batch(train: data.FolderSegmentatio
     assert sizes(2, rank=8, world=9) == [1]
 
 
-def test_a_test_loader_gives_names(train: data.FolderSegmentationDataset) -> None:
+def test_a_test_loader_gives_names(train: data.DescribedDataset) -> None:
     images = data.get_dataset("ade20k", root=train.root, split="val", mode="test")
     batches = list(make_loader(images, 1, seed=0, shuffle=False))
     assert [batch["name"] for batch in batches] == [["a0.jpg"], ["a1.jpg"], ["a2.jpg"]]
@@ -116,14 +116,14 @@ def test_a_test_loader_gives_names(train: data.FolderSegmentationDataset) -> Non
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_image_stops_by_default_and_is_named(train: data.FolderSegmentationDataset, workers: int) -> None:
+def test_a_bad_image_stops_by_default_and_is_named(train: data.DescribedDataset, workers: int) -> None:
     truncate(image_path(train.root, "train", "a4"))
     with pytest.raises(InputError) as caught:
         list(make_loader(train, 2, seed=0, shuffle=True, num_workers=workers))
     assert clean_message(caught.value).startswith(str(image_path(train.root, "train", "a4")))
 
 
-def test_a_bad_image_may_be_skipped_and_is_reported(train: data.FolderSegmentationDataset) -> None:
+def test_a_bad_image_may_be_skipped_and_is_reported(train: data.DescribedDataset) -> None:
     truncate(image_path(train.root, "train", "a4"))
     batches = list(make_loader(train, 2, seed=0, shuffle=False, on_bad_image="skip"))
     assert [index for batch in batches for index in batch["index"].tolist()] == [0, 1, 2, 3, 5, 5, 6]

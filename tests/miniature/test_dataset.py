@@ -198,7 +198,9 @@ def test_groups(root: Path) -> None:
 
 
 def test_without_a_world_the_message_tells_the_command(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"no finished world.*python -m miniature.prepare --data_path {tmp_path}"):
+    with pytest.raises(
+        InputError, match=f"no folder .*miniature(.|\\n)*python -m miniature.prepare --data_path {tmp_path}"
+    ):
         data.get_dataset("miniature", root=tmp_path)
     assert "miniature.prepare" in data.problems("miniature", tmp_path)[0]
 
