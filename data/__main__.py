@@ -1,4 +1,4 @@
-"""Datasets on disk: list the known ones, check one for everything that is wrong with it."""
+"""Datasets on disk: list the known ones, check one for everything that is wrong with it, or draw a sheet of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import DEFAULT_ROOT, problems
+from data import DEFAULT_ROOT, get_dataset, problems
 from data.description import Description, is_description, known_datasets, read_description
 from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError, run_script
@@ -22,10 +22,12 @@ from lseg_utils.results import text_table
 def build_parser() -> Parser:
     """The options of ``python -m data``."""
     parser = Parser(__doc__, prog="python -m data")
-    parser.add_argument("command", choices=("list", "check"), help="list the known datasets, or check one")
-    parser.add_argument("dataset", nargs="?", help="check the dataset of this name, or of this YAML file")
+    parser.add_argument("command", choices=("list", "check", "show"), help="list the known datasets, check or draw one")
+    parser.add_argument("dataset", nargs="?", help="take the dataset of this name, or of this YAML file")
     parser.add_argument("--data_path", type=Path, help="look for the files in this folder")
     parser.add_argument("--deep", action="store_true", help="also decode every mask and count its values")
+    parser.add_argument("--split", default="val", help="show this split")
+    parser.add_argument("--out", type=Path, default=Path("sheet.png"), help="write the sheet of show to this file")
     return parser
 
 
@@ -39,6 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.dataset or not is_description(options.dataset):
         what = f"{options.dataset!r} is not described by a YAML file" if options.dataset else "no dataset is given"
         raise InputError(f"{what}; give one of {', '.join(known_datasets())}, or your own YAML file")
+    if options.command == "show":
+        from data.showing import dataset_sheet
+        from lseg_utils.pictures import save_picture
+
+        dataset = get_dataset(options.dataset, options.data_path, options.split, "testval")
+        save_picture(options.out, dataset_sheet(dataset))
+        print(f"wrote {options.out}")
+        return 0
     description = read_description(options.dataset)
     root = options.data_path or description.root or DEFAULT_ROOT
     found = problems(options.dataset, options.data_path, tuple(description.splits))

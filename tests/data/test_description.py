@@ -162,6 +162,8 @@ def test_every_format_of_masks_is_checked_and_read(write, tmp_path: Path, capsys
     assert main(["check", name, "--deep"]) == 0, capsys.readouterr().out
     table = capsys.readouterr().out
     assert "33.3" in table
+    assert main(["show", name, "--split", "train", "--out", str(tmp_path / "sheet.png")]) == 0
+    assert Image.open(tmp_path / "sheet.png").width > 700
     _, mask = data.get_dataset(name, mode="testval", split="train")[0]
     assert mask.unique().tolist() == [-1, 0, 1] and mask[0, 0] == 0 and mask[0, -1] == -1
     image, crop = data.get_dataset(name, split="train", seed=0)[0]
