@@ -41,10 +41,11 @@ from encoding_ext.label_colours import SCHEMES
 from lseg_utils.cli import Parser, doubts_as_notes
 from lseg_utils.errors import InputError, raise_all, run_script
 from lseg_utils.files import REPOSITORY, unwritable
-from modules.choices import MODES, PRECISIONS, VARIANTS, block_options
+from modules.choices import CALLERS, LAYOUTS, MODES, PRECISIONS, VARIANTS, block_options
 from modules.options import add_network_options, weights_name
 
 IDLE_ALONE = {"embedding_size": "half", "embedding_variant": "unit", "embedding_multi_scale": False}  # and defaults
+IDLE_ALONE |= {"embedding_layout": "hwc", "embedding_suffix": ""}
 BASIS = "pca.npz"
 
 T = TypeVar("T")
@@ -95,8 +96,13 @@ def build_parser() -> Parser:
         "--embedding_size", default="half", help="set their height and width: half, input, or HEIGHTxWIDTH"
     )
     group.add_argument(
-        "--embedding_variant", choices=VARIANTS, default="unit", help="choose how embeddings are normalised"
+        "--embedding_variant",
+        choices=(*VARIANTS, *CALLERS),
+        default="unit",
+        help="choose how embeddings are normalised, or the project whose embeddings to compute exactly",
     )
+    group.add_argument("--embedding_layout", choices=LAYOUTS, default="hwc", help="order the axes of the files")
+    group.add_argument("--embedding_suffix", default="", help="end file names with this text, such as _fmap_CxHxW")
     group.add_argument(
         "--embedding_multi_scale", action="store_true", help="add up embeddings of six sizes and mirror images"
     )
@@ -179,7 +185,10 @@ def read_request(options: argparse.Namespace) -> Request:
     size = checked(lambda: parse_size(options.embedding_size))
     variant, multi_scale = options.embedding_variant, options.embedding_multi_scale
     embedding = checked(
-        lambda: EmbeddingOptions(options.embeddings, size, variant, multi_scale, options.pca, options.long_side)
+        lambda: EmbeddingOptions(
+            *(options.embeddings, size, variant, multi_scale, options.pca, options.long_side),
+            *(options.embedding_layout, options.embedding_suffix),
+        )
     )
     raise_all(problems)
     return Request(

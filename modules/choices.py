@@ -12,6 +12,7 @@ PRECISIONS = ("auto", "32", "bf16", "16", "bf16-mixed", "16-mixed", "32-true")
 MODES = ("whole", "windows", "multi_scale")
 VARIANTS = ("unit", "raw", "scaled", "summed")
 CALLERS = ("vlmaps", "dff", "feature_3dgs", "openscene", "conceptfusion")  # projects whose embeddings are made exactly
+LAYOUTS = ("hwc", "chw")  # of the axes of pixel embeddings in files
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "cosine")
 USE_PRETRAINED = ("True", "False", "clip", "clip_fixed")

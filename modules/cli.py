@@ -15,10 +15,8 @@ from lseg_utils.files import write_aside
 from lseg_utils.label_list import split_labels
 
 from . import zoo
-from .choices import CALLERS, MODES, VARIANTS
+from .choices import CALLERS, LAYOUTS, MODES, VARIANTS
 from .weights_file import check_weights_file
-
-LAYOUTS = ("hwc", "chw")
 
 
 def build_parser() -> Parser:

@@ -78,6 +78,11 @@ class LSegPredictor:
         """The long side that counts as scale 1."""
         return self._tower.base_size
 
+    @property
+    def crop_size(self) -> int:
+        """The side of windows."""
+        return self._tower.crop_size
+
     def __repr__(self) -> str:
         return f"LSegPredictor(backbone={self.net.architecture['backbone']!r}, device={str(self.device)!r})"
 

@@ -525,6 +525,18 @@ def test_a_camera_stops_at_ctrl_c_or_after_max_frames(weights, tmp_path, monkeyp
 # -------------------------------------------------------------------------------------------------------- embeddings
 
 
+def test_embeddings_in_the_form_and_layout_of_a_project(weights, folder):
+    more = ["--embeddings", "pt", "--embedding_variant", "vlmaps", "--embedding_layout", "chw", "--write", "none"]
+    out = predict(weights, folder, more=[*more, "--embedding_suffix", "_fmap_CxHxW"])
+    predictor = LSegPredictor.from_checkpoint(weights, "cpu")
+    for entry in manifest(out)["embeddings"]:
+        assert entry["file"] == f"{entry['name']}_fmap_CxHxW.pt"
+        found = torch.load(out / "embeddings" / entry["file"])
+        expected = predictor.embed(entry["source"], mode="protocol", variant="vlmaps").permute(2, 0, 1)
+        assert list(found.shape) == entry["shape"] and entry["seen"] == [[64, 64]]
+        np.testing.assert_allclose(found.float().numpy(), expected.numpy(), rtol=2e-3, atol=1e-2)
+
+
 @pytest.mark.parametrize("kind", ["npy", "pt", "h5"])
 def test_embeddings_are_those_of_the_predictor(weights, folder, kind):
     more = ["--embeddings", kind, "--embedding_size", "20x30", "--embedding_variant", "raw", "--write", "none"]

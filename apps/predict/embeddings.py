@@ -22,6 +22,8 @@ from lseg_utils.errors import InputError
 from lseg_utils.files import write_aside
 from lseg_utils.pictures import save_picture
 from lseg_utils.results import write_json
+from modules.choices import CALLERS
+from modules.inference.callers import result_size, seen_sizes
 from modules.inference.pixel_embedding import finite_in, looks, target_size
 from modules.predictor import LSegPredictor
 
@@ -69,19 +71,26 @@ class EmbeddingWriter:
 
     def shape(self, height: int, width: int) -> list[int]:
         """(H, W, C) of the embedding of a picture of this size; ``InputError`` if it would not fit into memory."""
-        dimensions = self.predictor.net.text_encoder.embed_dim
-        return [*target_size(self.options.size, height, width, dimensions), self.options.pca or dimensions]
+        dimensions, size = self.predictor.net.text_encoder.embed_dim, self.options.size
+        if self.options.variant in CALLERS:
+            size = result_size(self.options.variant, height, width, self.predictor.base_size)
+        return [*target_size(size, height, width, dimensions), self.options.pca or dimensions]
 
     def facts(self, height: int, width: int) -> dict[str, Any]:
-        """The manifest's facts about the embedding of a picture: its shape, and the sizes that the network saw."""
+        """The manifest's facts about the embedding of a picture: its shape in the file, and what sizes the network saw."""
         asked, base = self.options, self.predictor.base_size
-        views = looks(height, width, base, asked.long_side, asked.multi_scale, asked.variant)
-        seen = dict.fromkeys((rows, columns) for rows, columns, _ in views)
-        return {"shape": self.shape(height, width), "seen": [list(size) for size in seen]}
+        if asked.variant in CALLERS:
+            seen = seen_sizes(asked.variant, height, width, self.predictor.crop_size)
+        else:
+            views = looks(height, width, base, asked.long_side, asked.multi_scale, asked.variant)
+            seen = list(dict.fromkeys((rows, columns) for rows, columns, _ in views))
+        rows, columns, dimensions = self.shape(height, width)
+        shape = [dimensions, rows, columns] if asked.layout == "chw" else [rows, columns, dimensions]
+        return {"shape": shape, "seen": [list(size) for size in seen]}
 
     def has(self, name: str) -> bool:
         """Whether everything of this name is there."""
-        stored = self.store is None or self.store.has(name)
+        stored = self.store is None or self.store.has(name + self.options.suffix)
         return stored and (self.options.pca is None or self._preview(name).exists())
 
     def complete(self, record: Record) -> bool:
@@ -95,7 +104,10 @@ class EmbeddingWriter:
             embedding = self.pca.project(embedding)
             save_picture(self._preview(name), Image.fromarray(self.pca.colours(embedding)))
         if self.store is not None:
-            self.store.add(name, np.ascontiguousarray(finite_in(embedding, torch.float16).cpu().numpy()))
+            embedding = embedding.permute(2, 0, 1) if self.options.layout == "chw" else embedding
+            self.store.add(
+                name + self.options.suffix, np.ascontiguousarray(finite_in(embedding, torch.float16).cpu().numpy())
+            )
 
     def forget_frames(self, source: Source) -> None:
         """Delete the embeddings of a video's frames."""
@@ -110,10 +122,10 @@ class EmbeddingWriter:
         plain = {key: value if isinstance(value, int | str) else json.dumps(value) for key, value in self.about.items()}
         self.store.finish(plain)
         listed = [
-            {**entry, "file": self.store.file_of(entry["name"]), "dtype": "float16"}
+            {**entry, "file": self.store.file_of(entry["name"] + self.options.suffix), "dtype": "float16"}
             for record in records
             for entry in entries(record)
-            if self.store.has(entry["name"])
+            if self.store.has(entry["name"] + self.options.suffix)
         ]
         write_json(self.folder / FOLDER / MANIFEST, {**self.about, "embeddings": listed})
 
@@ -121,6 +133,8 @@ class EmbeddingWriter:
         return self.folder / PREVIEWS / f"{name}.png"
 
     def _embed(self, image: Tensor | np.ndarray) -> Tensor:
+        if self.options.variant in CALLERS:
+            return self.predictor.embed(image, variant=self.options.variant, mode="protocol")
         chosen = {name: getattr(self.options, name) for name in ("size", "variant", "multi_scale", "long_side")}
         return self.predictor.embed(image, **chosen)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from apps.predict.sources import Source
 from encoding_ext.label_colours import SCHEMES
 from lseg_utils.errors import InputError, raise_all
-from modules.choices import MODES, VARIANTS
+from modules.choices import CALLERS, LAYOUTS, MODES, VARIANTS
 
 KINDS = {"overlay": "overlays", "mask": "masks", "labels": "labels", "json": "json"}  # kind -> folder
 PICTURE_FORMATS, VIDEO_FORMATS, STORES = ("jpg", "png"), ("mp4", "gif"), ("npy", "pt", "h5")
@@ -73,7 +73,8 @@ class EmbeddingOptions:
     """Which pixel embeddings are written; size, variant, multi_scale and long_side as in ``LSegPredictor.embed``.
 
     store: one of ``STORES``, or None to write PCA previews alone. pca: the number of principal components; None keeps
-    all dimensions.
+    all dimensions. variant: also one of ``CALLERS``, for embeddings exactly as that project makes them. layout: of the
+    files' axes, one of ``LAYOUTS``. suffix: of their names, before the extension.
     """
 
     store: str | None = None
@@ -82,11 +83,25 @@ class EmbeddingOptions:
     multi_scale: bool = False
     pca: int | None = None
     long_side: int | None = None
+    layout: str = "hwc"
+    suffix: str = ""
 
     def __post_init__(self) -> None:
         problems = []
-        if self.variant not in VARIANTS:
-            problems.append(f"--embedding_variant {self.variant!r} is unknown; choose one of {', '.join(VARIANTS)}")
+        known = (*VARIANTS, *CALLERS)
+        if self.variant not in known:
+            problems.append(f"--embedding_variant {self.variant!r} is unknown; choose one of {', '.join(known)}")
+        if self.variant in CALLERS and (self.size != "half" or self.multi_scale):
+            problems.append(
+                f"--embedding_variant {self.variant} decides on sizes and scales: leave out --embedding_size and "
+                "--embedding_multi_scale"
+            )
+        if self.layout not in LAYOUTS:
+            problems.append(f"--embedding_layout {self.layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
+        if self.store == "h5" and self.layout != "hwc":
+            problems.append("--embedding_layout chw is for npy and pt files; leave it out for h5")
+        if "/" in self.suffix:
+            problems.append(f"--embedding_suffix {self.suffix!r} contains a /; it is the end of a file's name")
         if self.pca is not None and self.pca < MIN_COMPONENTS:
             problems.append(f"--pca is {self.pca}; it must be at least {MIN_COMPONENTS}")
         if self.store == "h5" and find_spec("h5py") is None:

@@ -25,7 +25,15 @@ GRID = 16  # OpenScene doubles the long side, and the result must be a multiple 
 
 
 def result_size(caller: str, height: int, width: int, base_size: int) -> tuple[int, int]:
-    """(height, width) of the embeddings that a project, one of ``choices.CALLERS``, makes of an image of this size."""
+    """(height, width) of the embeddings that a project, one of ``choices.CALLERS``, makes of an image of this size.
+
+    ``InputError`` for OpenScene and a long side that is not a multiple of 16.
+    """
+    if caller == "openscene" and max(height, width) % GRID:
+        raise InputError(
+            f"OpenScene's embeddings need an image whose long side is a multiple of {GRID}; this one has "
+            f"{width}x{height} pixels: resize it, to 640x480 for example"
+        )
     if caller == "vlmaps":
         return scaled_size(height, width, base_size)
     if caller == "dff" or (caller == "feature_3dgs" and width > WIDEST):
@@ -94,13 +102,8 @@ def caller_embedding(tower: ImageTower, rgb: Tensor, caller: str) -> Tensor:
 
 
 def _openscene(tower: ImageTower, image: Tensor, black: Tensor) -> Tensor:
-    height, width = image.shape[1:]
+    height, width = result_size("openscene", image.shape[1], image.shape[2], tower.base_size)
     side = 2 * max(height, width)
-    if side % (2 * GRID):
-        raise InputError(
-            f"OpenScene's embeddings need an image whose long side is a multiple of {GRID}; this one has "
-            f"{width}x{height} pixels: resize it, to 640x480 for example"
-        )
     tower.check_kept(side**2, side)
     (canvas,) = protocol_canvases(height, width, side, side, (1.0,))
     pixels, total = canvas.protocol_pixels(image, black), torch.zeros((), device=tower.device)
