@@ -77,7 +77,7 @@ class EmbeddingWriter:
         return [*target_size(size, height, width, dimensions), self.options.pca or dimensions]
 
     def facts(self, height: int, width: int) -> dict[str, Any]:
-        """The manifest's facts about the embedding of a picture: its shape in the file, and what sizes the network saw."""
+        """What the manifest tells of a picture: the shape of its array in the file, the sizes that the network saw."""
         asked, base = self.options, self.predictor.base_size
         if asked.variant in CALLERS:
             seen = seen_sizes(asked.variant, height, width, self.predictor.crop_size)
