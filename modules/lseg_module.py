@@ -34,7 +34,6 @@ WITHOUT_EFFECT = frozenset(
     "scale_inv augment no_batchnorm widehead widehead_hr strict weight_decay midasproto momentum test_batch_size "
     "hparams_file no_scaleinv".split()
 )
-FLAVOURS = ("official", "openscene", "dff", "feature_3dgs")
 
 
 def ade20k_labels(dataset: str = "ade20k") -> list[str]:
@@ -62,7 +61,8 @@ class LSegModule(pl.LightningModule):
 
     Attributes:
         mean, std, base_size, crop_size: of the network; the official evaluators read them here, and may change them.
-        flavour: one of ``FLAVOURS``, whose copy of this class is meant where they differ; see ``forward``.
+        flavour: whose copy of this class is meant where copies differ: "official", "openscene", "dff" or
+            "feature_3dgs"; see ``forward``. Set it on the class or on the object.
         run_facts: what else a resumed run must have in common with the checkpoint, which records it.
         settings: all settings by group, for the logger.
     """
