@@ -171,11 +171,13 @@ class LSegNet(nn.Module):
 
         ``labelset``: "" for the own labels, a list of N texts, or whatever our network takes as labels.
         """
-        logits = self._logits(self.raw_features(x), labelset)
-        return self.scratch.output_conv(logits)
+        return self.scratch.output_conv(self._logits(self._features(x), labelset)).contiguous()
 
     def raw_features(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) normalised -> (B, C, H/2, W/2): the output of ``scratch.head1``."""
+        return self._features(x).contiguous()
+
+    def _features(self, x: Tensor) -> Tensor:
         check_images(x)
         if self.check_range and not torch.compiler.is_compiling() and (found := unnormalised(x)):
             self.check_range = False
@@ -190,7 +192,7 @@ class LSegNet(nn.Module):
         path = scratch.refinenet3(path, scratch.layer3_rn(maps[2]))
         path = scratch.refinenet2(path, scratch.layer2_rn(maps[1]))
         path = scratch.refinenet1(path, scratch.layer1_rn(maps[0]))  # (B, F, H/2, W/2)
-        return scratch.head1(path).contiguous()
+        return scratch.head1(path)
 
     def unit_features(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) normalised -> (B, C, H/2, W/2) float32 unit vectors."""
@@ -209,9 +211,10 @@ class LSegNet(nn.Module):
         """Raw features (B, C, h, w) -> (B, N, h, w) float32, through the regularisation block if there is one."""
         text = self._text(labelset, len(features))
         with full_precision(features.device):
-            pixels = features.float().flatten(2)  # (B, C, h * w)
-            scale = LOGIT_SCALE * pixels.square().sum(1, keepdim=True).clamp_min(TINY_NORM_SQ).rsqrt()
-            logits = (text.float() @ pixels * scale).unflatten(2, features.shape[2:])
+            pixels = features.float().permute(0, 2, 3, 1).flatten(1, 2)  # (B, h * w, C), contiguous in a wide network
+            norm_sq = torch.linalg.vecdot(pixels, pixels).clamp_min(TINY_NORM_SQ)
+            logits = pixels @ text.float().mT * (LOGIT_SCALE * norm_sq.rsqrt())[..., None]
+            logits = logits.transpose(1, 2).unflatten(2, features.shape[2:])  # a pixel's labels stay next to each other
             if self.arch_option:
                 for _ in range(self.block_depth - 1):
                     logits = self.scratch.head_block(logits)
@@ -228,7 +231,7 @@ class LSegEncNet(LSegNet):
         with full_precision(x.device):
             scaled = nn.functional.normalize(features.float(), dim=1) * LOGIT_SCALE
         logits = self._logits(features, labelset)
-        return self.scratch.output_conv(scaled), self.scratch.output_conv(logits)
+        return self.scratch.output_conv(scaled), self.scratch.output_conv(logits).contiguous()
 
 
 class LSegFeatureNet(LSegNet):
