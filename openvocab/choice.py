@@ -45,14 +45,15 @@ def add_wording_options(parser: Parser) -> None:
     add("--synonyms", choices=SYNONYMS, default="first", help=names)
 
 
-def check_model(options: argparse.Namespace) -> str:
+def check_model(options: argparse.Namespace, saved: bool = True) -> str:
     """What results are named after; ``InputError`` unless exactly one model is given and its file exists."""
     given = {
         name: value for name in ("weights", "clip", "model", "predictions") if (value := getattr(options, name, None))
     }
     if len(given) != 1:
         found = " and ".join(f"--{name}" for name in given) or "none"
-        raise InputError(f"give one model: --weights, --clip, --model or --predictions; you gave {found}")
+        flags = "--weights, --clip, --model or --predictions" if saved else "--weights, --clip or --model"
+        raise InputError(f"give one model: {flags}; you gave {found}")
     ((kind, value),) = given.items()
     if kind == "model":
         file, _, name = value.rpartition(":")

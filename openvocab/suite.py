@@ -5,7 +5,7 @@ Legend: N classes; H x W a picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from openvocab.wording import word_similarity
 
 # (image uint8 (3, H, W), name) -> classes int64 (H, W)
 Predict = Callable[[Tensor, str], Tensor]
+# (index, image, classes of the truth (H, W)) -> what is kept of a picture
+Count = Callable[[int, Tensor, Tensor], dict[str, Any]]
 
 
 def pixels_of(image: Image.Image) -> Tensor:
@@ -38,26 +40,22 @@ def pixels_of(image: Image.Image) -> Tensor:
 
 
 class Pictures(Dataset):
-    """Some pictures of a dataset with their truth, for a loader that reads ahead."""
+    """The pictures of a dataset with their truth as classes.
 
-    def __init__(self, dataset: Any, indices: list[int], class_of: tuple[int, ...]) -> None:
-        self.dataset, self.indices = dataset, indices
+    names: of the pictures. class_of: the class of each label of the dataset; -1: it does not count.
+    """
+
+    def __init__(self, dataset: Any, names: Sequence[str], class_of: Sequence[int]) -> None:
+        self.dataset, self.names = dataset, names
         self.class_of = torch.tensor([*class_of, -1])  # index -1, unlabelled, is the last
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.names)
 
-    def __getitem__(self, place: int) -> tuple[int, Tensor, Tensor]:
-        """The picture's index, uint8 (3, H, W), and its classes int64 (H, W), -1 where nothing counts."""
-        index = self.indices[place]
+    def __getitem__(self, index: int) -> tuple[int, Tensor, Tensor]:
+        """``index``, the picture uint8 (3, H, W), and its classes int64 (H, W), -1 where nothing counts."""
         image, mask = self.dataset[index]
         return index, image, self.class_of[mask]
-
-
-def read_ahead(dataset: Any, indices: list[int], class_of: tuple[int, ...], workers: int) -> DataLoader:
-    """One picture at a time, ``workers`` processes reading ahead (0: none)."""
-    pictures = Pictures(dataset, indices, class_of)
-    return DataLoader(pictures, batch_size=None, num_workers=workers, pin_memory=torch.cuda.is_available())
 
 
 def counted(truth: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, list]:
@@ -100,8 +98,28 @@ def measure(
     which every prediction is written; None: none is.
     """
     classes, names = len(task.classes), picture_names([dataset.name_of(i) for i in range(len(dataset))])
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+    def count(index: int, image: Tensor, truth: Tensor) -> dict[str, Any]:
+        predicted = predict(image, names[index]).numpy()
+        if masks is not None:
+            save_picture(masks / f"{names[index]}.png", label_picture(predicted, classes))
+        return counted(truth.numpy(), predicted, classes)
+
     header = {**facts, "writes_masks": masks is not None}
+    pictures = Pictures(dataset, names, task.class_of)
+    records = picture_by_picture(pictures, count, header, folder, workers, benchmark.name)
+    return None if records is None else results(benchmark, task, records, facts, folder)
+
+
+def picture_by_picture(
+    pictures: Pictures, count: Count, header: Mapping[str, Any], folder: Path, workers: int, what: str
+) -> list[dict[str, Any]] | None:
+    """The record of every picture, in the first process: what ``count`` returns, with ``index`` and ``name``.
+
+    Each process takes a share. A picture that an earlier run has counted is not read again; ``InputError`` if that run
+    had another ``header``.
+    """
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
     def ledger(path: Path) -> Ledger:
         try:
@@ -109,25 +127,24 @@ def measure(
         except InputError as error:
             raise InputError(f"{error}\nGive another --output_dir, or delete {folder}") from None
 
+    def records() -> list[dict[str, Any]]:
+        return [record for path in sorted(folder.glob("pictures_*.jsonl")) for record in ledger(path).records]
+
     # Each process appends to a file of its own; all read all of them before any appends.
-    done = {record["index"] for path in sorted(folder.glob("pictures_*.jsonl")) for record in ledger(path).records}
+    done = {record["index"] for record in records()}
     own = ledger(folder / f"pictures_{rank}.jsonl")
     wait_for_all()
-    remaining = [index for index in range(len(dataset)) if index not in done][rank::world]
     if done and is_rank_zero():
-        print(f"{benchmark.name}: {len(done)} of {len(dataset)} pictures were counted by an earlier run")
-    for index, image, truth in progress_bar(
-        read_ahead(dataset, remaining, task.class_of, workers), desc=benchmark.name, unit="image"
-    ):
-        predicted = predict(image, names[index]).numpy()
-        if masks is not None:
-            save_picture(masks / f"{names[index]}.png", label_picture(predicted, classes))
-        own.append({"index": index, "name": names[index], **counted(truth.numpy(), predicted, classes)})
+        print(f"{what}: {len(done)} of {len(pictures)} pictures were counted by an earlier run")
+    remaining = [index for index in range(len(pictures)) if index not in done][rank::world]
+    # One picture at a time, read ahead by ``workers`` processes (0: by none).
+    loader = DataLoader(
+        pictures, batch_size=None, sampler=remaining, num_workers=workers, pin_memory=torch.cuda.is_available()
+    )
+    for index, image, truth in progress_bar(loader, desc=what, unit="image"):
+        own.append({"index": index, "name": pictures.names[index], **count(index, image, truth)})
     wait_for_all()
-    if not is_rank_zero():
-        return None
-    records = [record for path in sorted(folder.glob("pictures_*.jsonl")) for record in ledger(path).records]
-    return results(benchmark, task, records, facts, folder)
+    return sorted(records(), key=lambda record: record["index"]) if is_rank_zero() else None
 
 
 def results(
