@@ -87,6 +87,10 @@ say "3/5 testing with all 40 labels"
 measure trained labels
 say "3/5 testing with synonyms that no mask and no training label ever had"
 measure trained synonyms --label_src synonyms
+say "3/5 what other label lists do to the first 60 pictures"
+rm -rf "$results/robustness" # made anew in seconds; an earlier network's counts would be refused
+"$PYTHON" "$home/test_robustness.py" --dataset miniature --data_path "$root" --weights "$(trained trained)" --images 60 \
+    --workers 1 --device cpu --output_dir "$results/robustness" | grep -E '^(Check|wrote)'
 if [ "$controls" = yes ]; then
     say "3/5 controls: shuffled label embeddings; an untrained text tower"
     measure trained shuffled --shuffle_labels "$seed"

@@ -16,7 +16,7 @@ if [ "${1:-}" = --gpu ]; then
     (cd .. && "${PYTHON/#../$PWD/..}" -m pytest -q -m gpu tests)
     PYTHONPATH=.. "$PYTHON" -m modules.hardware
 fi
-for name in forward train_step evaluate labels scaling data memory; do
+for name in forward train_step evaluate labels openvocab scaling data memory; do
     echo "== $name ($(date +%T))"
     "$PYTHON" "bench_$name.py"
 done

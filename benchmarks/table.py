@@ -16,7 +16,7 @@ from lseg_utils.errors import InputError, run_script
 from lseg_utils.files import write_aside
 
 BEGIN, END = "<!-- table.py begins -->", "<!-- table.py ends -->"
-ORDER = ("forward", "train_step", "evaluate", "labels", "scaling", "data")
+ORDER = ("forward", "train_step", "evaluate", "labels", "openvocab", "scaling", "data")
 
 
 def markdown(folder: Path = RESULTS) -> str:

@@ -67,6 +67,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = check_all(places)
     rows = table_rows(results)
     table = f"{text_table(*table_cells(rows))}\n\n{TABLE_NOTE}"
+    robustness = places.results / "robustness" / "table.txt"
+    if robustness.is_file():
+        page = robustness.with_name("report.html")
+        table += (
+            f"\n\nWhat other label lists do to the same pictures ({page}):\n\n{robustness.read_text('utf-8').strip()}"
+        )
     content = {"seed": places.seed, "short": places.short, "unit": "percent", "rows": rows}
     write_json(places.report / "results.json", content)
     with write_aside(places.report / "table.txt") as aside:

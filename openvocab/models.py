@@ -82,7 +82,7 @@ class LSegSegmenter:
 
     def best(self, seen: EmbeddedImage, text: Tensor) -> Tensor:
         """Streamed over chunks of labels, so that memory does not grow with T."""
-        return rank(seen, text.to(self.device), self.net.head.block).indices[0].long().cpu()
+        return rank(seen, text.to(self.device), self.net.head).indices[0].long().cpu()
 
 
 class PluggedSegmenter:

@@ -5,6 +5,7 @@ Legend: N canonical labels; G classes of a change; H x W a picture.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -14,8 +15,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from encoding_ext.label_colours import label_colours
 from encoding_ext.metrics import scores_from_confusion
-from encoding_ext.palettes import palette
 from lseg_utils.named_maps import named_map
 from lseg_utils.pictures import sheet
 from lseg_utils.results import text_table
@@ -147,16 +148,20 @@ def worst_sheet(
         found = predictions(model, [prepared[0], prepared[number]._replace(same_as=1)], image, look)
         factor = max(SIDE // max(mask.shape), 1)
         step = max(max(mask.shape) // SIDE, 1)
-        # A change's labels have the colours of the canonical labels that they stand for, as far as they do.
-        colours = palette(max(len(change.labels), len(canonical.labels)))
-        home = {cls: label for label, cls in reversed(list(enumerate(change.truth_of))) if cls >= 0}
-        of_change = np.array([colours[home.get(cls, place)] for place, cls in enumerate(change.class_of)])
-        maps = [(mask.numpy(), colours, canonical.labels), (found[0], colours, canonical.labels)]
-        maps.append((found[1], of_change, change.labels))
-        drawn = [named_map(labels[::step, ::step], shades, names, factor) for labels, shades, names in maps]
+        lists = [(mask.numpy(), canonical.labels), (found[0], canonical.labels), (found[1], change.labels)]
+        drawn = [
+            named_map(labels[::step, ::step], label_colours(names), [unaccented(name) for name in names], factor)
+            for labels, names in lists
+        ]
         grid.append([Image.fromarray(image.permute(1, 2, 0).numpy()), *drawn])
         titles.append(f"{change.name}: {Path(dataset.name_of(index)).name}")
     return sheet(grid, ["picture", "truth", "canonical labels", "changed labels"], titles, cell=(SIDE, SIDE))
+
+
+def unaccented(text: str) -> str:
+    """The text in the letters that the pictures' font has."""
+    spelt_out = text.translate(str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"}))
+    return unicodedata.normalize("NFKD", spelt_out).encode("ascii", "ignore").decode()
 
 
 def page_parts(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], picture: Image.Image | None) -> list[str]:

@@ -80,6 +80,15 @@ def test_the_report_is_written_and_ends_with_what_to_try_next(made, capsys):
             assert min(picture.size) > 400 and len(picture.convert("RGB").getcolors(1 << 24)) > 20, name
 
 
+def test_it_ends_with_what_other_label_lists_do_where_that_was_measured(made, capsys):
+    table = made / "results" / "seed3_short" / "robustness" / "table.txt"
+    table.parent.mkdir()
+    table.write_text("synonyms 12.3\n")
+    folder = report(made)
+    assert "synonyms 12.3" in capsys.readouterr().out and "synonyms 12.3" in (folder / "table.txt").read_text()
+    table.unlink()
+
+
 def test_the_rows_are_kept_as_json_and_the_same_input_gives_the_same_pictures(made):
     first = {path.name: path.read_bytes() for path in report(made).iterdir()}
     content = json.loads(first["results.json"])

@@ -1,0 +1,60 @@
+"""Time and memory of one picture with the 150 labels of A-150 and with the 847 of A-847, by the published protocol.
+
+The picture goes through six scales, mirror images and windows. ``ratio`` is the speed with 847 labels relative to 150.
+The labels are encoded once per benchmark, outside the timing (here: random vectors).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.common import SEED, build_parser, network, parse, report
+from benchmarks.measuring import Maker, Process, Work, alternate, row
+from encoding_ext.views import TEST_SCALES
+from lseg_utils.errors import run_script
+from openvocab.look import Look
+from openvocab.models import LSegSegmenter
+
+COUNTS = (150, 847)
+
+
+def one_picture(labels: int, options: argparse.Namespace) -> Work:
+    """The suite's two steps on a picture of noise with the proportions of ADE20K's, 4 : 3."""
+    generator = torch.Generator().manual_seed(SEED)
+    options.labels = options.batch = 1
+    model = LSegSegmenter(network(options), options.device, "32")
+    shape = (labels, model.net.text_encoder.embed_dim)
+    text = F.normalize(torch.randn(shape, generator=generator), dim=-1)
+    size = (3, options.size * 3 // 4, options.size)
+    image = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+    look = Look(options.base, options.crop, TEST_SCALES, True)
+    return Work(lambda: [model.best(model.see(image, look), text)[None]], 1)
+
+
+def main() -> None:
+    """Measure both numbers of labels in one run."""
+    parser = build_parser(__doc__, "labels", "batch")
+    parser.add_argument("--base", type=int, default=520, help="long side at scale 1")
+    parser.add_argument("--crop", type=int, default=480, help="side of the windows")
+    options = parse(parser, cpu={"size": 683, "batch": 1, "rounds": 2}, cuda={"size": 683, "batch": 1, "rounds": 10})
+    if options.quick:
+        options.base = options.crop = 64
+    makers: dict[str, Maker] = {str(count): partial(one_picture, count) for count in COUNTS}
+    measured, _ = alternate({name: Process(maker, options) for name, maker in makers.items()}, options.rounds)
+    rows = []
+    for count in COUNTS:
+        what = f"published protocol, {options.backbone}, long side {options.size}, {count} labels"
+        rows.append(row(what, "project", measured[str(count)], measured[str(COUNTS[0])], labels=count))
+    report("openvocab", options, rows)
+
+
+if __name__ == "__main__":
+    run_script(main)
