@@ -193,14 +193,16 @@ def _parse(path: Path, known: bool) -> Description:
             file.fail(("unseen", i), f"unseen: the label {label!r} does not exist{nearest(str(label), labels)}")
     if labels and len(unseen) == len(labels):
         file.fail(("unseen",), "every label is unseen; leave some to train on")
-    archives = tuple(file.text(("archives", i), name) for i, name in enumerate(file.sequence(content.get("archives"))))
+    archives = tuple(
+        file.file_name(("archives", i), name) for i, name in enumerate(file.sequence(content.get("archives")))
+    )
     root = content.get("root")
     description = Description(
         path,
         file.text(("name",), content.get("name"), path.stem),
         labels,
         masks,
-        root=None if known and root is None else path.parent / os.path.expanduser(file.text(("root",), root, ".")),
+        root=None if known and root is None else path.parent / os.path.expanduser(file.file_name(("root",), root, ".")),
         about=file.text(("about",), content.get("about")),
         source=file.text(("source",), content.get("source")),
         splits=splits,
@@ -235,7 +237,7 @@ def _splits(file: YamlFile, value: Any) -> tuple[dict[str, tuple[Files, ...]], d
         for i, part in enumerate(several):
             where = (*place, i) if isinstance(parts, list) else place
             entries = file.mapping(where, part, SPLIT_KEYS, required=("images",))
-            texts = {key: file.text((*where, key), entries[key]) for key in SPLIT_KEYS[:4] if key in entries}
+            texts = {key: file.file_name((*where, key), entries[key]) for key in SPLIT_KEYS[:4] if key in entries}
             found.append(Files(texts.get("images", ""), texts.get("masks"), texts.get("list"), texts.get("segments")))
             total += file.number((*where, "count"), entries.get("count"), int, 0)
         splits[split] = tuple(found)
@@ -249,7 +251,7 @@ def _label_list(file: YamlFile, place: Place, value: Any) -> tuple[str, ...]:
     """The names in a list, or in the file of ``{file: NAME}``."""
     if isinstance(value, dict):
         entries = file.mapping(place, value, ("file",), required=("file",))
-        name = Path(os.path.expanduser(file.text((*place, "file"), entries.get("file"), "labels.txt")))
+        name = Path(os.path.expanduser(file.file_name((*place, "file"), entries.get("file"), "labels.txt")))
         nearby = [folder / name for folder in (file.path.parent, LABEL_FILES)]
         try:
             return tuple(read_label_file(next((path for path in nearby if path.is_file()), nearby[0]))[0])

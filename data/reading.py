@@ -88,7 +88,7 @@ def read_mask(path: Path) -> np.ndarray:
         values = np.asarray(picture)
     if values.ndim != 2 or values.dtype.kind == "f":
         raise InputError(f"{path} is an image of mode {picture.mode}; a mask has one whole number per pixel")
-    return values
+    return values.astype(np.uint8) if values.dtype == bool else values  # black and white, mode 1: 0 and 1
 
 
 def _header_and_content(path: Path, kind: str, mode: str) -> tuple[tuple[int, int], bytes]:

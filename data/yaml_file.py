@@ -79,6 +79,18 @@ class YamlFile:
         self.fail(place, f"{place[-1]} is {_kind(value)}; write a text")
         return default
 
+    def file_name(self, place: Place, value: Any, default: str = "") -> str:
+        """A text that can be a path: no part of it is too long for a file name."""
+        text = self.text(place, value, default)
+        if (
+            "\0" in text
+            or len(text.encode(errors="replace")) > 4000
+            or any(len(p.encode()) > 255 for p in text.split("/"))
+        ):
+            self.fail(place, f"{place[-1]} is too long, or has a sign that no file name may have; write a path")
+            return default
+        return text
+
     def choice(self, place: Place, value: Any, choices: Sequence[str]) -> str:
         """One of ``choices``, the first by default."""
         text = self.text(place, value, choices[0])

@@ -96,6 +96,12 @@ def test_masks_are_read_value_by_value_and_damage_is_found(tmp_path: Path, mode:
         read_mask(tmp_path / "a.png")
 
 
+def test_a_black_and_white_mask_has_the_values_0_and_1(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1").save(tmp_path / "a.png")
+    values = read_mask(tmp_path / "a.png")
+    assert values.tolist() == [[0, 1]] and values.dtype == np.uint8
+
+
 def test_values_in_a_gap_of_the_allowed_ones_are_named() -> None:
     allowed = np.array([0, 1, 2, 255])
     for values in ([[0, 1, 2]], [[0, 255]], [[1, 1]], [[255, 2]]):

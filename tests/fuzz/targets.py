@@ -291,6 +291,31 @@ def read_description(path: Path) -> None:
         pca.colours(pca.project(torch.zeros(2, 2, 4)))
 
 
+def dataset_seeds(folder: Path) -> Iterable[Path]:
+    """Descriptions of datasets: folders, lists of labels, mask values, colours, other codings."""
+    from data.description import DESCRIPTIONS
+
+    own = folder / "own.yaml"
+    own.write_text(
+        "name: own\nroot: .\nsplits:\n  train: {images: 'images/*.jpg', masks: masks}\n  val: {images: v, masks: w}\n"
+        "names: {mask_suffix: _m}\nlabels: {road: [1, 2], 'car, van': 3}\nmask: {ignore: [255]}\n"
+        "sizes: {base: 240, crop: 224, scales: [0.5, 2.0]}\nprotocols: {published: {base: 64, crop: 64, flip: true}}\n"
+    )
+    yield own
+    for description in sorted(DESCRIPTIONS.glob("*.yaml")):
+        (folder / description.name).write_bytes(description.read_bytes())
+        yield folder / description.name
+
+
+def read_dataset(path: Path) -> None:
+    """The description, and what is missing on disk for it."""
+    from data.described import problems
+    from data.description import read_description
+
+    description = read_description(str(path))
+    problems(description, path.parent, list(description.splits))
+
+
 # ------------------------------------------------------------------------------------------------------ videos
 
 
@@ -318,5 +343,6 @@ TARGETS = {
     "mask": Target(mask_seeds, read_mask_file),
     "labels": Target(label_seeds, read_labels),
     "description": Target(description_seeds, read_description),
+    "dataset": Target(dataset_seeds, read_dataset),
     "video": Target(video_seeds, read_video),
 }
