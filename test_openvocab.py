@@ -34,7 +34,9 @@ def build_parser() -> Parser:
     parser = Parser(__doc__)
     names = f"all, or a list of {', '.join(BENCHMARKS)}, datasets, and YAML files of datasets, with commas between them"
     parser.add_argument("--datasets", required=True, help=f"test on these benchmarks: {names}")
-    parser.add_argument("--data_path", type=Path, help="look for the datasets in this folder")
+    parser.add_argument(
+        "--data_path", type=Path, help="look for the datasets in this folder, except for those of YAML files"
+    )
     add_model_options(parser)
     looks = "see pictures as the dataset's publication does (else six scales and mirror images), once at scale 1, or "
     looks += "once as a whole"
@@ -111,7 +113,7 @@ def run_benchmark(
     from openvocab.suite import measure, pixels_of
 
     dataset = get_dataset(
-        benchmark.dataset, options.data_path, split=benchmark.split, mode="testval", transform=pixels_of
+        benchmark.dataset, benchmark.root(options.data_path), split=benchmark.split, mode="testval", transform=pixels_of
     )
     task, look = task_of(benchmark, dataset.labels), look_at(options.protocol, dataset, options.short_side)
     if model is None:

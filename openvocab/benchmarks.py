@@ -49,6 +49,10 @@ class Benchmark:
     background_labels: tuple[str, ...] = (BACKGROUND,)
     split: str = "val"
 
+    def root(self, data_path: Path | None) -> Path | None:
+        """``--data_path``, which is the folder of the known datasets; a user's file has a root of its own."""
+        return None if self.dataset.endswith((".yaml", ".yml")) else data_path
+
 
 BENCHMARKS = {
     benchmark.name: benchmark

@@ -89,7 +89,7 @@ def find_datasets(text: str, root: Path | None) -> tuple[list[Benchmark], list[s
             unknown.append(f"{name!r}{f' (did you mean {similar[0]}?)' if similar else ''}")
             continue
         try:
-            check_dataset(benchmark.dataset, root, (benchmark.split,))
+            check_dataset(benchmark.dataset, benchmark.root(root), (benchmark.split,))
             here.append(benchmark)
         except InputError as error:
             missing.append(f"{benchmark.name}: {' '.join(str(error).splitlines())}")

@@ -69,6 +69,42 @@ def test_one_table_with_everything_that_a_result_depends_on_and_what_is_missing(
     assert "A-150/report.html" in page and (root.parent / "out" / "A-150" / "report.html").is_file()
 
 
+def write_voc(root: Path) -> None:
+    """Two pictures in Pascal VOC's layout: background, a cat (8) and an ignored border (255)."""
+    folder = root / "VOCdevkit" / "VOC2012"
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (folder / name).mkdir(parents=True)
+    for number in range(2):
+        noise = np.random.RandomState(number).randint(0, 256, (30, 40, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / "JPEGImages" / f"p{number}.jpg")
+        mask = np.zeros((30, 40), np.uint8)
+        mask[:, 20:], mask[:, 19] = 8, 255
+        picture = Image.fromarray(mask)
+        picture.putpalette([value for value in range(256) for _ in range(3)])
+        picture.save(folder / "SegmentationClass" / f"p{number}.png")
+    (folder / "ImageSets" / "Segmentation" / "val.txt").write_text("p0\np1\n")
+
+
+def test_several_benchmarks_and_a_file_of_the_users_in_one_command(root, weights, tmp_path):
+    write_voc(root)
+    mine = tmp_path / "mine.yaml"
+    parts = "images: datasets/ADEChallengeData2016/images, masks: datasets/ADEChallengeData2016/annotations"
+    parts = parts.replace("images,", "images/validation,").replace("annotations", "annotations/validation")
+    labels = ", ".join(f"thing {number}" for number in range(10))
+    mine.write_text(f"name: mine\nsplits:\n  val: {{{parts}}}\nlabels: [{labels}]\nmask: {{first: 1, ignore: [0]}}\n")
+    found = openvocab(root, "--weights", weights, datasets=f"A-150,PAS-20,PAS-20b,PAS-21,{mine}")
+    results = {result["benchmark"]: result for result in found["results"]}
+    assert list(results) == ["A-150", "PAS-20", "PAS-20b", "PAS-21", "mine"] and not found["missing"]
+    assert [len(result["per_class_iou"]) for result in results.values()] == [150, 20, 21, 21, 10]
+    assert results["PAS-20b"]["labels"][20].startswith("bag | bed") and results["PAS-21"]["labels"][20] == "background"
+    assert results["PAS-20"]["background"].startswith("ignored")
+    folder = root.parent / "out"
+    (line,) = [json.loads(line) for line in (folder / "PAS-20" / "pictures_0.jsonl").read_text().splitlines()[1:2]]
+    assert sum(pixels for _, _, pixels in line["pairs"]) == 30 * 20  # the cat alone counts
+    (line,) = [json.loads(line) for line in (folder / "PAS-21" / "pictures_0.jsonl").read_text().splitlines()[1:2]]
+    assert sum(pixels for _, _, pixels in line["pairs"]) == 30 * 39  # all but the border
+
+
 def test_saved_masks_scored_through_the_folder_give_the_digits_of_the_direct_run(root, weights):
     direct = openvocab(root, "--weights", weights, "--save_masks")["results"][0]
     again = openvocab(root, "--predictions", root.parent / "out" / "masks", out="again")["results"][0]
