@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lseg_utils.files import write_aside
 from lseg_utils.results import text_table, write_json
 from modules.checkpoints import git_state
 from modules.testing.report_page import write_page
@@ -64,7 +65,8 @@ def write_table(folder: Path, results: Sequence[Mapping[str, Any]], missing: Seq
     text = f"{text_table(header, rows)}\n\n{NOTE}"
     state = {"versions": versions(), "git": git_state(), "command": sys.argv}
     write_json(folder / "results.json", {"results": list(results), "missing": list(missing), **state})
-    (folder / "table.txt").write_text(text + "\n", encoding="utf-8")
+    with write_aside(folder / "table.txt") as aside:
+        aside.write_text(text + "\n", encoding="utf-8")
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = ""
     for row in rows:
