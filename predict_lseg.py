@@ -4,8 +4,9 @@ The same command again resumes an interrupted run. Inputs that cannot be read ar
 processed. NAME in the paths of results is the input's path without its suffix; where two inputs would get the same
 name, the suffix is kept: cat.jpg and cat.png become cat_jpg and cat_png. Frames of a video are NAME.frames/000000 and
 so on. --embeddings h5 writes one file, embeddings/embeddings.h5, with a float16 dataset (H, W, C) for each picture or
-frame, in chunks of 32 x 32 pixels; manifest.json next to it describes what was embedded and how. Embeddings of videos
-are large; the script prints an estimate before it starts.
+frame, in chunks of 32 x 32 pixels; manifest.json next to it describes what was embedded and how. --embeddings
+store writes the folder embeddings/ in an eighth of the space, see docs/feature_store.md. Embeddings of videos are
+large; the script prints an estimate before it starts.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ from data.labels import labels_from
 from encoding_ext.label_colours import SCHEMES
 from lseg_utils.cli import Parser, doubts_as_notes
 from lseg_utils.errors import InputError, raise_all, run_script
+from lseg_utils.feature_store import BASIS, CODES
 from lseg_utils.files import REPOSITORY, unwritable
 from modules.choices import CALLERS, LAYOUTS, MODES, PRECISIONS, VARIANTS, block_options
 from modules.options import add_network_options, weights_name
 
 IDLE_ALONE = {"embedding_size": "half", "embedding_variant": "unit", "embedding_multi_scale": False}  # and defaults
-IDLE_ALONE |= {"embedding_layout": "hwc", "embedding_suffix": ""}
-BASIS = "pca.npz"
+IDLE_ALONE |= {"embedding_layout": "hwc", "embedding_suffix": "", "store_codes": CODES[0]}
 
 T = TypeVar("T")
 
@@ -90,8 +91,9 @@ def build_parser() -> Parser:
     )
     group = parser.add_argument_group("embeddings")
     group.add_argument(
-        "--embeddings", choices=STORES, help="also write pixel embeddings (float16) as files of this type"
+        "--embeddings", choices=STORES, help="also write pixel embeddings: files of this type, or a compact store"
     )
+    group.add_argument("--store_codes", choices=CODES, default=CODES[0], help="set the numbers that a store contains")
     group.add_argument(
         "--embedding_size", default="half", help="set their height and width: half, input, or HEIGHTxWIDTH"
     )
@@ -151,8 +153,9 @@ def read_request(options: argparse.Namespace) -> Request:
             problems.append(f"{', '.join(idle)}: no embeddings are asked for; add --embeddings or --pca")
         if options.write.strip() == "none":
             problems.append("--write none leaves nothing to write; add --embeddings or --pca")
+    basis = folder / ("embeddings" if options.embeddings == "store" else "") / BASIS
     cameras_alone = bool(sources) and all(source.kind == "camera" for source in sources)
-    if options.pca and cameras_alone and (options.overwrite or not (folder / BASIS).exists()):
+    if options.pca and cameras_alone and (options.overwrite or not basis.exists()):
         problems.append(
             "--pca fits its components to pictures and videos before a camera is opened; add some that resemble what "
             f"the camera will see, choose an --output_dir with the components of an earlier run ({BASIS}), or leave "
@@ -187,7 +190,7 @@ def read_request(options: argparse.Namespace) -> Request:
     embedding = checked(
         lambda: EmbeddingOptions(
             *(options.embeddings, size, variant, multi_scale, options.pca, options.long_side),
-            *(options.embedding_layout, options.embedding_suffix),
+            *(options.embedding_layout, options.embedding_suffix, options.store_codes),
         )
     )
     raise_all(problems)

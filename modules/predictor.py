@@ -297,6 +297,18 @@ class LSegPredictor:
         with memory_advice(LESS_MEMORY), torch.set_grad_enabled(grad or rgb.requires_grad):
             return pixel_embedding(self._tower, rgb, views, target, variant, dtype)
 
+    @torch.no_grad()
+    def grid(self, image: ImageInput, long_side: int | None = None) -> Tensor:
+        """The decoder's own embeddings (h/4, w/4, C), float32, not normalised; ``embed`` interpolates them.
+
+        h x w is the size at which the network looks at the image, as in ``embed``.
+        """
+        rgb = read_rgb(image, self.max_pixels)
+        ((height, width, _),) = looks(rgb.shape[1], rgb.shape[2], self.base_size, long_side)
+        self._tower.check_kept(height * width, max(height, width))
+        with memory_advice(LESS_MEMORY):
+            return self._tower.coarse(self._tower.resized(rgb, (height, width))[None])[0].permute(1, 2, 0)
+
     def levels(self, image: ImageInput, long_side: int | None = None, *, grad: bool = False) -> Levels:
         """The four maps of the image encoder and the four of the decoder, the finest first.
 

@@ -7,10 +7,13 @@ from copy import deepcopy
 
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks import plain, table
 from encoding_ext.evaluator import MultiScaleEvaluator
 from modules.lseg_module import LSegModule
+from predict_script import tiny_weights
+from predicting import picture
 from scripts import run
 from tiny import LABELS, TINY, pictures, tiny_net
 
@@ -120,3 +123,22 @@ def test_numbers_that_do_not_fit_are_refused_together(tmp_path):
         code=2,
     )
     assert "--size is 50" in output and "--batch is 0" in output and "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_the_store_is_measured_on_a_trained_network(tmp_path):
+    world = tmp_path / "world" / "images" / "validation"
+    world.mkdir(parents=True)
+    for number in range(2):
+        Image.fromarray(picture(64, 64, number)).save(world / f"{number}.png")
+    places = ["--weights", tiny_weights(tmp_path), "--world", tmp_path / "world", "--output", tmp_path]
+    quick = ["--backbone", "tiny_vit", "--rounds", "1", "--pca", "8"]
+    assert "read: codes" in run("benchmarks/bench_store.py", *places, *quick, cwd=tmp_path)
+    rows = json.loads((tmp_path / "store.json").read_text())["agreement"]
+    assert [(row["codes"], row["components"]) for row in rows] == [
+        ("float16", None),
+        ("int8", None),
+        ("float16", 8),
+        ("int8", 8),
+    ]
+    assert rows[0]["gigabytes"] == pytest.approx(19.66, abs=0.01) and rows[0]["synonyms"] > 99

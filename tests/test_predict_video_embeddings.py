@@ -252,7 +252,9 @@ def test_the_note_on_room_counts_by_hand_and_gives_advice(weights, tmp_path, mon
     assert note("half", 5, 4).endswith("1 video with about 4 frames need about 1 MB of disk space")
     assert "--pca" not in note((1000, 2000))
     monkeypatch.setattr(lookahead, "LARGE", 1e9)
-    assert note((1000, 2000)).endswith("; --pca 64 or a smaller --embedding_size HEIGHTxWIDTH would need less")
+    assert note((1000, 2000)).endswith(
+        "; --pca 64, --embeddings store or a smaller --embedding_size HEIGHTxWIDTH would need less"
+    )
     sources[:] = [source for source in sources if source.name != "a"]
     assert note("half") == "embeddings of 1 picture need about 1 MB of disk space"
     sources[:] = [source for source in sources if source.name == "c"]

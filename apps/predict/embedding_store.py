@@ -1,4 +1,4 @@
-"""Pixel embeddings on disk: one file each (.npy, .pt), or one chunked HDF5 file; float16, never half-written."""
+"""Pixel embeddings on disk: a file each (.npy, .pt), one chunked HDF5 file or a feature store; never half-written."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 
 from apps.predict.sources import FRAMES
 from lseg_utils.errors import InputError
+from lseg_utils.feature_store import code_type
 from lseg_utils.files import write_aside
 
 FLOAT16 = 2  # bytes
@@ -62,6 +63,33 @@ class PtStore(NpyStore):
 
     def _save(self, path: Path, embedding: np.ndarray) -> None:
         torch.save(torch.from_numpy(embedding), path)
+
+
+class GridStore(NpyStore):
+    """A feature store: ``frames/<name>.npy`` with grids that ``lseg_utils.feature_store.pack`` made.
+
+    codes: the type of its numbers.
+    """
+
+    GRIDS = "frames"
+
+    def __init__(self, folder: Path, codes: str) -> None:
+        super().__init__(folder / self.GRIDS)
+        self.codes = codes
+
+    def has(self, name: str) -> bool:
+        """Whether there is a grid of this name; a file that was cut off does not count."""
+        return readable(self.folder / f"{name}{self.suffix}")
+
+    def file_of(self, name: str) -> str:
+        return f"{self.GRIDS}/{name}{self.suffix}"
+
+    def size_of(self, name: str) -> int:
+        """The size of its file in bytes."""
+        return (self.folder / f"{name}{self.suffix}").stat().st_size
+
+    def bytes_of(self, shape: Sequence[int]) -> int:
+        return math.prod(shape[:2]) * code_type(self.codes, shape[2]).itemsize
 
 
 class Hdf5Store(NpyStore):
@@ -146,6 +174,15 @@ class Hdf5Store(NpyStore):
         names: set[str] = set()
         file.visititems(lambda name, item: names.add(name) if isinstance(item, self._h5py.Dataset) else None)
         return names
+
+
+def readable(path: Path) -> bool:
+    """Whether there is an array in this .npy file, complete."""
+    try:
+        np.load(path, mmap_mode="r")
+        return True
+    except (OSError, ValueError, EOFError):
+        return False
 
 
 STORES: dict[str, type[NpyStore]] = {"npy": NpyStore, "pt": PtStore, "h5": Hdf5Store}

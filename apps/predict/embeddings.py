@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from apps.predict.embedding_store import STORES
+from apps.predict.embedding_store import STORES, GridStore, NpyStore, readable
 from apps.predict.journal import Record
 from apps.predict.options import EmbeddingOptions
 from apps.predict.projection import PCAFit, PixelPCA
 from apps.predict.sources import FRAMES, Source
 from lseg_utils.errors import InputError
+from lseg_utils.feature_store import BASIS, GRID, MANIFEST, TEXT, VERSION, pack
 from lseg_utils.files import write_aside
 from lseg_utils.pictures import save_picture
 from lseg_utils.results import write_json
@@ -27,14 +28,15 @@ from modules.inference.callers import result_size, seen_sizes
 from modules.inference.pixel_embedding import finite_in, looks, target_size
 from modules.predictor import LSegPredictor
 
-FOLDER, PREVIEWS, BASIS, MANIFEST, TEXT = "embeddings", "pca", "pca.npz", "manifest.json", "text.npy"
+FOLDER, PREVIEWS = "embeddings", "pca"
 FIT_PICTURES, FIT_PIXELS = 32, 4096  # the basis is fitted on up to so many pictures and frames, and pixels of each
 
 
 class EmbeddingWriter:
     """Writes the embeddings of pictures and frames below ``folder``; ``InputError`` for a damaged HDF5 file.
 
-    predictor: makes them; None where all are finished. about: facts about the network for the manifest.
+    predictor: makes them; None where all are finished. about: facts about the network for the manifest; "labels" among
+    them, in the order of the text vectors.
     """
 
     def __init__(
@@ -42,7 +44,14 @@ class EmbeddingWriter:
     ) -> None:
         self.predictor, self.options, self.folder = predictor, options, folder
         self.about = {**about, **vars(options), "basis": BASIS if options.pca else None}
-        self.store = STORES[options.store](folder / FOLDER) if options.store else None
+        self.is_grid = options.store == "store"  # the network's own grid, packed
+        self.place = folder / FOLDER if self.is_grid else folder  # of the text vectors and the basis
+        if self.is_grid:
+            kept = {name: self.about[name] for name in (*about, "basis", "codes", "long_side", "pca")}
+            self.about = {"store_version": VERSION, **kept}
+            self.store: NpyStore | None = GridStore(folder / FOLDER, options.codes)
+        else:
+            self.store = STORES[options.store](folder / FOLDER) if options.store else None
         self.pca: PixelPCA | None = None
 
     def prepare(self, images: Iterable[Tensor | np.ndarray], labels: Sequence[str], text: Tensor) -> None:
@@ -51,11 +60,11 @@ class EmbeddingWriter:
         The basis of an earlier run in this folder is used again.
         """
         if len(text):
-            with write_aside(self.folder / TEXT) as aside:
+            with write_aside(self.place / TEXT) as aside:
                 np.save(aside, text.cpu().numpy())
         if self.options.pca is None:
             return
-        path = self.folder / BASIS
+        path = self.place / BASIS
         if not path.exists():
             fit, generator = PCAFit(), torch.Generator().manual_seed(0)
             for image in images:
@@ -72,12 +81,15 @@ class EmbeddingWriter:
     def shape(self, height: int, width: int) -> list[int]:
         """(H, W, C) of the embedding of a picture of this size; ``InputError`` if it would not fit into memory."""
         dimensions, size = self.predictor.net.text_encoder.embed_dim, self.options.size
+        if self.is_grid:
+            ((rows, columns, _),) = looks(height, width, self.predictor.base_size, self.options.long_side)
+            size = rows // GRID, columns // GRID
         if self.options.variant in CALLERS:
             size = result_size(self.options.variant, height, width, self.predictor.base_size)
         return [*target_size(size, height, width, dimensions), self.options.pca or dimensions]
 
     def facts(self, height: int, width: int) -> dict[str, Any]:
-        """What the manifest tells of a picture: the shape of its array in the file, the sizes that the network saw."""
+        """For the manifest: the shape of a picture's array in the file, its own size, the sizes that were seen."""
         asked, base = self.options, self.predictor.base_size
         if asked.variant in CALLERS:
             seen = seen_sizes(asked.variant, height, width, self.predictor.crop_size)
@@ -86,7 +98,7 @@ class EmbeddingWriter:
             seen = list(dict.fromkeys((rows, columns) for rows, columns, _ in views))
         rows, columns, dimensions = self.shape(height, width)
         shape = [dimensions, rows, columns] if asked.layout == "chw" else [rows, columns, dimensions]
-        return {"shape": shape, "seen": [list(size) for size in seen]}
+        return {"shape": shape, "picture": [height, width], "seen": [list(size) for size in seen]}
 
     def has(self, name: str) -> bool:
         """Whether everything of this name is there."""
@@ -95,6 +107,8 @@ class EmbeddingWriter:
 
     def complete(self, record: Record) -> bool:
         """Whether everything is there that a record of the journal lists."""
+        if self.is_grid and self.about["labels"] and not readable(self.place / TEXT):
+            return False
         return all(self.has(entry["name"]) for entry in entries(record))
 
     def write(self, name: str, image: Tensor | np.ndarray) -> None:
@@ -103,7 +117,12 @@ class EmbeddingWriter:
         if self.pca is not None:
             embedding = self.pca.project(embedding)
             save_picture(self._preview(name), Image.fromarray(self.pca.colours(embedding)))
-        if self.store is not None:
+        if self.is_grid:
+            try:
+                self.store.add(name, pack(np.ascontiguousarray(embedding.cpu().numpy()), self.options.codes))
+            except ValueError as error:
+                raise InputError(f"{name}: {error}") from error
+        elif self.store is not None:
             embedding = embedding.permute(2, 0, 1) if self.options.layout == "chw" else embedding
             self.store.add(
                 name + self.options.suffix, np.ascontiguousarray(finite_in(embedding, torch.float16).cpu().numpy())
@@ -122,17 +141,29 @@ class EmbeddingWriter:
         plain = {key: value if isinstance(value, int | str) else json.dumps(value) for key, value in self.about.items()}
         self.store.finish(plain)
         listed = [
-            {**entry, "file": self.store.file_of(entry["name"] + self.options.suffix), "dtype": "float16"}
+            {**entry, **self._file(entry["name"])}
             for record in records
             for entry in entries(record)
             if self.store.has(entry["name"] + self.options.suffix)
         ]
-        write_json(self.folder / FOLDER / MANIFEST, {**self.about, "embeddings": listed})
+        files = {}
+        if self.is_grid:
+            sizes = {name: self.place / name for name in (TEXT, BASIS) if (self.place / name).exists()}
+            files["files"] = {name: path.stat().st_size for name, path in sizes.items()}
+        write_json(self.folder / FOLDER / MANIFEST, {**self.about, **files, "embeddings": listed})
+
+    def _file(self, name: str) -> dict[str, Any]:
+        """What the manifest tells of the file of an embedding."""
+        if isinstance(self.store, GridStore):
+            return {"file": self.store.file_of(name), "bytes": self.store.size_of(name)}
+        return {"file": self.store.file_of(name + self.options.suffix), "dtype": "float16"}
 
     def _preview(self, name: str) -> Path:
         return self.folder / PREVIEWS / f"{name}.png"
 
     def _embed(self, image: Tensor | np.ndarray) -> Tensor:
+        if self.is_grid:
+            return self.predictor.grid(image, self.options.long_side)
         if self.options.variant in CALLERS:
             return self.predictor.embed(image, variant=self.options.variant, mode="protocol")
         chosen = {name: getattr(self.options, name) for name in ("size", "variant", "multi_scale", "long_side")}
@@ -148,10 +179,10 @@ def forget_embeddings(folder: Path) -> None:
 
 
 def entries(record: Record) -> Iterator[dict[str, Any]]:
-    """The manifest's entries for a source: name, source, shape, sizes that the network saw, number of the frame."""
+    """The manifest's entries for a source: name, source, facts of ``EmbeddingWriter.facts``, number of the frame."""
     if "shape" not in record:
         return
-    about = {key: record[key] for key in ("source", "shape", "seen")}
+    about = {key: record[key] for key in ("source", "shape", "picture", "seen")}
     if "frames" not in record:
         yield {"name": record["name"], **about}
     else:

@@ -89,7 +89,8 @@ def size_note(sources: Sequence[Source], writer: EmbeddingWriter, max_frames: in
     room = f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{math.ceil(size / 1e6)} MB"
     note = f"embeddings of {' and '.join(counted)} need about {room} of disk space"
     if size > LARGE:
-        note += "; --pca 64 or a smaller --embedding_size HEIGHTxWIDTH would need less"
+        others = "" if writer.is_grid else ", --embeddings store or a smaller --embedding_size HEIGHTxWIDTH"
+        note += f"; --pca 64{others} would need less"
     return note
 
 

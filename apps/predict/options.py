@@ -11,10 +11,11 @@ from pathlib import Path
 from apps.predict.sources import Source
 from encoding_ext.label_colours import SCHEMES
 from lseg_utils.errors import InputError, raise_all
+from lseg_utils.feature_store import CODES
 from modules.choices import CALLERS, LAYOUTS, MODES, VARIANTS
 
 KINDS = {"overlay": "overlays", "mask": "masks", "labels": "labels", "json": "json"}  # kind -> folder
-PICTURE_FORMATS, VIDEO_FORMATS, STORES = ("jpg", "png"), ("mp4", "gif"), ("npy", "pt", "h5")
+PICTURE_FORMATS, VIDEO_FORMATS, STORES = ("jpg", "png"), ("mp4", "gif"), ("npy", "pt", "h5", "store")
 OPACITY = 0.6
 MIN_COMPONENTS = 3  # a colour is made of three
 
@@ -74,7 +75,8 @@ class EmbeddingOptions:
 
     store: one of ``STORES``, or None to write PCA previews alone. pca: the number of principal components; None keeps
     all dimensions. variant: also one of ``CALLERS``, for embeddings exactly as that project makes them. layout: of the
-    files' axes, one of ``LAYOUTS``. suffix: of their names, before the extension.
+    files' axes, one of ``LAYOUTS``. suffix: of their names, before the extension. codes: the numbers in a "store", one
+    of ``CODES``; a store contains the network's own grid: size, variant, multi_scale, layout and suffix do not apply.
     """
 
     store: str | None = None
@@ -85,6 +87,7 @@ class EmbeddingOptions:
     long_side: int | None = None
     layout: str = "hwc"
     suffix: str = ""
+    codes: str = CODES[0]
 
     def __post_init__(self) -> None:
         problems = []
@@ -102,6 +105,15 @@ class EmbeddingOptions:
             problems.append("--embedding_layout chw is for npy and pt files; leave it out for h5")
         if "/" in self.suffix:
             problems.append(f"--embedding_suffix {self.suffix!r} contains a /; it is the end of a file's name")
+        changed = (self.size, self.variant, self.multi_scale, self.layout, self.suffix)
+        if self.store == "store" and changed != ("half", "unit", False, "hwc", ""):
+            problems.append(
+                "--embeddings store contains the network's own grid, which is read in any size: leave out "
+                "--embedding_size, --embedding_variant, --embedding_multi_scale, --embedding_layout and "
+                "--embedding_suffix"
+            )
+        if self.store != "store" and self.codes != CODES[0]:
+            problems.append(f"--store_codes {self.codes} needs --embeddings store")
         if self.pca is not None and self.pca < MIN_COMPONENTS:
             problems.append(f"--pca is {self.pca}; it must be at least {MIN_COMPONENTS}")
         if self.store == "h5" and find_spec("h5py") is None:

@@ -177,11 +177,11 @@ def _start(request: Request) -> Run:
     checkpoint = {"file": weights.name, "sha256": sha256_of(weights), **request.block}
     # 1. If everything is finished, loading the network would take time for nothing.
     earlier = None if request.overwrite else read_run(request.folder)
-    if earlier and "base_size" in earlier:
+    if earlier and "network" in earlier:
         # If the checkpoint is another one, the settings differ.
         labels = request.labels or (earlier["settings"]["labels"] if earlier["own_labels"] else None)
         if labels is not None:
-            run = _build_run(request, checkpoint, None, list(labels), torch.empty(0), earlier["base_size"])
+            run = _build_run(request, checkpoint, None, list(labels), torch.empty(0), earlier["network"])
             if not run.pending(request.sources):
                 return run
     # 2. The network.
@@ -201,7 +201,9 @@ def _start(request: Request) -> Run:
         raise InputError(f"{len(labels):,} labels do not fit into a label PNG; give at most {MAX_LABELS:,}")
     with doubts_as_notes():
         text = predictor.encode_text(labels, request.templates) if labels else torch.zeros(0, dimensions)
-    return _build_run(request, checkpoint, predictor, labels, text, predictor.base_size)
+    net = predictor.net
+    network = {"base_size": predictor.base_size, "dimensions": dimensions, "mean": net.mean, "std": net.std}
+    return _build_run(request, checkpoint, predictor, labels, text, network)
 
 
 def _build_run(
@@ -210,9 +212,12 @@ def _build_run(
     predictor: LSegPredictor | None,
     labels: list[str],
     text: Tensor,
-    base_size: int,
+    network: dict[str, Any],
 ) -> Run:
-    """Everything that a run needs; ``InputError`` if the folder contains results of other settings."""
+    """Everything that a run needs; ``InputError`` if the folder contains results of other settings.
+
+    network: facts for run.json and the manifest of embeddings.
+    """
     look, write, folder, device = request.look, request.write, request.folder, resolve_device(request.device)
     dtype = reduced_dtype(request.precision, device) or torch.float32
     settings = {
@@ -238,10 +243,12 @@ def _build_run(
         outputs.forget()
         forget_embeddings(folder)  # also where this run writes none: a later one would use them
 
-    facts = {"own_labels": request.labels is None, "base_size": base_size, "git": git_state()}
+    facts = {"own_labels": request.labels is None, "network": network, "git": git_state()}
     journal = Journal(folder, settings, facts, forget if request.overwrite else None)
     embeddings = None
     if request.embedding:
-        shared = {"checkpoint": checkpoint, "base_size": base_size}
+        shared = {"checkpoint": checkpoint, **network}
+        if request.embedding.store == "store":
+            shared |= {"labels": labels, "templates": request.templates}
         embeddings = EmbeddingWriter(predictor, request.embedding, folder, shared)
     return Run(predictor, labels, text, look, outputs, embeddings, journal)
