@@ -6,6 +6,7 @@ torch is imported where samples are made: labels and missing files are checked w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -239,16 +240,20 @@ class FewShotDataset(SampledDataset):
 
     @classmethod
     def _select(cls, root: Path, split: str, fold: int, nshot: int, held: Sequence[int]) -> Selection:
+        def named(class_id: int) -> str:
+            return f"{class_id} ({cls.read_labels('default', root)[class_id]})"
+
+        select = partial(make_selection, nshot=nshot, where=f"{cls.name}, fold {fold}, {split}", named=named)
         if split == "train":
             pairs = without_held_out(cls.role_pairs(root, fold, "train"), held)
-            return make_selection([c for c in cls.role_classes(fold, "train") if c not in held], pairs, pairs, nshot)
+            return select([c for c in cls.role_classes(fold, "train") if c not in held], pairs, pairs)
         if split == "val" and held:
             pairs = of_held_out(cls.role_pairs(root, fold, "train"), held)
-            return make_selection(held, spread(pairs, held), pairs, nshot)
+            return select(held, spread(pairs, held), pairs)
         role = "test" if split == "finetune" else split
         pool = cls.support_pairs(root, fold, role, nshot)
         sequence = cls.role_episodes(root, fold, role, nshot)
-        selection = make_selection(cls.role_classes(fold, role), sequence, pool, nshot)
+        selection = select(cls.role_classes(fold, role), sequence, pool)
         return selection.supports_only() if split == "finetune" else selection
 
     @classmethod

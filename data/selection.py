@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from data.episodes import EPISODES, Pair
@@ -30,8 +30,17 @@ class Selection:
         return replace(self, pairs=pairs, weights=[1] * len(pairs))
 
 
-def make_selection(classes: Sequence[int], episodes: Sequence[Pair], pool: Iterable[Pair], nshot: int) -> Selection:
+def make_selection(
+    classes: Sequence[int],
+    episodes: Sequence[Pair],
+    pool: Iterable[Pair],
+    nshot: int,
+    where: str,
+    named: Callable[[int], str],
+) -> Selection:
     """Group ``episodes`` into distinct pairs, and ``pool`` into supports by class.
+
+    where, named: the split and the name of a class, for messages.
 
     Raises ``InputError`` for a class without images, or with fewer than ``nshot`` images besides the one to segment.
     """
@@ -39,10 +48,10 @@ def make_selection(classes: Sequence[int], episodes: Sequence[Pair], pool: Itera
     supports: dict[int, list[str]] = {class_id: [] for class_id in classes}
     for class_id, image in pool:
         supports[class_id].append(image)
-    empty = [str(class_id) for class_id, images in supports.items() if not images]
+    empty = [named(class_id) for class_id, images in supports.items() if not images]
     if empty:
         raise InputError(
-            f"there are no images of class {', '.join(empty)}; add some to the split's list, or leave it out"
+            f"{where}: there are no images of class {', '.join(empty)}; add some to the split's list, or leave it out"
         )
     scarce: dict[int, int] = {}
     for class_id, image in counts:
@@ -50,9 +59,9 @@ def make_selection(classes: Sequence[int], episodes: Sequence[Pair], pool: Itera
             others = len(set(supports[class_id]) - {image})
             scarce |= {class_id: others} if others < nshot else {}
     if scarce:
-        texts = [f"class {class_id} has {number}" for class_id, number in sorted(scarce.items())]
+        texts = [f"class {named(class_id)} has {number}" for class_id, number in sorted(scarce.items())]
         raise InputError(
-            f"--nshot {nshot} needs {nshot} support images of each class besides the one to segment, but "
+            f"{where}: --nshot {nshot} needs {nshot} support images of each class besides the one to segment, but "
             f"{', '.join(texts)}; use fewer shots or other classes"
         )
     return Selection(tuple(classes), list(episodes), list(counts), list(counts.values()), supports)

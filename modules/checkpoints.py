@@ -208,7 +208,7 @@ def network_of(
         advice = f"use --backbone {found}, or another checkpoint"
         raise InputError(f"--backbone is {backbone}, but {file.path} is a {found}; {advice}")
     net = skeleton(file.path, architecture)
-    net.load_state_dict(_fitted(file, net), assign=True)
+    net.load_state_dict(fitted(file, net), assign=True)
     chosen = labels if labels is not None else file.metadata.get("labels")
     net.labels = None if chosen is None else check_labels(chosen)
     net.metadata = file.metadata
@@ -312,7 +312,7 @@ def recognise_backbone(file: CheckpointFile, wanted: str | None = None) -> str:
     )
 
 
-def _fitted(file: CheckpointFile, net: LSegNet) -> dict[str, Tensor]:
+def fitted(file: CheckpointFile, net: LSegNet) -> dict[str, Tensor]:
     """The file's weights as float32, complete; one ``InputError`` lists every kind of misfit, or what is not finite."""
     found = misfits(file, net)
     if found:

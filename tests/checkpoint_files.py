@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,37 @@ def official_content(net: LSegNet, weights: dict[str, Tensor] | None = None) -> 
         "optimizer_states": [optimizer.state_dict()],
         "lr_schedulers": [scheduler.state_dict()],
     }
+
+
+def official_training(net: LSegNet, epoch: int, step: int, epochs: int) -> dict[str, Any]:
+    """``last.ckpt`` of an official run of ``epochs`` epochs with the rates of train.sh, about to run ``epoch``.
+
+    The momentum of the weight ``name`` is ``momentum_of(name)`` everywhere.
+    """
+    content = official_content(net)
+    shuffled = sorted(content["state_dict"].items(), key=lambda item: item[0][::-1])  # the file's order decides
+    content["state_dict"] = OrderedDict(shuffled)
+    groups, state, number = [], {}, 0
+    for part, rate in (("net.pretrained.", 0.00025), ("net.scratch.", 0.0025)):
+        names = [
+            name for name, _ in shuffled if name.startswith(part) and not name.endswith(("mean", "var", "tracked"))
+        ]
+        for place, name in enumerate(names, number):
+            if not any(unused in name for unused in (".norm.", ".head.", "refinenet4.resConfUnit1.")):
+                momentum = torch.full_like(content["state_dict"][name], momentum_of(name))
+                state[place] = {"momentum_buffer": momentum}
+        group = {"lr": rate, "initial_lr": rate, "momentum": 0.9, "dampening": 0, "weight_decay": 1e-4}
+        groups.append({**group, "nesterov": False, "params": list(range(number, number + len(names)))})
+        number += len(names)
+    rates = [group["initial_lr"] * (1 - epoch / epochs) ** 0.9 for group in groups]
+    content["lr_schedulers"] = [{"base_lrs": [0.00025, 0.0025], "last_epoch": epoch, "_last_lr": rates}]
+    content["optimizer_states"] = [{"state": state, "param_groups": groups}]
+    return content | {"epoch": epoch, "global_step": step}
+
+
+def momentum_of(name: str) -> float:
+    """A number of its own for each official name, with the prefix ``net.``."""
+    return 1 + zlib.crc32(name.encode()) / 2**32
 
 
 def official_file(net: LSegNet, path: Path, weights: dict[str, Tensor] | None = None) -> Path:

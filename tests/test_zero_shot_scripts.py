@@ -18,7 +18,7 @@ from PIL import Image
 import test_lseg_zs as test_script
 import train_lseg_zs as train_script
 from data.episodes import test_episodes as official_episodes
-from fewshot_trees import make_pascal, make_tree, replace
+from fewshot_trees import few_pairs, make_coco, make_pascal, make_tree, replace
 from lseg_utils.errors import InputError
 from modules.checkpoints import to_official
 from modules.models import build_lseg
@@ -175,6 +175,33 @@ def test_runs_from_before_the_published_loss_and_sampling_are_not_resumed(datase
     choice = SimpleNamespace(fold=0, nshot=1)
     old = {"fold": 0, "nshot": 1, "finetune_mode": False, "select": "held_out", "selection_classes": [7]}
     assert train_script.facts_of_the_run(options, choice, [7]) == old | kept  # compared on resuming
+
+
+def checked(dataset: str, root: Path, *more: object) -> str:
+    """What the checks before training refuse, in one message."""
+    options = ["--dataset", dataset, *train_arguments(root, "--select", "official", *more)[2:]]
+    with pytest.raises(InputError) as caught:
+        train_script.check_all(train_script.build_parser().parse(list(map(str, options))))
+    return str(caught.value)
+
+
+def test_data_that_cannot_be_trained_on_are_refused_before_training(tmp_path, monkeypatch):
+    root = tmp_path / "data"
+    pairs = few_pairs("coco", 0, "train", each=3)
+    make_coco(root, pairs=pairs)
+    make_coco(root, pairs=few_pairs("coco", 0, "val", each=2))
+    episodes = few_pairs("coco", 0, "val", each=2)
+    monkeypatch.setattr("data.episodes.official_pairs", lambda _, fold, role: pairs if role == "train" else episodes)
+    monkeypatch.setattr("data.episodes.evaluation_sequence", lambda *_: episodes)
+    fewer = checked("coco", root, "--nshot", 5)
+    assert "coco, fold 0, train: --nshot 5 needs 5" in fewer and "class 1 (bicycle) has 2" in fewer
+    few = checked("coco", root, "--nshot", 5, "--finetune_mode")
+    assert "coco, fold 0, finetune: --nshot 5 needs 5" in few and "class 0 (person) has 1" in few
+    lacking = root / "COCO2014" / pairs[0][1]
+    lacking.unlink()
+    assert lacking.name in checked("coco", root, "--nshot", 0)
+    pairs = [pair for pair in pairs if pair[0] != 1]
+    assert "coco, fold 0, train: there are no images of class 1 (bicycle)" in checked("coco", root, "--nshot", 0)
 
 
 def whole_fold(tmp_path: Path) -> Path:

@@ -26,13 +26,14 @@ from lseg_utils.lock import locked
 from lseg_utils.memory import memory_advice
 from lseg_utils.progress import is_rank_zero
 
-from ..checkpoints import METADATA_KEY, save_file
+from ..checkpoints import METADATA_KEY, checked_metadata, save_file
 from ..device import allow_tf32, reduced_dtype
 from ..lseg_module import LSegModule
 from ..models import LSegNet
 from ..models.precision import compile_parts
 from ..safe_load import read_torch_file
 from .display import EpochLines, ValidationPictures
+from .official import check_training_checkpoint, loops_of, official_run
 from .run import Run, Training
 from .start import build_network
 from .together import LESS_MEMORY, Together
@@ -102,12 +103,21 @@ def run_training(training: Training, data: TrainingData, make_module: Callable[[
         module.run_facts = facts | training.network.sources()
         module.settings = asdict(training, dict_factory=plain)
         if last:
-            before = read[last].get(METADATA_KEY) or {}
-            check_same_run(last, before, module)
-            data.first_epoch = before["epoch"] + 1
+            content = read[last]
+            check_training_checkpoint(last, content)
+            if METADATA_KEY in content:
+                before = checked_metadata(last, content[METADATA_KEY])
+                check_same_run(last, before, module)
+                data.first_epoch = before["epoch"] + 1
+            else:
+                read[last] = official_run(last, content, module)
+                data.first_epoch = content["epoch"]
+                version += 1  # the official run's own files stay
         images, validation_images = len(data.train_set), len(data.val_set)
         together = Together(checkpoint=last, images=images, validation_images=validation_images)
         trainer = build_trainer(training, version, CheckpointFiles(read), together)
+        if last and "loops" not in read[last]:
+            read[last]["loops"] = loops_of(trainer, read[last])
         if trainer.is_global_zero:
             what = f"{images} + {validation_images} images, {len(data.labels)} labels"
             print(f"{net.architecture['backbone']} on {module.dataset}: {what}")

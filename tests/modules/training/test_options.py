@@ -16,7 +16,7 @@ from lseg_utils.errors import InputError
 from modules.choices import block_options
 from modules.device import reduced_dtype, resolve_device
 from modules.options import add_data_options, compatibility_problems, training_settings
-from modules.training.trainer import lightning_precision
+from modules.training.trainer import build_logger, lightning_precision
 
 NO_EFFECT = (
     "--widehead --widehead_hr --no-scaleinv --module lseg --model encnet --no-batchnorm --use_relabeled "
@@ -241,3 +241,12 @@ def test_lightning_precision(monkeypatch):
 )  # fmt: skip
 def test_precision_on_the_cpu(precision, dtype):
     assert reduced_dtype(precision, torch.device("cpu")) is dtype
+
+
+def test_logs_go_to_the_given_folder_and_project(tmp_path, monkeypatch):
+    monkeypatch.setattr("modules.training.run.find_spec", lambda name: name)  # as if wandb were installed
+    monkeypatch.setattr("modules.training.trainer.WandbLogger", lambda **given: given)
+    line = f"--exp_name run --project_name other --logpath '{tmp_path / 'logs'}' --clip_weights random"
+    assert Path(build_logger(training_settings(parse_train(line)).run, 2).log_dir) == tmp_path / "logs/run/version_2"
+    given = build_logger(training_settings(parse_train(f"{line} --logger wandb")).run, 2)
+    assert (given["project"], given["save_dir"]) == ("other", tmp_path / "logs")
