@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from apps.web import inputs, page
+from apps.web import inputs, page, places
 from checkpoint_files import own_file
 from predicting import picture
 from scripts import REPOSITORY
@@ -250,3 +251,17 @@ def test_toy_networks_admit_that_they_know_no_photographs(app):
     assert not visitor.warning
     visitor.file_uploader[0].set_value(("a.png", png_of(40, 50), "image/png")).run()
     assert "photograph" in visitor.warning[0].value
+
+
+def test_a_network_for_photographs_invites_to_upload_one_or_begins_with_those_at_hand(app, tmp_path, monkeypatch):
+    network = own_file(tiny_net(), tmp_path / "checkpoints" / "demo.ckpt")
+    monkeypatch.setattr(places, "find_spec", lambda name: None)
+    visitor = app("--checkpoint", str(network))
+    assert not messages(visitor) and "Upload" in visitor.info[0].value
+    visitor.file_uploader[0].set_value(("a.png", png_of(40, 50), "image/png")).run()
+    assert result(visitor).mask.shape == (40, 50) and not visitor.warning
+    package = tmp_path / "skimage"
+    (package / "data").mkdir(parents=True)
+    (package / "data" / "coffee.png").write_bytes(png_of(30, 20))
+    monkeypatch.setattr(places, "find_spec", lambda name: SimpleNamespace(origin=str(package / "__init__.py")))
+    assert result(app("--checkpoint", str(network))).mask.shape == (30, 20)

@@ -39,6 +39,7 @@ PALETTES = {"after the labels' meaning": "natural", "for colour-blind eyes": "co
 EXAMPLES = 4  # labels that are offered as words to look for
 PRIVACY = "Pictures stay in the memory of this session and are gone when it ends."
 LOOK_HELP = "The published protocol looks 36 times, in six sizes and mirrored; on a CPU this takes minutes."
+NO_PICTURE = "Upload a photograph above, drop it there or paste it: its pixels then get labels of your choice."
 TOY_NETWORK = (
     "This small network has only seen coloured shapes on four textures. For photographs, use a published checkpoint."
 )
@@ -120,6 +121,10 @@ def show(
         with settings_place:
             network, predictor, mode, palette = _settings(found, checkpoint_dir, device, link)
         choice = _choose(network, predictor, mode, link, upload_place, sample_place)
+        if choice is None:
+            picture_place.info(NO_PICTURE)
+            accept_pasted_pictures()
+            return
         with labels_place:
             results = _results(choice, lists, link)
         for result in results:
@@ -182,8 +187,8 @@ def _settings(
 
 def _choose(
     network: Path, predictor: SharedPredictor, mode: str, link: Link, upload_place: Any, sample_place: Any
-) -> Choice:
-    """The picture that a visitor uploaded, or the chosen sample."""
+) -> Choice | None:
+    """The picture that a visitor uploaded, or the chosen sample; None if there is neither."""
     upload = upload_place.file_uploader(
         "Your picture: upload, drop or paste it", SUFFIXES, max_upload_size=inputs.MAX_UPLOAD_MB, help=PRIVACY
     )
@@ -192,6 +197,8 @@ def _choose(
     if upload is not None:
         name, source = Path(upload.name).stem, upload.file_id
         picture = _work().picture(source, lambda: inputs.read_picture(upload.getvalue(), upload.name))
+    elif not samples:
+        return None
     else:
         name = sample_place.selectbox("Or a sample", list(samples), link.position("sample", list(samples)))
         sample = source = samples[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import Image
@@ -11,6 +12,7 @@ from lseg_utils.files import REPOSITORY
 
 SUFFIXES = (".ckpt", ".pth")
 TRAINED = "runs*/trained_seed*/version_*/checkpoints/last.ckpt"  # where quickstart.sh leaves the miniature
+PHOTOGRAPHS = ("chelsea.png", "coffee.png", "astronaut.png")  # a cat, a cup, a woman
 SAMPLE = REPOSITORY / "docs" / "sample.png"
 MAX_SAMPLES = 12
 MAX_FEW = 6  # labels that a page begins with
@@ -64,10 +66,16 @@ def miniature_folder(checkpoint: Path) -> Path | None:
 
 
 def sample_pictures(checkpoint: Path) -> list[Path]:
-    """Pictures to try a checkpoint with: validation images of the miniature, or the one that lies in docs/."""
-    folder = miniature_folder(checkpoint)
-    images = sorted((folder / "images" / "validation").glob("*.jpg")) if folder else []
-    return images[:MAX_SAMPLES] or [SAMPLE]
+    """Pictures to try a checkpoint with: validation images of the miniature, or photographs that scikit-image ships.
+
+    Empty where a network for photographs finds no scikit-image.
+    """
+    if folder := miniature_folder(checkpoint):
+        images = sorted((folder / "images" / "validation").glob("*.jpg"))
+        return images[:MAX_SAMPLES] or [SAMPLE]
+    package = find_spec("skimage")
+    photographs = Path(package.origin).parent / "data" if package and package.origin else None
+    return [photographs / name for name in PHOTOGRAPHS if (photographs / name).is_file()] if photographs else []
 
 
 def is_miniature(checkpoint: Path) -> bool:
