@@ -51,8 +51,9 @@ def official_run(path: Path, content: dict[str, Any], module: LSegModule) -> dic
         raise InputError(f"the run of {path} already finished {epoch} epochs; increase --max_epochs to continue")
     # 1. The weights.
     weights = content["state_dict"]
-    tensors = isinstance(weights, dict) and all(isinstance(value, Tensor) for value in weights.values())
-    if not tensors:
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
         raise InputError(f"{path} cannot be resumed: its state_dict contains other things than tensors. {INSTEAD}")
     file, backbone = CheckpointFile(path, from_official(weights), {}), module.net.architecture["backbone"]
     if (found := recognise_backbone(file, backbone)) != backbone:
@@ -121,8 +122,8 @@ def _optimizer_state(path: Path, content: dict[str, Any], module: LSegModule) ->
     ]
     if wrong:
         raise InputError(
-            f"{path} cannot be resumed: the optimiser state of {wrong[0]} and {len(wrong) - 1} others has "
-            f"another shape than the weight. {INSTEAD}"
+            f"{path} cannot be resumed: the optimiser state of {len(wrong)} weights, such as {wrong[0]}, has another "
+            f"shape than the weight. {INSTEAD}"
         )
     states: dict[str, Any] = from_official(given)  # type: ignore[arg-type]  # it only renames
     name_of = {parameter: name for name, parameter in module.net.named_parameters()}
@@ -145,6 +146,8 @@ def _note_other_settings(content: dict[str, Any], module: LSegModule) -> None:
         if name in group and group[name] != getattr(config, name):
             print(f"note: {name} was {group[name]} in this run and is {getattr(config, name)} from now on")
     for schedule in content.get("lr_schedulers") or []:
+        if not schedule.get("_last_lr"):
+            continue  # another kind of scheduler
         epoch, (rate, *_) = schedule["last_epoch"], schedule["_last_lr"]
         now = config.encoder_lr * config.factor(epoch, 0, 0)
         if not math.isclose(rate, now, rel_tol=1e-6):
