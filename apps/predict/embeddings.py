@@ -74,7 +74,7 @@ class EmbeddingWriter:
                     continue  # too large, which is reported when its turn comes
                 drawn = torch.randperm(len(pixels), generator=generator)[:FIT_PIXELS]
                 fit.add(pixels[drawn.to(pixels.device)])
-            fit.finish(self.options.pca).save(path, labels, text.cpu().numpy())
+            fit.finish(self.options.pca, text if self.is_grid else None).save(path, labels, text.cpu().numpy())
         self.pca = PixelPCA.load(path)
         print(f"{self.options.pca} principal components keep {self.pca.explained.sum():.1%} of the variance")
 

@@ -86,20 +86,29 @@ class PCAFit:
         self._products = self._products + pixels.T @ pixels
         self._kept.append(pixels[:KEPT_PER_BATCH].float())
 
-    def finish(self, dimensions: int) -> PixelPCA:
-        """The basis of ``dimensions`` >= 3 components; ``InputError`` if too few pixels were added for so many."""
+    def finish(self, dimensions: int, text: Tensor | None = None) -> PixelPCA:
+        """The basis of ``dimensions`` >= 3 components; ``InputError`` if too few pixels were added for so many.
+
+        text: (N, C); with two or more, the basis keeps the directions in which texts differ too, and these count as
+        much as those in which pixels differ. Few components then change fewer labels, also labels not among the texts.
+        """
         if self._count <= dimensions:
             raise InputError(
                 f"{dimensions} components cannot be fitted to {self._count} pixels; give more or larger pictures, "
                 "or fewer components"
             )
         mean = self._sum / self._count
-        values, vectors = torch.linalg.eigh(self._products / self._count - torch.outer(mean, mean))  # ascending
+        covariance = kept = self._products / self._count - torch.outer(mean, mean)
+        total = covariance.trace().clamp(min=1e-12)
+        if text is not None and len(text) > 1:
+            spread = text.cpu().double() - text.cpu().double().mean(0)
+            kept = covariance / total + spread.T @ spread / spread.square().sum().clamp(min=1e-12)
+        _, vectors = torch.linalg.eigh(kept)  # ascending
         components = vectors.flip(1)[:, :dimensions].T
         # The sign of a component is arbitrary: its largest part is positive, so that equal pictures get equal colours.
         largest = components.gather(1, components.abs().argmax(1, keepdim=True))
         components = components * largest.sign()
-        share = values.flip(0)[:dimensions].clamp(min=0) / values.clamp(min=0).sum().clamp(min=1e-12)
+        share = ((components @ covariance) * components).sum(1).clamp(min=0) / total
         shown = (torch.cat(self._kept) - mean.float()) @ components[:MIN_COMPONENTS].float().T
         low, high = np.percentile(shown.numpy(), (OUTLIERS, 100 - OUTLIERS), axis=0)
         parts = (mean.numpy(), components.numpy(), share.numpy(), low, high)

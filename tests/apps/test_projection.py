@@ -92,3 +92,20 @@ def test_saved_with_text_and_read_again(tmp_path: Path) -> None:
     (tmp_path / "other.npz").write_text("hello")
     with pytest.raises(InputError, match=r"other\.npz contains no basis"):
         PixelPCA.load(tmp_path / "other.npz")
+
+
+def test_a_basis_keeps_what_distinguishes_texts():
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(5000, 12, generator=generator) * torch.linspace(3, 0.1, 12)
+    text = torch.eye(12)[[10, 11]]  # they differ where pixels differ least
+    fit = PCAFit()
+    fit.add(pixels)
+    alone, both = fit.finish(4), fit.finish(4, text)
+    difference = (text[0] - text[1]).numpy()
+    kept = [
+        float(np.linalg.norm(basis.components @ difference) / np.linalg.norm(difference)) for basis in (alone, both)
+    ]
+    assert kept[0] < 0.1 and kept[1] > 0.99
+    assert both.explained.sum() < alone.explained.sum() <= 1
+    np.testing.assert_allclose(both.components @ both.components.T, np.eye(4), atol=1e-5)
+    np.testing.assert_array_equal(fit.finish(4, text[:1]).components, alone.components)  # one text differs from none
