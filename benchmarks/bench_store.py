@@ -3,8 +3,8 @@
 Agreement: the share of pixels that get the same label as from the network in float32, on the quickstart's trained
 network and validation pictures: over pixels with a label that was in the training, with one that was not ("unseen"),
 and over all pixels with synonyms as labels. Room: of 1,000 frames of 640x480 with 512 dimensions; K components of the
-quickstart's C dimensions count as 512 K / C; the texts that a basis keeps are those of the training. Times: of a random network with 512 dimensions. Prints two tables and
-writes JSON.
+quickstart's C dimensions count as 512 K / C; a basis is fitted with the texts of the training's labels alone. Times: of
+a random network with 512 dimensions. Prints two tables and writes JSON.
 """
 
 from __future__ import annotations

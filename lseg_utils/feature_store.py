@@ -120,7 +120,8 @@ class FeatureStore:
     def frame(self, name: str, size: str | tuple[int, int] | None = None, normalize: bool = True) -> np.ndarray:
         """One embedding per pixel, float32 (height, width, C), as ``LSegPredictor.embed`` computes them.
 
-        size: None for twice the grid, as the network makes them; "input" for the picture's; or (height, width).
+        size: None for twice the grid, as the network makes them; "input" for the picture's; "half" for half of it,
+            rounded up; or (height, width).
         normalize: make them unit vectors.
         """
         grid = self._coordinates(self.grid(name))
@@ -188,8 +189,12 @@ class FeatureStore:
         entry = self._entry(name)
         if size is None:
             return 2 * entry["shape"][0], 2 * entry["shape"][1]
-        height, width = entry["picture"] if size == "input" else size
-        return int(height), int(width)
+        height, width = entry["picture"]
+        named = {"input": (height, width), "half": (-(-height // 2), -(-width // 2))}
+        target = named.get(size) if isinstance(size, str) else tuple(size)
+        if target is None or len(target) != 2 or min(target) < 1:
+            raise ValueError(f'size is {size!r}; give None, "input", "half" or (height, width)')
+        return int(target[0]), int(target[1])
 
     def _coordinates(self, numbers: np.ndarray) -> np.ndarray:
         """(..., K) as stored -> (..., K or K + 1), where products and lengths are those of the embeddings."""

@@ -158,11 +158,11 @@ def parse_kinds(text: str) -> frozenset[str]:
     return frozenset(kinds - {"none"})
 
 
-def parse_size(text: str) -> str | tuple[int, int]:
+def parse_size(text: str, flag: str = "--embedding_size") -> str | tuple[int, int]:
     """ "input", "half", or "480x640" as (height, width); ``InputError`` for anything else."""
     if text in ("input", "half"):
         return text
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if not found:
-        raise InputError(f"--embedding_size is {text!r}; use input, half, or HEIGHTxWIDTH such as 480x640")
+        raise InputError(f"{flag} is {text!r}; use input, half, or HEIGHTxWIDTH such as 480x640")
     return int(found[1]), int(found[2])
