@@ -157,9 +157,9 @@ def read_torchscript_weights(path: Path) -> dict[str, torch.Tensor] | None:
     Raises:
         InputError: a damaged archive, or one that asks for anything but tensors.
     """
-    if not zipfile.is_zipfile(path):
-        return None
     try:
+        if not zipfile.is_zipfile(path):
+            return None
         with zipfile.ZipFile(path) as archive:
             marks = [name for name in archive.namelist() if name.endswith("/constants.pkl")]
             if not marks:

@@ -7,6 +7,7 @@ import builtins
 import importlib
 import json
 import pickle
+import struct
 import subprocess
 import sys
 import types
@@ -313,3 +314,10 @@ def test_a_folder_and_a_missing_file_list_what_is_there(tmp_path):
         load_lseg(tmp_path / "lseg_b32.ckpt")
     with pytest.raises(InputError, match=r"no file .*none/lseg\.ckpt"):
         load_lseg(tmp_path / "none" / "lseg.ckpt")
+
+
+def test_an_archive_that_claims_to_span_several_files_is_refused(tmp_path):
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 1, 0, 2)
+    (tmp_path / "parts.pt").write_bytes(locator + b"PK\x05\x06" + bytes(18))
+    with pytest.raises(InputError, match="parts.pt"):
+        read_torchscript_weights(tmp_path / "parts.pt")
