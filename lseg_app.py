@@ -53,7 +53,7 @@ def refuse() -> None:
     build_parser().parse(None)
     raise InputError(
         "this script is a web page; start it with `streamlit run lseg_app.py -- [options]` (to install streamlit: "
-        "pip install -r requirements-extras.txt)"
+        "pip install 'streamlit>=1.65')"
     )
 
 
