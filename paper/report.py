@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -115,16 +116,18 @@ def listing(folder: Path) -> list[dict[str, Any]]:
 
 def describe(rows: Sequence[dict[str, Any]], folder: Path) -> str:
     """The listing for people."""
-    parts, header = [], ("network", "backbone", "published", "source", "GPU h", "here")
+    parts, header = [], ("network", "backbone", "published (source)", "GPU h", "here")
     short = {text: tag for tag, text in DATA["sources"].items()}
     for entry in entries():
         parts.append(f"{entry.name} ({entry.alias})  {entry.title}\n  {entry.shows}")
         cells = []
         for row in (row for row in rows if row["entry"] == entry.name):
-            figures = ", ".join(f"{name} {known['percent']:g}" for name, known in row["published"].items())
-            sources = dict.fromkeys(short.get(known["source"], known["source"]) for known in row["published"].values())
+            figures = []  # those next to each other that are from the same source share its tag
+            for source, known in groupby(row["published"], key=lambda name: row["published"][name]["source"]):
+                texts = [f"{name} {row['published'][name]['percent']}" for name in known]
+                figures.append(f"{', '.join(texts)} ({short[source]})")
             hours = "" if row["gpu_hours"] is None else f"{row['gpu_hours']:.1f}"
-            cells.append((row["network"], row["backbone"], figures, ", ".join(sources), hours, row["here"]))
+            cells.append((row["network"], row["backbone"], "; ".join(figures), hours, row["here"]))
         if cells:
             parts.append("\n".join(f"  {line}" for line in text_table(header, cells).splitlines()))
         if entry.dataset:

@@ -99,7 +99,8 @@ def missing(chosen: Sequence[tuple[Entry, Sequence[Row]]], plan: Plan) -> list[s
         for row in rows if plan.weights else ():
             files = dict.fromkeys(plan.checkpoint(row, fold) for _, fold in plan.jobs(entry))
             if lacking := [str(file) for file in files if not file.is_file()]:
-                where = f"download it from the model zoo of {ZOO['repository']} to that place"
+                where = f"download it from the model zoo of {ZOO['repository']} to that place and check it: "
+                where += f"python -m modules.zoo check {lacking[0]}"
                 advice = where if plan.weights == RELEASED else "name your files with --weights"
                 problems.append(f"{entry.name}, {row.name}: there is no {', '.join(lacking)}; {advice}")
     return list(dict.fromkeys(problems))
@@ -188,6 +189,8 @@ def ledger_of(folder: Path) -> Ledger | None:
             header = json.loads(file.readline())
     except (OSError, ValueError):
         return None
+    if not isinstance(header, dict):
+        raise InputError(f"{folder / 'ledger.jsonl'} does not begin like a ledger of reproduce.py; move it away")
     return Ledger(folder / "ledger.jsonl", header)
 
 
