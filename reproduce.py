@@ -180,19 +180,19 @@ def dry_run(options: argparse.Namespace, plan: Plan, chosen: Chosen, with_figure
         plan = replace(plan, folder=folder, weights="")
         walked = walk(chosen, folder, plan, run_here)
         for entry, rows, own in walked:
-            print(f"\n{WARNING}\n{report(entry, rows, own)}")
+            print(f"\n{report(entry, rows, own)}")
         if with_figures:
             checkpoint = next(folder.glob("table*/*/runs/*/version_*/checkpoints/last.ckpt"), None)
             if checkpoint is None:
                 raise InputError(
                     "the dry run of the figures uses a network of a table's dry run; name a table too, or all"
                 )
-            figures(options, checkpoint, folder / "figures")
+            figures(options, checkpoint, folder / "figures", WARNING)
     print("\nthe dry run is complete" + (f"; everything is in {folder}" if options.output_dir else ""))
 
 
-def figures(options: argparse.Namespace, checkpoint: Path, folder: Path) -> None:
-    """Write the sheets."""
+def figures(options: argparse.Namespace, checkpoint: Path, folder: Path, warning: str = "") -> None:
+    """Write the sheets, with ``warning`` on them."""
     from lseg_utils.files import sha256_of
     from lseg_utils.image_input import read_rgb
     from modules.checkpoints import git_state
@@ -205,7 +205,7 @@ def figures(options: argparse.Namespace, checkpoint: Path, folder: Path) -> None
     facts["network"] = predictor.net.architecture["backbone"]
     rows = label_sets(options, predictor.net.metadata.get("dataset", ""))
     files = make_figures(
-        folder, images, rows, lambda image, labels: predictor.segment(image, list(labels), options.mode), facts
+        folder, images, rows, lambda image, labels: predictor.segment(image, list(labels), options.mode), facts, warning
     )
     print(f"wrote {', '.join(map(str, files))}")
 

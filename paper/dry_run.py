@@ -41,6 +41,7 @@ def walk(
         for entry, rows in chosen:
             size = ("--base_size", SIDE) if entry.kind == "labels" else ()
             own = replace(plan, ade20k=root, fewshot=root, train_options=(*TRAIN, *size), test_options=TEST)
+            own = replace(own, warning=WARNING)
             tiny_rows = [tiny(row) for row in rows]
             for row in tiny_rows:
                 if row.trains:

@@ -119,15 +119,21 @@ def make_figures(
     rows: Sequence[FigureRow],
     segment: Callable[[np.ndarray, Sequence[str]], Segmentation],
     facts: Mapping[str, object],
+    warning: str = "",
 ) -> list[Path]:
-    """Write a PNG for each picture (by its name, uint8 (H, W, 3)) and ``figures.html``; returns the files."""
+    """Write a PNG for each picture (by its name, uint8 (H, W, 3)) and ``figures.html``, and return the files.
+
+    ``warning``: goes into the title of each picture and onto the page.
+    """
+    title = "one picture under many label sets" + (f" ({warning})" if warning else "")
+    facts = ({"warning": warning} if warning else {}) | dict(facts)
     sheets, files = {}, []
     for name, image in images.items():
         sheets[name] = {
             row.title: panels_of(image, row, lambda labels, image=image: segment(image, labels)) for row in rows
         }
         files.append(folder / f"{name}.png")
-        save_picture(files[-1], draw_sheet(sheets[name], f"{name}: one picture under many label sets"))
+        save_picture(files[-1], draw_sheet(sheets[name], f"{name}: {title}"))
     files.append(folder / "figures.html")
     write_page(files[-1], sheets, facts)
     return files

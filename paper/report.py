@@ -79,7 +79,8 @@ def report(entry: Entry, rows: Sequence[Row], plan: Plan) -> str:
             known, source = row.published.get(name, (None, ""))
             compared = ("", "") if known is None else (f"{known:.2f}", f"{figure['mean'] - known:+.2f}")
             cells.append((row.title + mark, name, text, *compared, source))
-    lines = [entry.title, entry.shows, "", text_table(HEADER, cells) if cells else "nothing has run yet", ""]
+    lines = [plan.warning] if plan.warning else []
+    lines += [entry.title, entry.shows, "", text_table(HEADER, cells) if cells else "nothing has run yet", ""]
     if len(states) > 1:
         lines.append(f"{MARK} contains runs of another state of the source than {now}: {', '.join(states)}")
     elif states:
@@ -91,7 +92,9 @@ def report(entry: Entry, rows: Sequence[Row], plan: Plan) -> str:
     folder = plan.folder / entry.name
     with write_aside(folder / "table.txt") as aside:
         aside.write_text(text + "\n", encoding="utf-8")
-    write_json(folder / "table.json", {"entry": entry.name, "title": entry.title, "states": states, "rows": content})
+    head = {"warning": plan.warning} if plan.warning else {}
+    head |= {"entry": entry.name, "title": entry.title, "states": states}
+    write_json(folder / "table.json", {**head, "rows": content})
     return text
 
 
@@ -105,6 +108,7 @@ def listing(folder: Path) -> list[dict[str, Any]]:
                 if ledger := ledger_of(Plan(folder, weights=weights).row_folder(entry, row)):
                     records = newest(ledger.records)
                     whole = len({record["seed"] for record in records}) * len(entry.folds)
+                    word = f"dry run, {word}" if ledger.header.get("warning") else word
                     state.append(f"{word}: {len(records)} of {whole}")
             published = {name: {"percent": value, "source": text} for name, (value, text) in row.published.items()}
             facts = {"entry": entry.name, "alias": entry.alias, "title": entry.title, "shows": entry.shows}

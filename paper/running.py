@@ -41,6 +41,7 @@ class Plan:
             which % stands for the fold.
         ade20k, fewshot: roots of the datasets; None: their usual places.
         train_options, test_options: further words for the scripts, which take precedence.
+        warning: what a reader of the results must know first, such as that this is a dry run; "": nothing.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class Plan:
     fewshot: Path | None = None
     train_options: tuple[str, ...] = ()
     test_options: tuple[str, ...] = ()
+    warning: str = ""
 
     def __post_init__(self) -> None:
         wrong = [rate for rate in self.rates if not rate > 0]
@@ -176,6 +178,7 @@ def open_ledger(entry: Entry, row: Row, plan: Plan) -> Ledger:
         "test": plan.test_options,
     }
     header = {"entry": entry.name, "row": row.name, "weights": plan.weights, **options}
+    header |= {"warning": plan.warning} if plan.warning else {}
     try:
         return Ledger(plan.row_folder(entry, row) / "ledger.jsonl", header)
     except InputError as error:

@@ -16,6 +16,7 @@ import torch
 import reproduce as script
 from lseg_utils.errors import InputError
 from paper import running
+from paper.dry_run import WARNING
 from paper.entries import DATA, Entry, Row, entries
 from paper.report import MARK, describe, listing, report
 from paper.running import Plan, reproduce
@@ -158,6 +159,18 @@ def test_a_ledger_of_other_settings_is_refused(tmp_path):
     with pytest.raises(InputError, match="ledger.jsonl"):
         listing(tmp_path)
     assert not other.calls
+
+
+def test_a_dry_run_is_marked_wherever_it_is_shown(tmp_path):
+    entry, row = row_of("table6", "vitl16_vitb32")
+    plan = Plan(tmp_path, warning=WARNING)
+    reproduce(entry, row, plan, Scripts())
+    report(entry, [row], plan)
+    assert (tmp_path / "table6" / "table.txt").read_text().startswith(WARNING)
+    assert table_of(plan, entry)["warning"] == WARNING
+    assert next(one["here"] for one in listing(tmp_path) if one["row"] == row.name) == "dry run, trained: 1 of 1"
+    with pytest.raises(InputError, match="warning"):  # a real run does not count it as its own
+        reproduce(entry, row, replace(plan, warning=""), Scripts())
 
 
 def test_missing_data_and_checkpoints_are_reported_together_with_commands(tmp_path, monkeypatch):
