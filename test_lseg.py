@@ -166,7 +166,7 @@ def doubts_of_the_test(net: LSegNet, own: list[str] | None, standard: list[str],
         number = next(place for place, (a, b) in enumerate(zip(own, standard)) if a != b)
         moved = ", the same names in another order" if sorted(own) == sorted(standard) else ""
         doubts.append(
-            f"tested with the checkpoint's own labels{moved}: label {number + 1} is {own[number]!r} there and "
+            f"tested with the checkpoint's own labels{moved}: label {number} is {own[number]!r} there and "
             f"{standard[number]!r} in the dataset; --label_src default takes the dataset's"
         )
     sizes, trained = (dataset.base_size, dataset.crop_size), (net.base_size, net.crop_size)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.description import Description, is_description, known_datasets, read_description
 from data.episodes import test_episodes
-from data.yaml_file import nearest
-from lseg_utils.errors import InputError
+from lseg_utils.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -169,7 +168,7 @@ def _find(name: str) -> Description | type[FewShotDataset]:
         return getattr(import_module(module), class_name)
     if is_description(name):
         return read_description(name)
-    hint = nearest(name, get_available_datasets())
+    hint = did_you_mean(name, get_available_datasets())
     raise InputError(
         f"unknown dataset {name!r}{hint}; `python -m data list` lists the known ones, and for one of your own give the "
         f"YAML file that describes it (docs/extending.md)"

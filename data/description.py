@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from data.labels import LABEL_FILES, read_label_file, resolve_labels
-from data.yaml_file import Place, YamlFile, nearest
-from lseg_utils.errors import InputError
+from data.yaml_file import Place, YamlFile
+from lseg_utils.errors import InputError, did_you_mean
 from lseg_utils.label_list import duplicates
 
 DESCRIPTIONS = Path(__file__).resolve().parent / "descriptions"
@@ -144,7 +144,7 @@ def read_description(name: str) -> Description:
         raise InputError(f"{path} is a folder; give the YAML file that describes the dataset (docs/datasets.md)")
     if not path.is_file():
         there = [other.name for suffix in SUFFIXES for other in sorted(path.parent.glob(f"*{suffix}"))]
-        raise InputError(f"there is no file {path}{nearest(path.name, there)}; give the YAML file of a dataset")
+        raise InputError(f"there is no file {path}{did_you_mean(path.name, there)}; give the YAML file of a dataset")
     return _parse(path, known=path.parent == DESCRIPTIONS)
 
 
@@ -190,7 +190,7 @@ def _parse(path: Path, known: bool) -> Description:
         if label in labels:
             unseen.append(labels.index(label))
         else:
-            file.fail(("unseen", i), f"unseen: the label {label!r} does not exist{nearest(str(label), labels)}")
+            file.fail(("unseen", i), f"unseen: the label {label!r} does not exist{did_you_mean(label, labels)}")
     if labels and len(unseen) == len(labels):
         file.fail(("unseen",), "every label is unseen; leave some to train on")
     archives = tuple(
@@ -262,7 +262,7 @@ def _label_list(file: YamlFile, place: Place, value: Any) -> tuple[str, ...]:
     for i, label in enumerate(file.sequence(value)):
         labels.append(file.text((*place, i), label, f"label {i}"))
     for label, positions in duplicates(labels).items():
-        file.fail((*place, positions[1] - 1), f"the label {label!r} was given before; each needs a name of its own")
+        file.fail((*place, positions[1]), f"the label {label!r} was given before; each needs a name of its own")
     if not labels:
         file.fail(place, f"{place[-1]} is empty; write the names of the labels")
     return tuple(labels)
@@ -322,7 +322,7 @@ def _labels_and_masks(file: YamlFile, labels: Any, mask: Any) -> tuple[tuple[str
             if name in names:
                 add(place, value, names.index(name), name)
             else:
-                file.fail(place, f"{name!r} is not one of the {len(names)} labels{nearest(str(name), names)}")
+                file.fail(place, f"{name!r} is not one of the {len(names)} labels{did_you_mean(name, names)}")
         used = {name for _, _, name in given}
         for i in [i for i, name in enumerate(names) if name not in used and not is_map]:
             file.fail(("labels", i), f"the label {names[i]!r} has no value in mask; add its value, or remove the label")

@@ -37,19 +37,21 @@ def read_label_file(path: str | Path) -> tuple[list[str], list[str]]:
         labels = [line.strip() for line in lines if not line.lstrip().startswith("#")]
     labels = [" ".join(label.split()) for label in labels]  # no tabs or non-breaking spaces
     labels = [label for label in labels if label]
-    odd = [f"label {n}" for n, label in enumerate(labels, 1) if any(unicodedata.category(one) == "Cc" for one in label)]
+    odd = [f"label {n}" for n, label in enumerate(labels) if any(unicodedata.category(one) == "Cc" for one in label)]
     if odd:
-        raise InputError(f"{path}: control characters in {', '.join(odd[:5])}; delete them, and save the file as UTF-8")
+        raise InputError(
+            f"{path}: control characters in {', '.join(odd[:5])}, counted from 0; delete them and save it as UTF-8"
+        )
     if not labels:
         raise InputError(f"{path} contains no label; write one label per line, in the order of the mask values")
-    too_long = [f"label {number}" for number, label in enumerate(labels, 1) if len(label) > MAX_LABEL_LENGTH]
+    too_long = [f"label {number}" for number, label in enumerate(labels) if len(label) > MAX_LABEL_LENGTH]
     if too_long:
         raise InputError(
-            f"{path}: over {MAX_LABEL_LENGTH} characters in {', '.join(too_long[:5])}; "
+            f"{path}: over {MAX_LABEL_LENGTH} characters in {', '.join(too_long[:5])}, counted from 0; "
             f"a label file has one short label per line"
         )
     return labels, [
-        f"{path}: {label!r} is label {' and '.join(map(str, positions))}; only the first of them can be predicted"
+        f"{path}: {label!r} is label {' and '.join(map(str, positions))}, counted from 0; only the first can win"
         for label, positions in duplicates(labels).items()
     ]
 

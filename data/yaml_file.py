@@ -5,14 +5,13 @@ Every scalar stays the text that was typed: a label `no` is not a truth value, a
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lseg_utils.errors import InputError
+from lseg_utils.errors import InputError, did_you_mean
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with it
 Place = tuple[str | int, ...]
@@ -63,7 +62,7 @@ class YamlFile:
             return {}
         strange = [key for key in value if known and key not in known]
         for key in strange:
-            self.fail((*place, key), f"there is no key {key!r}{nearest(key, known)}; known are {', '.join(known)}")
+            self.fail((*place, key), f"there is no key {key!r}{did_you_mean(key, known)}; known are {', '.join(known)}")
         for key in required:
             if key not in value:
                 where = f" in {place[-1]}" if place else ""
@@ -95,7 +94,9 @@ class YamlFile:
         """One of ``choices``, the first by default."""
         text = self.text(place, value, choices[0])
         if text not in choices:
-            self.fail(place, f"{place[-1]} is {text!r}{nearest(text, choices)}; choose one of {', '.join(choices)}")
+            self.fail(
+                place, f"{place[-1]} is {text!r}{did_you_mean(text, choices)}; choose one of {', '.join(choices)}"
+            )
             return choices[0]
         return text
 
@@ -145,13 +146,6 @@ class YamlFile:
             plain[key.value] = self._plain(child, below)
             self._lines[below] = key.start_mark.line + 1
         return plain
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """ " (did you mean X?)" where one of the ``known`` words is close, else nothing."""
-    lower = {name.lower(): name for name in known}
-    similar = difflib.get_close_matches(word.lower(), lower, n=1)
-    return f" (did you mean {lower[similar[0]]}?)" if similar else ""
 
 
 def _name(place: Place) -> str:

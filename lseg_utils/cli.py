@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
 import warnings
@@ -11,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, NoReturn, TypeVar
+
+from lseg_utils.errors import did_you_mean
 
 T = TypeVar("T")
 
@@ -41,23 +42,33 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str, **more: Any) -> None:
         super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=False, **more)
+        self._unknown: Sequence[str] = ()
 
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """The parsed ``argv`` (default: the process's own arguments)."""
-        options, unknown = self.parse_known_args(normalise_flags(sys.argv[1:] if argv is None else argv))
-        known, problems = [name for action in self._actions for name in action.option_strings], []
-        for text in unknown:
-            flag = text.split("=")[0]
-            similar = difflib.get_close_matches(flag, known, n=1)
-            hint = f"; did you mean {similar[0]}?" if similar else ""
-            is_flag = flag.startswith("-")
-            problems.append(f"unknown option {flag}{hint}" if is_flag else f"the value {text!r} belongs to no option")
-        if problems:
-            self.error("; ".join(problems))
+        arguments = normalise_flags(sys.argv[1:] if argv is None else argv)
+        if not self._subparsers:  # whose options only they tell
+            end = arguments.index("--") if "--" in arguments else len(arguments)
+            flags = [text for text in arguments[:end] if _FLAG.match(text)]
+            self._unknown = [text for text in flags if text.split("=")[0] not in self._option_string_actions]
+        options, unknown = self.parse_known_args(arguments)
+        if unknown:
+            self._unknown = unknown
+            self.error()
         return options
 
-    def error(self, message: str) -> NoReturn:
-        """Exit with status 2 and the message; the usage of a script with fifty options would bury it."""
+    def error(self, message: str = "") -> NoReturn:
+        """Exit with status 2, the message and all unknown options, at the first of which argparse may not have arrived.
+
+        The usage of a script with fifty options would bury them.
+        """
+        problems = [message] if message else []
+        for text in self._unknown:
+            flag = text.split("=")[0]
+            hint = did_you_mean(flag, self._option_string_actions)
+            is_flag = flag.startswith("-")
+            problems.append(f"unknown option {flag}{hint}" if is_flag else f"the value {text!r} belongs to no option")
+        message = "; ".join(problems)
         self.exit(2, f"error: {message}\n`{self.prog} --help` lists the options\n")
 
 

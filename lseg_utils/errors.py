@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -27,6 +28,15 @@ def raise_all(problems: Iterable[str], *checks: Callable[[], Any]) -> list[Any]:
     if found:
         raise InputError("\n".join(dict.fromkeys(found)))  # two checks may find the same
     return results
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """ " (did you mean X?)" where one of the ``known`` words is close to ``word`` or begins with it, else ""."""
+    plain = {name.lower().lstrip("-"): name for name in known}  # dashes of options would make all of them similar
+    text = str(word).lower().lstrip("-")
+    longer = [name for name in plain if len(text) >= 3 and name.startswith(text)]
+    similar = difflib.get_close_matches(text, plain, n=1, cutoff=0.7) or longer
+    return f" (did you mean {plain[similar[0]]}?)" if similar else ""
 
 
 def clean_message(error: BaseException) -> str:

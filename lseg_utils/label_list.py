@@ -13,13 +13,13 @@ def split_labels(text: str) -> list[str]:
 
 
 def duplicates(labels: Iterable[str]) -> dict[str, list[int]]:
-    """{label: its positions, counted from 1} of the labels that occur more than once; only the first can win.
+    """{label: its positions, counted from 0} of the labels that occur more than once; only the first can win.
 
     CLIP reads neither case nor the number of spaces: "Cat" and "cat" are the same label.
     """
     places: dict[str, list[int]] = {}
     written: dict[str, str] = {}
-    for position, label in enumerate(labels, 1):
+    for position, label in enumerate(labels):
         first = written.setdefault(" ".join(label.lower().split()), label)
         places.setdefault(first, []).append(position)
     return {label: positions for label, positions in places.items() if len(positions) > 1}

@@ -348,7 +348,7 @@ class LSegPredictor:
         if text.ndim != 2 or embedding.shape[-1:] != text.shape[1:]:
             raise InputError(
                 f"embeddings {tuple(embedding.shape)} cannot be compared with texts {tuple(text.shape)}; give "
-                "(H, W, C) and (N, C), both of one network and before any projection (predict_lseg.py --pca)"
+                "(H, W, C) and (N, C), both of one network and before any projection (`python predict_lseg.py --pca`)"
             )
         with full_precision(embedding.device):
             text = F.normalize(text.to(embedding.device, torch.float32), dim=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from lseg_utils.errors import InputError
@@ -19,8 +20,8 @@ def check_weights_file(path: str | Path) -> Path:
         raise InputError(f"{path} is a folder; give the checkpoint file in it{_listing(path)}")
     if not path.exists():
         if any(sign in path.name for sign in "*?["):  # a shell passes it on unchanged if nothing matches
-            raise InputError(f"no file matches {path}{_listing(path.parent)}{_other_sources()}")
-        raise InputError(f"there is no file {path}{_listing(path.parent)}{_other_sources()}")
+            raise InputError(f"no file matches {path}{_listing(path.parent)}{_other_sources(path.name)}")
+        raise InputError(f"there is no file {path}{_listing(path.parent)}{_other_sources(path.name)}")
     with path.open("rb") as file:
         start = file.read(64)
     if start and not ZIP.startswith(start[: len(ZIP)]) and all(byte in TEXT for byte in start):
@@ -37,8 +38,13 @@ def _listing(folder: Path) -> str:
     return f"; that folder has {', '.join(names[:8])}" if names else ""
 
 
-def _other_sources() -> str:
-    """Where checkpoints come from: the quickstart, if it has trained one here, and the authors of LSeg."""
+def _other_sources(name: str) -> str:
+    """Where checkpoints come from: the quickstart, if it has trained one here, and the authors of LSeg.
+
+    name: of the file that is missing. test.sh expects one that the authors never released.
+    """
+    released = json.loads(Path(__file__).with_name("released.json").read_text(encoding="utf-8"))
+    note = f" ({name}: {released['not_released'][name]})" if name in released["not_released"] else ""
     trained = sorted(REPOSITORY.glob("quickstart/runs/trained_seed*/version_*/checkpoints/last.ckpt"))
     own = f"; the quickstart trained {trained[-1]}" if trained else ""
-    return f"{own}; `python -m {__package__}.zoo` lists the official checkpoints and how to get them"
+    return f"{note}{own}; `python -m {__package__}.zoo` lists the official checkpoints and how to get them"

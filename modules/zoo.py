@@ -245,7 +245,7 @@ def own_command(path: Path, metadata: dict[str, Any], notes: list[str]) -> list[
     if unknown:
         note = f"{UNKNOWN_FOLDER} in the command: the folder of the dataset {dataset}"
         note += f"; in training that was {folder}, which does not exist here" if folder else ""
-        made = "; quickstart.sh makes quickstart/datasets_seed0" if dataset.startswith("miniature") else ""
+        made = "; `bash quickstart.sh` creates quickstart/datasets_seed0" if dataset.startswith("miniature") else ""
         notes.append(note + made)
         folder = UNKNOWN_FOLDER
     zero_shot = metadata.get("zero_shot")

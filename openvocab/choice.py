@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from pathlib import Path
 
 from data import check_dataset, get_available_datasets
 from lseg_utils.cli import Parser
-from lseg_utils.errors import InputError
+from lseg_utils.errors import InputError, did_you_mean
 from modules.choices import PRECISIONS
 from modules.options import weights_name
 from modules.weights_file import check_weights_file
@@ -85,8 +84,7 @@ def find_datasets(text: str, root: Path | None) -> tuple[list[Benchmark], list[s
         benchmark = find_benchmark(name)
         is_file = Path(name).suffix in (".yaml", ".yml")
         if benchmark.name not in BENCHMARKS and not is_file and name not in known:
-            similar = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            unknown.append(f"{name!r}{f' (did you mean {similar[0]}?)' if similar else ''}")
+            unknown.append(f"{name!r}{did_you_mean(name, known)}")
             continue
         try:
             check_dataset(benchmark.dataset, benchmark.root(root), (benchmark.split,))

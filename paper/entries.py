@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lseg_utils.errors import InputError
+from lseg_utils.errors import InputError, did_you_mean
 from modules.models.backbones import BACKBONES
 from recipes.ablations import ablations
 from recipes.zero_shot import recipe_for
@@ -107,9 +106,8 @@ def chosen_entries(names: Sequence[str]) -> list[Entry]:
     problems = []
     for name in names:
         if name not in known and name != "all":
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            problems.append(f"there is no entry {name!r}; {hint}There are all, {', '.join(known)}")
+            hint = did_you_mean(name, known)
+            problems.append(f"there is no entry {name!r}{hint}; give all, or some of {', '.join(known)}")
     if problems:
         raise InputError("\n".join(problems))
     wanted = [known[name].name for name in names if name != "all"]

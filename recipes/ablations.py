@@ -10,13 +10,12 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lseg_utils.cli import Parser
-from lseg_utils.errors import InputError, run_script
+from lseg_utils.errors import InputError, did_you_mean, run_script
 from lseg_utils.results import text_table
 
 FILE = Path(__file__).with_suffix(".json")
@@ -79,9 +78,7 @@ def ablation(name: str) -> Ablation:
     """The row of this name; ``InputError`` with the nearest ones if there is none."""
     names = [row.name for row in ablations()]
     if name not in names:
-        near = get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"there is no ablation {name!r}; {hint}There are {', '.join(names)}")
+        raise InputError(f"there is no ablation {name!r}{did_you_mean(name, names)}; choose one of {', '.join(names)}")
     return ablations()[names.index(name)]
 
 

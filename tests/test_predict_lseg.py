@@ -340,7 +340,7 @@ def test_bad_options_are_explained(weights, folder, more, message):
 def test_a_label_given_twice_is_noted_and_does_no_harm(weights, folder, capsys):
     (folder.parent / "twice.txt").write_text("dog\nsky, at night\ndog\n")
     out = predict(weights, folder / "a.png", more=["--labels", folder.parent / "twice.txt", "--write", "json"])
-    assert capsys.readouterr().out.count("twice.txt: 'dog' is label 1 and 3; only the first") == 1
+    assert capsys.readouterr().out.count("twice.txt: 'dog' is label 0 and 2") == 1
     assert json.loads((out / "labels.json").read_text())["labels"] == ["dog", "sky, at night", "dog"]
     shutil.rmtree(out)
     out = predict(weights, folder / "a.png", more=["--labels", "dog, sky, dog"])

@@ -32,8 +32,9 @@ def test_images_that_are_not_normalised_are_doubted_once(call, factor):
     net = tiny_net()
     function = net if call == "net" else net.embed
     images = torch.rand(1, 3, 64, 64) * factor
-    with torch.no_grad(), pytest.warns(UserWarning, match="does not look normalised"):
+    with torch.no_grad(), pytest.warns(UserWarning, match="does not look normalised") as caught:
         function(images)
+    assert caught[0].filename == __file__
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("error")
         function(images)

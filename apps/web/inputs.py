@@ -74,7 +74,7 @@ def _shrunk(pixels: np.ndarray) -> tuple[np.ndarray, str]:
         return pixels, ""
     size = max(round(width * factor), 1), max(round(height * factor), 1)
     small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
-    note = f"{width} x {height} pixels, resized to {size[0]} x {size[1]}. `predict_lseg.py` keeps the full size."
+    note = f"{width} x {height} pixels, resized to {size[0]} x {size[1]}. `python predict_lseg.py` keeps the full size."
     return np.asarray(small), note
 
 

@@ -5,7 +5,6 @@ Legend: N labels, C embedding dimensions.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 from lseg_utils.errors import InputError
 
 from ..models.class_encoder import ClassEncoder
+from ..models.doubts import warn_caller
 from ..models.text_encoder import AS_IT_IS, TextEncoder, check_labels
 from .clip_templates import IMAGENET_TEMPLATES
 
@@ -118,9 +118,8 @@ def _fitting(encoder: TextEncoder, label: str, forms: Sequence[str]) -> str:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
-    warnings.warn(
+    warn_caller(
         f"the label {label[:40]!r}... is longer than CLIP's {encoder.context_length} tokens and was cut to {low} "
-        "letters",
-        stacklevel=4,
+        "letters"
     )
     return label[:low]

@@ -45,7 +45,7 @@ class ClassEncoder(nn.Module):
             return torch.arange(self.embed_dim, device=self.device)
         unknown = [label for label in dict.fromkeys(labels) if label not in self.classes]
         if unknown:
-            near = get_close_matches(unknown[0], self.classes, n=1)
+            near = get_close_matches(unknown[0], self.classes, n=1, cutoff=0.7)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ValueError(
                 f"this network is a plain classifier of {self.embed_dim} classes ({', '.join(self.classes[:5])}, ...) "

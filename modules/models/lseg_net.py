@@ -9,7 +9,6 @@ Shapes: B images, H x W pixels (multiples of 32), N labels, C embedding dimensio
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import MethodType
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from .build import build_lseg
 from .decoder import Decoder, FusionBlock
+from .doubts import check_range
 from .head import LOGIT_SCALE, TINY_NORM_SQ, RegularisationBlock
 from .image_encoders import Reassemble, ResNetEncoder, ViTEncoder
 from .network import Labels, check_images
@@ -27,7 +27,6 @@ from .network import LSegNet as Network
 from .precision import full_precision
 from .text_encoder import TextEncoder, clip_package
 from .upsampling import upsample_x2
-from .value_range import unnormalised
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -64,7 +63,7 @@ class LSegNet(nn.Module):
         clip_pretrained: text tower; ``encode_text(tokens)``.
         text: tokens of ``labels``. out_c: C. logit_scale: 1 / 0.07.
         network: our network, with the same weights.
-        check_range: warn, once, about images in 0..1 or 0..255. Set it to False if that is what you want.
+        check_range: whether the next images are looked at, once, for values that were not normalised; False: never.
     """
 
     def __init__(
@@ -179,14 +178,7 @@ class LSegNet(nn.Module):
 
     def _features(self, x: Tensor) -> Tensor:
         check_images(x)
-        if self.check_range and not torch.compiler.is_compiling() and (found := unnormalised(x)):
-            self.check_range = False
-            warnings.warn(
-                f"the images have values in {found}; this network was trained on (value / 255 - mean) / std, which is "
-                f"-1..1 for mean and std {self.network.mean}, {self.network.std}. Normalise them, or set "
-                "net.check_range = False if this is on purpose",
-                stacklevel=2,
-            )
+        check_range(self, x)
         scratch, maps = self.scratch, forward_vit(self.pretrained, x)
         path = scratch.refinenet4(scratch.layer4_rn(maps[3]))
         path = scratch.refinenet3(path, scratch.layer3_rn(maps[2]))

@@ -5,7 +5,6 @@ Shapes: B images, H x W pixels (multiples of 32), N labels, C embedding dimensio
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,12 +14,12 @@ from torch import Tensor, nn
 from .backbones import MULTIPLE
 from .class_encoder import ClassEncoder
 from .decoder import Decoder
+from .doubts import check_range
 from .head import CorrelationHead
 from .image_encoders import ResNetEncoder, ViTEncoder
 from .text_encoder import TextEncoder, check_labels
 from .upsampling import upsample_x2
 
-RANGE = 10.0  # normalised images stay far within it
 Labels = Sequence[str] | Sequence[Sequence[str]] | Tensor
 
 
@@ -30,7 +29,7 @@ class LSegNet(nn.Module):
     Args:
         image_encoder: image -> four maps.
         decoder: four maps -> coarse pixel embedding.
-        text_encoder: labels -> unit vectors; frozen. Of a plain classifier: classes -> rows of the identity.
+        text_encoder: labels -> unit vectors; frozen. A plain classifier's: classes -> rows of the identity.
         head: embedding and vectors -> logits.
         labels: the label set that is used when a call names none; None for a network without one.
         architecture: the arguments of ``build_lseg`` that make this network again, for the checkpoint.
@@ -39,7 +38,7 @@ class LSegNet(nn.Module):
         crop_size: side in pixels of training crops and of the sliding windows.
 
     Attributes:
-        metadata: what the checkpoint says about itself that this network was loaded from, {} if nothing.
+        metadata: the description in the checkpoint that this network was loaded from, {} if there is none.
         check_range: whether the next images are looked at, once, for values that were not normalised; False: never.
     """
 
@@ -111,17 +110,7 @@ class LSegNet(nn.Module):
     def _check(self, images: Tensor) -> None:
         """``ValueError`` for a wrong shape; the first images of all also give a warning if they are not normalised."""
         check_images(images)
-        if not self.check_range or type(images) is not Tensor or images.is_meta or torch.compiler.is_compiling():
-            return
-        self.check_range = False
-        low, high = (float(value) for value in images.detach().aminmax())
-        if not (-RANGE < low <= high < RANGE) or (low >= 0 and high <= 1 and high > low):
-            warnings.warn(
-                f"the images' values are {low:g} to {high:g}, which does not look normalised: give (x - mean) / std "
-                f"with x in 0..1, mean {self.mean} and std {self.std}, or use LSegPredictor, which does it "
-                "(net.check_range = False silences this)",
-                stacklevel=4,
-            )
+        check_range(self, images)
 
     def text_matrix(self, labels: Labels | None, batch: int) -> Tensor:
         """What ``forward`` takes as labels -> (N, C) or, with one list per image of the batch, (B, N, C)."""

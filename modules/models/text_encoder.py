@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .doubts import warn_caller
+
 CHUNK = 256  # sentences that go through the tower together: bounds memory for label lists of any length
 AS_IT_IS = ("{}",)
 
@@ -125,7 +127,7 @@ class TextEncoder(nn.Module):
         read = Counter(" ".join(label.lower().split()) for label in labels)  # as CLIP reads them
         if len(read) < len(key[0]):
             twice = [label for label, count in read.items() if count > 1]
-            warnings.warn(f"duplicate labels (only the first can be predicted): {', '.join(twice)}", stacklevel=2)
+            warn_caller(f"duplicate labels (only the first can be predicted): {', '.join(twice)}")
         if key not in self._matrices:
             labels = check_labels(labels)
             vectors = self._vectors.setdefault(key[1], {})

@@ -76,8 +76,8 @@ def write_results(
     """The table on the screen, results.json, per_class_iou.csv, report.html, a log line; figures in percent.
 
     log: the name of the log file before the job's and the dataset's, and the line. facts: what was tested, and how.
-    figures: the headline numbers. rows: (class, label, IoU). results: further entries of results.json. control: what
-    the report calls ``shuffle_labels``. more: for ``write_report``.
+    figures: the headline numbers. rows: (class, label, IoU), classes counted from 0. results: further entries of
+    results.json. control: what the report calls ``shuffle_labels``. more: for ``write_report``.
     """
     print(text_table(("class", "label", "IoU %"), rows))
     for name, value in figures.items():

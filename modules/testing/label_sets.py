@@ -132,8 +132,8 @@ class LabelSetTest:
             print(f"note: {absent} of {len(labels)} labels occur in no mask and no prediction; they count as IoU 0")
         pixel_accuracy, miou = (100 * value for value in self.metric.get())
         per_class = [100 * value for value in self.metric.per_class_iou().tolist()]
-        # Unique keys for JSON: a repeated label gets its class number.
-        unique = [label if label not in labels[:i] else f"{label} ({i + 1})" for i, label in enumerate(labels)]
+        # Unique keys for JSON: a repeated label gets its number.
+        unique = [label if label not in labels[:i] else f"{label} ({i})" for i, label in enumerate(labels)]
         groups = {name: 100 * self.metric.miou_of(indices) for name, indices in self.dataset.groups.items()}
         what = " ".join(self.facts[name] for name in ("weights", "split", "protocol", "precision"))
         write_results(
@@ -142,7 +142,7 @@ class LabelSetTest:
             ("log_test", f"{what} pixAcc {pixel_accuracy:.2f} mIoU {miou:.2f}"),
             self.facts,
             {"pixel accuracy": pixel_accuracy, "mIoU": miou} | {f"mIoU {name}": iou for name, iou in groups.items()},
-            [(i + 1, label, iou) for i, (label, iou) in enumerate(zip(labels, per_class, strict=True))],
+            [(i, label, iou) for i, (label, iou) in enumerate(zip(labels, per_class, strict=True))],
             {
                 "pixel_accuracy": pixel_accuracy,
                 "miou": miou,

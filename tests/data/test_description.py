@@ -45,13 +45,13 @@ BAD = {
     "a label twice": ({"labels": "[road, road]"}, "line 3", "'road' was given before"),
     "two labels with one value": ({"labels": "{road: 1, car: [2, 1]}"}, "line 3", "the value 1 is given to 'road'"),
     "a label without a value": ({"mask": "{values: {7: road}}"}, "line 3", "'car' has no value"),
-    "a value without a label": ({"mask": "{values: {7: road, 8: car, 9: cat}}"}, "line 5", "did you mean car?"),
+    "a value without a label": ({"mask": "{values: {7: road, 8: car, 9: cars}}"}, "line 5", "did you mean car?"),
     "no label": ({"labels": "[]"}, "line 3", "labels is empty"),
     "an ignored label": ({"mask": "{first: 0, ignore: [1]}"}, "line 5", "'car' and to 'ignore'"),
     "a crop that does not fit": ({"sizes": "{crop: 100}"}, "line 4", "such as 128"),
     "no number": ({"sizes": "{base: large}"}, "line 4", "'large'"),
     "a strange colour": ({"mask": "{colours: {300 0 0: road, 1 2 3: car}}"}, "line 5", "not a colour"),
-    "an unseen label that does not exist": ({"unseen": "[cra]"}, "line 5", "did you mean car?"),
+    "an unseen label that does not exist": ({"unseen": "[carr]"}, "line 5", "did you mean car?"),
     "no label file": ({"labels": "{file: gone.txt}"}, "line 3", "gone.txt"),
 }
 

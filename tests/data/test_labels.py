@@ -74,9 +74,9 @@ def test_marks_inside_joined_files_and_odd_spaces_do_not_count(tmp_path: Path) -
 def test_a_label_twice_is_told_with_its_places(tmp_path: Path) -> None:
     labels, doubts = read_label_file(write(tmp_path, "cat\ndog\ncat\n"))
     assert labels == ["cat", "dog", "cat"]
-    assert len(doubts) == 1 and "'cat' is label 1 and 3" in doubts[0]
+    assert len(doubts) == 1 and "'cat' is label 0 and 2" in doubts[0]
     _, doubts = read_label_file(write(tmp_path, "Cat\ndog\ncat\n"))  # CLIP reads no case
-    assert len(doubts) == 1 and "label 1 and 3" in doubts[0]
+    assert len(doubts) == 1 and "label 0 and 2" in doubts[0]
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_a_label_twice_is_told_with_its_places(tmp_path: Path) -> None:
     [
         ("", "contains no label"),
         ("\n  \n", "contains no label"),
-        ("cat\n" + "x" * 301 + "\n", "over 300 characters in label 2"),
-        ("cat\nd\x00g\n", "control characters in label 2"),
+        ("cat\n" + "x" * 301 + "\n", "over 300 characters in label 1"),
+        ("cat\nd\x00g\n", "control characters in label 1"),
         (b"\xff\xfe\x00c", "not a UTF-8 text file"),
     ],
 )
@@ -103,7 +103,7 @@ def test_ade20k_takes_a_file_of_150_labels(tmp_path: Path) -> None:
 
 def test_ade20k_warns_of_a_label_twice_in_a_users_file(tmp_path: Path) -> None:
     names = ["cat", "cat", *(f"thing {number}" for number in range(148))]
-    with pytest.warns(UserWarning, match="'cat' is label 1 and 2"):
+    with pytest.warns(UserWarning, match="'cat' is label 0 and 1"):
         get_labels("ade20k", str(write(tmp_path, "\n".join(names))))
 
 

@@ -40,6 +40,7 @@ def test_dashes_and_underscores_are_the_same_flag(parser: Parser) -> None:
     ("arguments", "expected"),
     [
         (["--bacth-size", "3"], ["unknown option --bacth_size", "did you mean --batch_size?", "'3'"]),
+        (["--batch_size", "many", "--wieghts=a"], ["'many'", "unknown option --wieghts (did you mean --weights?)"]),
         (["--nothing_like_it=4"], ["unknown option --nothing_like_it\n"]),
         (["--batch_size", "many"], ["--batch_size", "'many'"]),
     ],
@@ -53,6 +54,15 @@ def test_a_wrong_command_line_is_answered_in_two_lines(
     assert stop.value.code == 2
     assert all(text in said for text in expected)
     assert said.startswith("error: ") and said.count("\n") == 2
+
+
+def test_an_unknown_option_is_reported_with_a_missing_one(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = Parser("Does a thing.")
+    parser.add_argument("--weights", required=True, help="a file")
+    with pytest.raises(SystemExit):
+        parser.parse(["--wieght=a", "--", "--no_option"])
+    said = capsys.readouterr().err
+    assert "required: --weights" in said and "did you mean --weights?" in said and "no_option" not in said
 
 
 def test_help_shows_values_that_are_defaults_only(parser: Parser) -> None:

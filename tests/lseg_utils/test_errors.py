@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lseg_utils.errors import InputError, clean_message, message_for_user, raise_all, run_script
+from lseg_utils.errors import InputError, clean_message, did_you_mean, message_for_user, raise_all, run_script
 
 
 def failing(text: str) -> None:
@@ -53,3 +53,11 @@ def test_a_script_ends_with_a_code_and_an_instruction(main, code, shown, capsys)
     with pytest.raises(SystemExit) as caught:
         run_script(main)
     assert caught.value.code == code and shown in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("lables", "labels"), ("LABELS", "labels"), ("--lablse", "labels"), ("ade", "ade20k"), ("cat", ""), ("ab", "")],
+)
+def test_only_similar_words_are_suggested(word: str, meant: str) -> None:
+    assert did_you_mean(word, ["labels", "ade20k", "car", "abcdefgh"]) == (f" (did you mean {meant}?)" if meant else "")

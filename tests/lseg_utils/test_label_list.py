@@ -11,6 +11,6 @@ def test_commas_and_lines_separate_and_blanks_do_not_count() -> None:
 
 
 def test_duplicates_are_given_with_their_positions():
-    assert duplicates(["cat", "dog", "cat", "sky", "cat"]) == {"cat": [1, 3, 5]}
+    assert duplicates(["cat", "dog", "cat", "sky", "cat"]) == {"cat": [0, 2, 4]}
     assert duplicates([]) == duplicates(["cat", "cats"]) == {}
-    assert duplicates(["Wet  dog", "cat", "wet dog"]) == {"Wet  dog": [1, 3]}  # CLIP reads the same
+    assert duplicates(["Wet  dog", "cat", "wet dog"]) == {"Wet  dog": [0, 2]}  # CLIP reads the same

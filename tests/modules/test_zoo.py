@@ -19,6 +19,7 @@ from modules import zoo
 from modules.checkpoints import export_plain, load_lseg, metadata_of, save_file, to_official
 from modules.models import BACKBONES
 from modules.models.lseg_net import LSegNet
+from modules.weights_file import check_weights_file
 from modules.zoo import RELEASED, file_name_doubts, identify, published, released_file
 from reference import official_shapes
 from scripts import REPOSITORY
@@ -284,3 +285,10 @@ def test_what_cannot_be_converted(tmp_path):
     with pytest.raises(InputError, match=r"demo\.ckpt"):
         zoo.main(["convert", str(source), str(source)])
     assert not (tmp_path / "out.pt").exists()
+
+
+def test_the_missing_default_of_test_sh_is_explained(tmp_path):
+    with pytest.raises(InputError, match=r"never released.*train\.sh.*--weights.*modules\.zoo"):
+        check_weights_file(tmp_path / "lseg_ade20k_l16.ckpt")
+    with pytest.raises(InputError, match=r"other\.ckpt; .*modules\.zoo"):
+        check_weights_file(tmp_path / "other.ckpt")

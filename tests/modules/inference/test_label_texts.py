@@ -64,8 +64,9 @@ def test_a_matrix_is_taken_in_place_of_words():
 
 def test_a_label_twice_is_warned_of_and_the_first_wins():
     model = predictor()
-    with pytest.warns(UserWarning, match="duplicate.*dog"):
+    with pytest.warns(UserWarning, match="duplicate.*dog") as caught:
         result = model.segment(picture(40, 40), ["dog", "dog", "sky"])
+    assert caught[0].filename == __file__
     assert result.labels == ["dog", "dog", "sky"] and not (result.mask == 1).any()
     with pytest.warns(UserWarning, match="duplicate"):  # each time, not only the first
         model.encode_text(["dog", "dog"])
@@ -84,8 +85,9 @@ def test_a_long_label_is_refused_or_cut_with_a_warning():
     model, long = predictor(), "dog " * 1250  # 5,000 characters; the tiny tower takes 14 words
     with pytest.raises(InputError, match=r"'dog dog.* is longer than CLIP's 16 tokens.*truncate=True"):
         model.segment(picture(32, 32), ["sky", long])
-    with pytest.warns(UserWarning, match="16 tokens and was cut"):
+    with pytest.warns(UserWarning, match="16 tokens and was cut") as caught:
         vectors = model.encode_text(["sky", long], truncate=True)
+    assert caught[0].filename == __file__
     torch.testing.assert_close(vectors, model.encode_text(["sky", "dog " * 14]), atol=1e-6, rtol=0)
     with pytest.warns(UserWarning, match="was cut"):
         assert model.encode_text(["x" * 5000], ["the photo of a {}."], truncate=True).isfinite().all()
