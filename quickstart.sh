@@ -99,10 +99,12 @@ if [ "$controls" = yes ]; then
     measure untrained untrained_synonyms --label_src synonyms
 fi
 
+# The tables of each label are in the reports; what is shown here is one line per test and the last table.
 say "4/5 zero-shot: trained on other classes, tested on those of fold $folds, then with exchanged names"
 PYTHON="$PYTHON" bash "$home/train_zs.sh" miniature_zs tiny_resnet --lrs 0.008 --folds "$folds" --control \
     --data_path "$root" --clip_weights "$root/miniature/clip_tiny.pt" --checkpoint_dir "$runs/zero_shot_seed$seed" \
-    --weight_decay 0.01 "${recipe[@]}" ${zero_shot[@]+"${zero_shot[@]}"}
+    --weight_decay 0.01 "${recipe[@]}" ${zero_shot[@]+"${zero_shot[@]}"} |
+    grep --line-buffered -E '^(== .*base_lr|best validation|mIoU: |fold  |mean  |[0-9]+  |wrote .*table)'
 
 say "5/5 the results"
 "$PYTHON" -m miniature.report --folder "$folder" --seed "$seed" $([ "$short" = yes ] && echo --short)

@@ -94,7 +94,7 @@ class MaskReader:
             return red << 16 | green << 8 | blue
         if coding == "ade_full":
             return red // 10 * 256 + green
-        # Panoptic: each segment has a number of its own, and the JSON file tells its category; 0 is no segment.
+        # Panoptic: each segment has its own number, and the JSON file gives its category; 0 means no segment.
         found, inverse = np.unique(red + (green << 8) + (blue << 16), return_inverse=True)
         unknown = [int(segment) for segment in found if segment and int(segment) not in (segments or {})]
         if unknown:

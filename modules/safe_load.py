@@ -97,7 +97,7 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(check_weights_file(path))
     except InputError:
         raise
-    except Exception as error:  # its own error is no subclass of a common one
+    except Exception as error:  # its own error has no common base class
         raise _refusal(path, error) from error
 
 

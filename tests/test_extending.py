@@ -17,7 +17,6 @@ from PIL import Image
 
 import test_lseg
 import train_lseg
-from ade_tree import make_tree
 from modules.checkpoints import load_lseg
 from modules.lseg_module import LSegModule
 from modules.models import backbones, build
@@ -80,7 +79,7 @@ def of_the_page(*words: str) -> list[str]:
 def test_a_dataset_trains_is_tested_and_evaluated(tmp_path, monkeypatch, capsys):
     street(tmp_path / "street")
     monkeypatch.chdir(tmp_path)
-    dry, training, test = of_the_page("--dataset street/street.yaml")
+    dry, training, test = [line for line in of_the_page("street.yaml") if "--backbone" not in line]
     tiny = TINY.replace("--base_size 64 --crop_size 64 ", "")  # the file sets them
     tiny += " --accelerator cpu --backbone tiny_vit --backbone_weights random --checkpoint_dir checkpoints"
     run(f"{dry} {tiny}")
@@ -102,10 +101,10 @@ def test_a_backbone_trains_and_its_checkpoint_loads(backbone, tmp_path, monkeypa
     add_backbone(monkeypatch, backbone)
     # The text tower of ViT-B/32 has 60 million weights; the miniature's stands in for it.
     monkeypatch.setitem(backbones.TEXT_TOWERS, "ViT-B/32", backbones.TEXT_TOWERS["tiny"])
-    root = make_tree(tmp_path / "datasets")
+    street(tmp_path / "street")
     (dry,) = of_the_page(backbone)
     monkeypatch.chdir(tmp_path)
-    tiny = f"{TINY} --accelerator cpu --backbone_weights random --checkpoint_dir checkpoints --data_path {root}"
+    tiny = f"{TINY} --accelerator cpu --backbone_weights random --checkpoint_dir checkpoints"
     run(f"{dry} {tiny}")
     run(f"{dry.replace(' --dry-run', '')} {tiny}", max_epochs=1)
     (last,) = tmp_path.glob("checkpoints/*/version_0/checkpoints/last.ckpt")

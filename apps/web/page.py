@@ -69,7 +69,7 @@ class Choice:
     """What is looked at.
 
     source: tells pictures, networks and modes apart. name: of the picture. note: what happened to the picture.
-    sample: the file, if it is no upload.
+    sample: the file, unless it was uploaded.
     """
 
     predictor: SharedPredictor
@@ -145,7 +145,7 @@ def show(
 
 
 def refused(message: str) -> None:
-    """A page that only explains why there is no other."""
+    """A page with nothing but this message."""
     st.title("LSeg")
     st.error(message)
 

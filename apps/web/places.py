@@ -79,7 +79,7 @@ def sample_pictures(checkpoint: Path) -> list[Path]:
 
 
 def is_miniature(checkpoint: Path) -> bool:
-    """Whether quickstart.sh trained this checkpoint, so that it knows the shapes of the miniature and nothing else."""
+    """Whether quickstart.sh trained this checkpoint, so that it understands only the miniature's shapes."""
     return miniature_folder(checkpoint) is not None
 
 
