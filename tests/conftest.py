@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from modules.models import LSegNet
 
 # The fixtures import torch and this project: the process that hands tests out to others needs neither.
@@ -19,8 +22,17 @@ if TYPE_CHECKING:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# timm imports wandb where it is installed, which takes a second of every process and is of no use to a test.
+sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("LSEG_SHARED", REPOSITORY.parent / "shared")) / "data"
+
+
+def pytest_collection_finish() -> None:
+    """By now all is imported: tests find wandb again."""
+    if sys.modules.get("wandb") is None:
+        sys.modules.pop("wandb", None)
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +46,7 @@ def golden_net() -> Callable[..., LSegNet]:
     from reference import golden_state_dict
 
     last: dict[tuple, LSegNet] = {}
+    weights: dict[str, Tensor] = {}
 
     def build(network: str, backbone: str, **options: object) -> LSegNet:
         key = (network, backbone, *sorted(options.items()))
@@ -41,7 +54,11 @@ def golden_net() -> Callable[..., LSegNet]:
             last.clear()  # one at a time: the largest has 400 million weights
             with torch.device("meta"):
                 net = build_lseg(backbone, None, **options)
-            net.load_state_dict(from_official(golden_state_dict(network)), assign=True)
+            # Weights of the same name and shape are the same in all networks: all of CLIP's text tower, for one.
+            made = golden_state_dict(network, weights)
+            weights.clear()
+            weights.update(made)
+            net.load_state_dict(from_official(made), assign=True)
             net.labels = get_labels("ade20k")
             last[key] = net
         return last[key].eval()

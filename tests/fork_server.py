@@ -26,6 +26,7 @@ def preload() -> None:
     sys.path.insert(0, str(REPOSITORY))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        sys.modules["wandb"] = None  # type: ignore[assignment]  # timm would import it, which takes a second
         import cv2  # noqa: F401
         import pytorch_lightning  # noqa: F401
         import tensorboardX  # noqa: F401
@@ -34,6 +35,8 @@ def preload() -> None:
 
         import data  # noqa: F401
         import modules.lseg_module_zs  # noqa: F401
+
+        del sys.modules["wandb"]
     sys.path.remove(str(REPOSITORY))
 
 

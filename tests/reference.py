@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +44,12 @@ def golden_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return noise / math.sqrt(math.prod(shape[1:]))
 
 
-def golden_state_dict(network: str) -> dict[str, Tensor]:
-    """The official state dict with golden weights, without CLIP's visual tower."""
+def golden_state_dict(network: str, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The official state dict with golden weights, without CLIP's visual tower; ``known`` ones are not made again."""
     return {
-        name: torch.from_numpy(np.array(golden_weight(name, shape)))
+        name: known[name]
+        if name in known and known[name].shape == shape
+        else torch.from_numpy(np.array(golden_weight(name, shape)))
         for name, (shape, _) in official_shapes(network).items()
         if ".visual." not in name
     }

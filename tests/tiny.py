@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import clip.model
 import torch
@@ -17,13 +20,24 @@ TINY = ("tiny_vit", "tiny_resnet")
 
 def tiny_net(backbone: str = "tiny_resnet", labels: Sequence[str] | None = LABELS, seed: int = 0, **options) -> LSegNet:
     """A tiny network in eval mode; ``seed`` decides its weights, statistics of batch norm included."""
+    arguments = {"features": 16, **options}
+    net, state = _built(backbone, labels if labels is None else tuple(labels), seed, tuple(arguments.items()))
+    torch.set_rng_state(state)
+    return copy.deepcopy(net)
+
+
+@lru_cache(maxsize=32)
+def _built(
+    backbone: str, labels: tuple[str, ...] | None, seed: int, options: tuple[tuple[str, Any], ...]
+) -> tuple[LSegNet, Tensor]:
+    """The network that copies are made of, and the state of the random numbers after it was built."""
     torch.manual_seed(seed)
-    net = build_lseg(backbone, labels, **{"features": 16, **options})
+    net = build_lseg(backbone, labels if labels is None else list(labels), **dict(options))
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.8, 1.2)
-    return net.eval()
+    return net.eval(), torch.get_rng_state()
 
 
 def pictures(batch: int, height: int, width: int, seed: int = 1) -> Tensor:
