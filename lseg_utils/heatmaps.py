@@ -18,6 +18,8 @@ NO_VALUE, MARK = (225, 225, 225), (240, 120, 0)
 GAP, BAR_WIDTH = 8, 16
 WRITTEN_DARK_ABOVE = 140  # luminance, 0..255, of a cell whose number is written in dark ink
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 
 @dataclass(frozen=True)
 class HeatScale:
@@ -71,7 +73,6 @@ def heat_map(
     def widest(names: Sequence[str]) -> int:
         return max((math.ceil(font.getlength(name)) for name in names), default=0)
 
-    # 1. The cells.
     long = widest(column_names)
     upwards = long > cell - 2
     left, top = 2 * GAP + widest(row_names), 2 * GAP + (long if upwards else text_size)
@@ -95,20 +96,30 @@ def heat_map(
         x, y = left + column * cell, top + row * cell
         draw.rectangle((x + 1, y + 1, x + cell - 2, y + cell - 2), outline=MARK, width=max(cell // 20, 2))
     draw.rectangle((left - 1, top - 1, left + width, top + height), outline=LINE)
-    # 2. The names. PIL writes to the right alone: names upwards are written on a strip, which is turned.
     for row, name in enumerate(row_names):
         draw.text((left - GAP, top + row * cell + cell // 2), name, INK, font, anchor="rm")
     for column, name in enumerate(column_names):
-        middle, foot = left + column * cell + cell // 2, top - GAP // 2
+        foot = left + column * cell + cell // 2, top - GAP // 2
         if upwards:
-            letters = Image.new("L", (long, round(1.5 * text_size)))
-            ImageDraw.Draw(letters).text((0, letters.height // 2), name, 255, font, anchor="lm")
-            letters = letters.rotate(90, expand=True)
-            picture.paste(INK, (middle - letters.width // 2, foot - letters.height), letters)
+            _write_upwards(picture, foot, name, font, (long, round(1.5 * text_size)))
         else:
-            draw.text((middle, foot), name, INK, font, anchor="md")
-    # 3. The colour bar, the highest value on top.
-    x = left + width + GAP
+            draw.text(foot, name, INK, font, anchor="md")
+    _draw_colour_bar(picture, (left + width + GAP, top), height, scale, font)
+    return picture
+
+
+def _write_upwards(picture: Image.Image, foot: tuple[int, int], text: str, font: Font, size: tuple[int, int]) -> None:
+    """A text that begins at ``foot`` (x, y). PIL only writes to the right: a strip of ``size`` is turned."""
+    letters = Image.new("L", size)
+    ImageDraw.Draw(letters).text((0, letters.height // 2), text, 255, font, anchor="lm")
+    letters = letters.rotate(90, expand=True)
+    picture.paste(INK, (foot[0] - letters.width // 2, foot[1] - letters.height), letters)
+
+
+def _draw_colour_bar(picture: Image.Image, corner: tuple[int, int], height: int, scale: HeatScale, font: Font) -> None:
+    """The scale's colours with its ticks, the highest value on top; corner: (x, y) of the upper left."""
+    x, top = corner
+    draw = ImageDraw.Draw(picture)
     bar = heat_colours(np.linspace(scale.high, scale.low, height)[:, None], scale).repeat(BAR_WIDTH, axis=1)
     picture.paste(Image.fromarray(bar), (x, top))
     draw.rectangle((x - 1, top - 1, x + BAR_WIDTH, top + height), outline=LINE)
@@ -116,4 +127,3 @@ def heat_map(
         at = top + round((scale.high - tick) / (scale.high - scale.low) * (height - 1))
         draw.line((x + BAR_WIDTH, at, x + BAR_WIDTH + GAP // 2, at), fill=INK)
         draw.text((x + BAR_WIDTH + GAP, at), scale.form(tick), INK, font, anchor="lm")
-    return picture
