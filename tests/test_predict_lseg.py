@@ -98,7 +98,7 @@ def test_kinds_formats_and_label_files_are_chosen(weights, folder):
     out = folder.parent / "o"
     assert {name for name in files(out) if "/" in name} == {"overlays/a.png", "labels/a.png"}
     with Image.open(out / "labels" / "a.png") as labels:
-        assert labels.mode == "I;16"  # 256 labels are more than 255
+        assert labels.mode in {"I;16", "I"}  # 256 labels are more than 255; Pillow 10.1 opens 16 bits as I
         expected = LSegPredictor.from_checkpoint(weights, "cpu").segment(
             folder / "a.png", [f"thing {i}" for i in range(256)], "windows"
         )

@@ -152,11 +152,12 @@ class Camera:
 
     def __init__(self, number: int) -> None:
         # OpenCV complains about a missing camera once for each way to open it: its own words stay off the screen.
-        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        logging = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has these functions in cv2 itself
+        level = logging.setLogLevel(0)  # silent
         try:
             self._capture = cv2.VideoCapture(number)
         finally:
-            cv2.utils.logging.setLogLevel(level)
+            logging.setLogLevel(level)
         if not self._capture.isOpened():
             raise VideoError(
                 f"camera {number} cannot be opened; check its number (0 is the first) and the permission to use it"
