@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     device = join_group(resolve_device(options.device))
     if options.predictions:
-        model, name, fingerprint = None, f"predictions in {options.predictions}", "none: predictions of unknown origin"
+        model, name, fingerprint = None, f"predictions in {options.predictions}", ""
     else:
         given = (options.weights, options.clip, options.model, options.trust_checkpoint)
         model, name, fingerprint = load_segmenter(str(device), options.precision, *given)
@@ -118,7 +118,9 @@ def run_benchmark(
     task, look = task_of(benchmark, dataset.labels), look_at(options.protocol, dataset, options.short_side)
     if model is None:
         saved = SavedPredictions(options.predictions, benchmark.name)
-        raise_all(saved.problems(picture_names([dataset.name_of(i) for i in range(len(dataset))])))
+        names = picture_names([dataset.name_of(i) for i in range(len(dataset))])
+        raise_all(saved.problems(names))
+        facts = {**facts, "fingerprint": saved.fingerprint(names)}
 
         def predict(image: Any, name: str) -> Any:
             return saved.label_map(name, tuple(image.shape[1:]), len(task.classes))

@@ -319,11 +319,13 @@ def _labels_and_masks(file: YamlFile, labels: Any, mask: Any) -> tuple[tuple[str
 
     if given:
         for place, value, name in given:
-            if name in names:
+            if not isinstance(name, str):
+                file.fail(place, f"{name!r} is not the name of a label; write VALUE: NAME, such as 7: road")
+            elif name in names:
                 add(place, value, names.index(name), name)
             else:
                 file.fail(place, f"{name!r} is not one of the {len(names)} labels{did_you_mean(name, names)}")
-        used = {name for _, _, name in given}
+        used = {name for _, _, name in given if isinstance(name, str)}
         for i in [i for i, name in enumerate(names) if name not in used and not is_map]:
             file.fail(("labels", i), f"the label {names[i]!r} has no value in mask; add its value, or remove the label")
     elif coding in ("colours", "polygons"):

@@ -38,15 +38,16 @@ def find_pairs(
     Reads directories and the list, opens no picture.
     """
     names = names or {}
-    if listed is not None and masks is not None and (pairs := _listed_paths(listed, images, masks)):
-        missing = missing_files(path for pair in pairs for path in pair)
-        return pairs, missing
+    if listed is not None and (pairs := _listed_paths(listed, images, masks or images)):
+        if masks is None:
+            pairs = [(image, None) for image, _ in pairs]
+        return pairs, missing_files(path for pair in pairs for path in pair if path)
     found, problems = files_by_key(images, IMAGE_SUFFIXES, names.get("image_prefix", ""), names.get("image_suffix", ""))
     if not found:
         problems.append(_nothing_in(images, "images", IMAGE_SUFFIXES, names.get("image_suffix", "")))
     keys = list(found)
     if listed is not None:
-        keys, wrong = _listed_keys(listed, names)
+        keys, wrong = _listed_keys(listed, names, found)
         problems += wrong
         if found and (lacking := [key for key in keys if key not in found]):
             problems.append(f"{listed} lists {len(lacking)} images that are not in {images}: {_some(lacking)}")
@@ -118,34 +119,39 @@ def _folder_of(place: Path) -> tuple[Path, str]:
     return (place, "") if first is None else (Path(*parts[:first]), os.path.join(*parts[first:]))
 
 
-def _lines(listed: Path) -> list[list[str]]:
-    """The words of each line that is neither empty nor a comment."""
+def _lines(listed: Path) -> list[str]:
+    """The lines that are neither empty nor comments, stripped."""
     try:
         lines = listed.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InputError(f"cannot read the list {listed}: {reason}; check its name and access") from error
-    return [line.split() for line in lines if line.strip() and not line.startswith("#")]
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def _listed_paths(listed: Path, images: Path, masks: Path) -> list[tuple[Path, Path | None]]:
     """The pairs of a list with the paths of images and masks; none if it contains names."""
-    lines = _lines(listed)
+    lines = [line.split() for line in _lines(listed)]
     if not lines or any(len(words) != 2 or "." not in words[1] for words in lines):
         return []
     return [(images / image.lstrip("/"), masks / mask.lstrip("/")) for image, mask in lines]
 
 
-def _listed_keys(listed: Path, names: Mapping[str, str]) -> tuple[list[str], list[str]]:
+def _listed_keys(listed: Path, names: Mapping[str, str], found: Mapping[str, Path]) -> tuple[list[str], list[str]]:
     """What the names in a list share with masks, in their order, and a sentence for what is wrong with them."""
-    lines = [words[0] for words in _lines(listed)]
+    lines = _lines(listed)
     problems = [] if lines else [f"{listed} lists no image; write one name per line"]
     keys = []
     for line in lines:
-        head, name = os.path.split(line)
-        name = os.path.splitext(name)[0] if name.lower().endswith(IMAGE_SUFFIXES) else name
-        suffix = os.path.splitext(names.get("image_suffix", ""))[0]
-        keys.append(os.path.join(head, name.removeprefix(names.get("image_prefix", "")).removesuffix(suffix)))
+        # A name may contain spaces; other lists, such as VOC's, have further columns behind the name.
+        for text in (line, line.split()[0]):
+            head, name = os.path.split(text)
+            name = os.path.splitext(name)[0] if name.lower().endswith(IMAGE_SUFFIXES) else name
+            suffix = os.path.splitext(names.get("image_suffix", ""))[0]
+            key = os.path.join(head, name.removeprefix(names.get("image_prefix", "")).removesuffix(suffix))
+            if key in found:
+                break
+        keys.append(key)
     repeated = [name for name, times in Counter(keys).items() if times > 1]
     problems += [f"{listed} lists {len(repeated)} images more than once: {_some(repeated)}"] if repeated else []
     return keys, problems

@@ -111,7 +111,11 @@ class FeatureStore:
 
     def codes(self, name: str) -> np.ndarray:
         """The file of a picture or frame, (h, w) cells, mapped into memory: only what is used is read."""
-        return np.load(self.folder / self._entry(name)["file"], mmap_mode="r")
+        return np.load(self.folder / self.file(name), mmap_mode="r")
+
+    def file(self, name: str) -> str:
+        """The file of a frame's codes, below the folder."""
+        return self._entry(name)["file"]
 
     def grid(self, name: str) -> np.ndarray:
         """The stored numbers, float32 (h, w, K): the decoder's output, or its principal components. Not normalised."""

@@ -5,6 +5,7 @@ Legend: H x W the picture; N classes; T texts; C embedding dimensions; h x w a m
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -176,6 +177,15 @@ class SavedPredictions:
         return [
             f"{self.folder} lacks the predictions of {len(missing)} of {len(names)} pictures (.png or .npy): {shown}"
         ]
+
+    def fingerprint(self, names: Sequence[str]) -> str:
+        """Changes when a file of these pictures is written again: a hash of names, sizes and times of change."""
+        parts = []
+        for path in filter(None, map(self._file, names)):
+            status = path.stat()
+            parts.append(f"{path.name} {status.st_size} {status.st_mtime_ns}")
+        content = "\n".join(parts).encode(errors="surrogateescape")
+        return f"files sha256 {hashlib.sha256(content).hexdigest()}"
 
     def label_map(self, name: str, size: tuple[int, int], classes: int) -> Tensor:
         """The classes of a picture, int64 (H, W)."""

@@ -5,6 +5,7 @@ Legend: N classes; H x W a picture.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,10 @@ def picture_by_picture(
     had another ``header``.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    # Counts belong to these pictures in this order, and to what the numbers in their masks mean.
+    description = getattr(pictures.dataset, "description", None)
+    counted_on = "\n".join([*pictures.names, repr(description and description.masks), str(pictures.class_of.tolist())])
+    header = {**header, "pictures_sha256": hashlib.sha256(counted_on.encode(errors="surrogateescape")).hexdigest()}
 
     def ledger(path: Path) -> Ledger:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,7 +80,8 @@ class Wording:
     def describe(self) -> dict[str, str]:
         """For tables and JSON."""
         count = len(self.sentences)
-        named = self.templates if self.templates == "none" else f"{self.templates} ({count})"
+        sha256 = hashlib.sha256("\n".join(self.sentences).encode()).hexdigest()[:12]
+        named = self.templates if self.templates == "none" else f"{self.templates} ({count}, sha256 {sha256})"
         return {"templates": named, "synonyms": self.synonyms}
 
 

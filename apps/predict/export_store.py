@@ -57,14 +57,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with locked(folder, "FOLDER"):
         ledger, files = Ledger(folder / LEDGER, about), STORES[options.type](folder)
-        finished = {name for name in ledger.records if files.has(f"{name}{options.suffix}")}
+        # A frame that was stored again since then is exported again.
+        stamps = {name: [name, (store.folder / store.file(name)).stat().st_mtime_ns] for name in store.names}
+        written = [stamp for stamp in stamps.values() if stamp in ledger.records]
+        finished = {name for name, _ in written if files.has(f"{name}{options.suffix}")}
         pending = [name for name in store.names if name not in finished]
         for name in progress_bar(pending, desc="exporting", unit="frame"):
             embedding = store.frame(name, size).astype(np.float16)  # (H, W, C), unit vectors
             if options.layout == "chw":
                 embedding = np.ascontiguousarray(embedding.transpose(2, 0, 1))
             files.add(f"{name}{options.suffix}", embedding)
-            ledger.append(name)
+            ledger.append(stamps[name])
         files.finish({"size": options.size, "checkpoint": store.manifest["checkpoint"]["sha256"]})
     print(f"{len(pending)} embeddings written, {len(finished)} written before; see {folder}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -63,9 +64,10 @@ class PixelPCA:
         try:
             with np.load(path, allow_pickle=False) as file:
                 return cls(**{name: file[name] for name in cls.__dataclass_fields__})
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(
-                f"{path} contains no basis of this script ({error}); delete it, or use --overwrite"
+                f"{path} contains no basis of this script ({error}); choose another --output_dir, or do everything "
+                "again with --overwrite (embeddings of one basis do not fit another)"
             ) from error
 
 

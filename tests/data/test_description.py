@@ -46,6 +46,7 @@ BAD = {
     "two labels with one value": ({"labels": "{road: 1, car: [2, 1]}"}, "line 3", "the value 1 is given to 'road'"),
     "a label without a value": ({"mask": "{values: {7: road}}"}, "line 3", "'car' has no value"),
     "a value without a label": ({"mask": "{values: {7: road, 8: car, 9: cars}}"}, "line 5", "did you mean car?"),
+    "values the wrong way round": ({"mask": "{values: {road: [0, 2], car: 1}}"}, "line 5", "VALUE: NAME"),
     "no label": ({"labels": "[]"}, "line 3", "labels is empty"),
     "an ignored label": ({"mask": "{first: 0, ignore: [1]}"}, "line 5", "'car' and to 'ignore'"),
     "a crop that does not fit": ({"sizes": "{crop: 100}"}, "line 4", "such as 128"),
@@ -201,3 +202,20 @@ def test_large_pictures_are_reduced_with_their_masks(tmp_path: Path) -> None:
     Image.fromarray(VALUES).save(tmp_path / "masks" / "a.png")
     image, mask = data.get_dataset(name, split="val", mode="testval")[0]
     assert image.shape == (3, 4, 6) and mask[0].tolist() == [0, 0, 1, 1, -1, -1]
+
+
+def test_lists_of_names_with_spaces_and_of_paths_with_a_leading_slash(tmp_path: Path) -> None:
+    described(tmp_path)
+    for name in ("my a", "my b"):
+        for folder in ("images", "masks"):
+            Image.fromarray(np.zeros((8, 12), np.uint8)).save(tmp_path / folder / f"{name}.png")
+    (tmp_path / "spaces.txt").write_text("my b\nmy a\n")
+    (tmp_path / "paths.txt").write_text("/images/my a.png /masks/my a.png\n".replace("my a", "c"))
+    for folder in ("images", "masks"):
+        Image.fromarray(np.zeros((8, 12), np.uint8)).save(tmp_path / folder / "c.png")
+    val, test = "{images: images, masks: masks, list: spaces.txt}", "{images: ., masks: ., list: paths.txt}"
+    name = described(tmp_path, splits=f"{{train: {val}, val: {val}, test: {test}}}")
+    val = data.get_dataset(name, split="val", mode="testval")
+    assert [Path(val.name_of(i)).stem for i in range(len(val))] == ["my b", "my a"]
+    for mode in ("testval", "test"):
+        assert Path(data.get_dataset(name, split="test", mode=mode).name_of(0)).stem == "c"
