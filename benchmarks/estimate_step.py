@@ -116,6 +116,8 @@ def trace_step(backbone: str, batch: int, side: int, labels: int, half: bool, ch
     net = build_lseg(backbone, None).train()
     net.image_encoder.checkpointing = checkpointing
     upsampling_matrix.cache_clear()
+    # PyTorch 2.6 would keep the parameters on the meta device.
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             net.to_empty(device="cpu")  # parameters and buffers without numbers
@@ -126,6 +128,7 @@ def trace_step(backbone: str, batch: int, side: int, labels: int, half: bool, ch
                 trace.work.clear()
                 step(net, optimizer, batch, side, labels, half)
     finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(False)
         upsampling_matrix.cache_clear()
     return trace
 
