@@ -21,7 +21,8 @@ TINY = ("tiny_vit", "tiny_resnet")
 def tiny_net(backbone: str = "tiny_resnet", labels: Sequence[str] | None = LABELS, seed: int = 0, **options) -> LSegNet:
     """A tiny network in eval mode; ``seed`` decides its weights, statistics of batch norm included."""
     arguments = {"features": 16, **options}
-    net, state = _built(backbone, labels if labels is None else tuple(labels), seed, tuple(arguments.items()))
+    options = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in arguments.items())
+    net, state = _built(backbone, labels if labels is None else tuple(labels), seed, options)
     torch.set_rng_state(state)
     return copy.deepcopy(net)
 

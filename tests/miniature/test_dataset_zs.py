@@ -69,7 +69,7 @@ def test_items_show_their_class(root: Path) -> None:
 def test_supports_are_training_images(root: Path) -> None:
     items = dataset(root, "test", nshot=1, seed=0)
     assert items[0]["support_images"].shape == (1, 3, 64, 64) and len(items) == len(dataset(root, "test"))
-    with pytest.raises(InputError, match="needs 5 support images .* class 0 has 4"):
+    with pytest.raises(InputError, match=r"needs 5 support images .* class 0 \(red circle\) has 4"):
         dataset(root, "test", nshot=5)
 
 
