@@ -47,12 +47,21 @@ def page(tmp_path_factory):
                     break
                 except playwright.Error:
                     time.sleep(0.5)
+            shown.wait_for_selector("text=Upload a photograph", timeout=90_000)
+            upload(shown, "first.jpg", 120)
             shown.wait_for_selector("text=Click a pixel", timeout=90_000)
             yield shown
             browser.close()
     finally:
         server.terminate()
         server.wait()
+
+
+def upload(page, name: str, side: int) -> None:
+    with io.BytesIO() as file:
+        Image.effect_noise((side, side // 2), 80).convert("RGB").save(file, "JPEG")
+        picture = {"name": name, "mimeType": "image/jpeg", "buffer": file.getvalue()}
+    page.set_input_files('[data-testid="stFileUploader"] input[type=file]', picture)
 
 
 def downloaded(page, kind: str) -> tuple[str, Image.Image]:
@@ -77,17 +86,11 @@ def test_a_download_after_new_labels_has_the_new_labels(page, seconds):
 @pytest.mark.parametrize("seconds", [0, 0.1, 0.3, 1])
 def test_a_download_after_an_upload_is_that_of_the_upload(page, seconds):
     for side in (200, 2500):
-        with io.BytesIO() as file:
-            Image.effect_noise((side, side // 2), 80).convert("RGB").save(file, "JPEG")
-            upload = {
-                "name": f"new{side}_{round(10 * seconds)}.jpg",
-                "mimeType": "image/jpeg",
-                "buffer": file.getvalue(),
-            }
-        page.set_input_files('[data-testid="stFileUploader"] input[type=file]', upload)
+        name = f"new{side}_{round(10 * seconds)}"
+        upload(page, f"{name}.jpg", side)
         time.sleep(seconds)
-        name, mask = downloaded(page, "Mask")
-        assert name.startswith(upload["name"].split(".")[0]) and mask.width == min(side, 1280)
+        file, mask = downloaded(page, "Mask")
+        assert file.startswith(name) and mask.width == min(side, 1280)
 
 
 def test_the_keyboard_reaches_the_picture(page):
