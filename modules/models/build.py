@@ -59,6 +59,10 @@ def build_lseg(
     tower = TEXT_TOWERS[spec.text]
     image_encoder = ENCODERS[spec.encoder](spec, dropout)  # publishes out_channels and strides
     block = {"arch_option": arch_option, "block_depth": block_depth, "activation": activation}
+    # The order of these three is the order in which a seed's random numbers are drawn; another order gives a seed other
+    # initial weights, and its results no longer come back.
+    embed_dim = tower.embed_dim if classes is None else len(classes)
+    decoder = Decoder(image_encoder.out_channels, image_encoder.strides, features, embed_dim)
     text_encoder: TextEncoder | ClassEncoder = (
         TextEncoder(tower.embed_dim, tower.width, tower.layers, tower.context_length)
         if classes is None
@@ -67,7 +71,7 @@ def build_lseg(
     regularisation = RegularisationBlock(arch_option == 1, block_depth, activation) if arch_option else None
     net = LSegNet(
         image_encoder=image_encoder,
-        decoder=Decoder(image_encoder.out_channels, image_encoder.strides, features, text_encoder.embed_dim),
+        decoder=decoder,
         text_encoder=text_encoder,
         head=CorrelationHead(regularisation, cosine=classes is None),
         labels=classes if labels is None else labels,

@@ -14,6 +14,7 @@ from modules.models import BACKBONES, build_lseg
 from modules.models.build import ENCODERS
 from modules.models.decoder import Decoder
 from modules.models.image_encoders import ViTEncoder, resize_position_embedding
+from modules.models.text_encoder import TextEncoder
 from modules.training.optimization import OptimizationConfig
 from modules.training.optimizer import build_optimizer
 from tiny import LABELS, TINY, TOWER, pictures, tiny_net
@@ -35,6 +36,21 @@ def test_logits_and_embedding_have_the_promised_shape(net, batch, size):
     assert (logits.shape, logits.dtype) == ((batch, len(LABELS), *size), torch.float32)
     assert (embedding.shape, embedding.dtype) == ((batch, TOWER.embed_dim, size[0] // 2, size[1] // 2), torch.float32)
     assert logits.isfinite().all() and logits.std() > 0
+
+
+def test_a_seed_draws_the_weights_of_the_encoder_then_the_decoder_then_the_text_tower():
+    torch.manual_seed(3)
+    net = build_lseg("tiny_resnet", LABELS, features=16)
+    torch.manual_seed(3)
+    spec = BACKBONES["tiny_resnet"]
+    encoder = ENCODERS[spec.encoder](spec, 0.0)
+    decoder = Decoder(encoder.out_channels, encoder.strides, 16, TOWER.embed_dim)
+    text = TextEncoder(TOWER.embed_dim, TOWER.width, TOWER.layers, TOWER.context_length)
+    for built, expected in [(net.image_encoder, encoder), (net.decoder, decoder), (net.text_encoder, text)]:
+        weights = dict(built.named_parameters())
+        assert weights.keys() == dict(expected.named_parameters()).keys()
+        for name, weight in expected.named_parameters():
+            assert torch.equal(weights[name], weight), f"{name}: a seed draws other weights than it used to"
 
 
 def test_encoder_states_its_contract(net):
