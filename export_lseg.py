@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             lambda: check_weights_file(options.weights),
         )
     # After the cheap checks, which need no torch.
-    from modules.checkpoints import git_state, network_of, read_checkpoint
+    from lseg_utils.git import git_state
+    from modules.checkpoints import network_of, read_checkpoint
     from modules.exporting import facts
 
     file = read_checkpoint(options.weights, options.trust_checkpoint)

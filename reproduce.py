@@ -194,8 +194,8 @@ def dry_run(options: argparse.Namespace, plan: Plan, chosen: Chosen, with_figure
 def figures(options: argparse.Namespace, checkpoint: Path, folder: Path, warning: str = "") -> None:
     """Write the sheets, with ``warning`` on them."""
     from lseg_utils.files import sha256_of
+    from lseg_utils.git import git_state
     from lseg_utils.image_input import read_rgb
-    from modules.checkpoints import git_state
     from modules.predictor import LSegPredictor
     from paper.figures import make_figures
 

@@ -117,8 +117,8 @@ def report(
 ) -> None:
     """results.json, table.txt and report.html; the table is printed."""
     from lseg_utils.files import write_aside
+    from lseg_utils.git import git_state
     from lseg_utils.results import write_json
-    from modules.checkpoints import git_state
     from modules.testing.report_page import write_page
     from openvocab.robustness import as_text, order_matters, page_parts, summary, worst_pictures, worst_sheet
     from openvocab.table import versions

@@ -19,8 +19,8 @@ from data import get_labels
 from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError
 from lseg_utils.files import unwritable
+from lseg_utils.git import git_state
 from lseg_utils.results import text_table, write_json
-from modules.checkpoints import git_state
 from modules.device import resolve_device
 from modules.hardware import product_rate
 from modules.models import BACKBONES, LSegNet, build_lseg

@@ -15,7 +15,8 @@ from encoding_ext.metrics import SegmentationMetric
 from lseg_utils.errors import InputError
 from lseg_utils.files import REPOSITORY
 
-from .checkpoints import METADATA_KEY, from_official, load_lseg, metadata_of, to_official
+from .checkpoint_metadata import METADATA_KEY, metadata_of
+from .checkpoints import from_official, load_lseg, to_official
 from .models import LSegNet
 from .models.lseg_net import LSegNet as OfficialNet
 from .models.network import Labels

@@ -147,7 +147,8 @@ def identify(path: Path, trust_checkpoint: bool = False) -> Report:
         InputError: a missing, damaged or hostile file, or one that is not an LSeg network.
     """
     # The table and the answer to a missing file need no torch.
-    from .checkpoints import architecture_of, misfits, read_checkpoint, skeleton
+    from .architecture import architecture_of, skeleton
+    from .checkpoints import misfits, read_checkpoint
     from .models.pretrained import not_finite
 
     file = read_checkpoint(path, trust_checkpoint)
@@ -202,7 +203,8 @@ def convert(source: Path, target: Path, layout: str = "plain", trust_checkpoint:
     """
     from torch import Tensor
 
-    from .checkpoints import architecture_of, describe_misfits, misfits, read_checkpoint, save_file, skeleton
+    from .architecture import architecture_of, skeleton
+    from .checkpoints import describe_misfits, misfits, read_checkpoint, save_file
     from .safe_load import read_torch_file
     from .weight_names import OFFICIAL_PREFIX
 
@@ -225,7 +227,7 @@ def convert(source: Path, target: Path, layout: str = "plain", trust_checkpoint:
 
 def fingerprint(weights: dict[str, Any]) -> str:
     """SHA-256 of the tensors that LSeg uses, as float32 in the order of their names, whatever file they are in."""
-    from .checkpoints import DEAD
+    from .architecture import DEAD
 
     digest = hashlib.sha256()
     for name in sorted(name for name in weights if not name.startswith(DEAD)):

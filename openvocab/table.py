@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lseg_utils.files import write_aside
+from lseg_utils.git import git_state
 from lseg_utils.results import text_table, write_json
-from modules.checkpoints import git_state
 from modules.testing.report_page import write_page
 
 COLUMNS = {

@@ -20,7 +20,8 @@ def identity_of(entry: Entry, data_path: Path | None, checkpoint: Path) -> dict[
     """All of it, in plain types, for a test of ``checkpoint`` that has just ended on this machine."""
     import torch
 
-    from modules.checkpoints import git_state, read_checkpoint
+    from lseg_utils.git import git_state
+    from modules.checkpoints import read_checkpoint
 
     file = read_checkpoint(checkpoint)
     # With a fixed label set, a checkpoint of the same dataset is tested with its own list.

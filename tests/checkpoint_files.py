@@ -12,8 +12,10 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from modules.checkpoints import METADATA_KEY, metadata_of, to_official
+from modules.checkpoint_metadata import METADATA_KEY, metadata_of
+from modules.checkpoints import to_official
 from modules.models import LSegNet, build_lseg
+from tiny import pictures
 
 CALLBACK_CLASS = b"pytorch_lightning.callbacks.model_checkpoint\nModelCheckpoint"
 
@@ -118,3 +120,10 @@ def tiny_checkpoint(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": to_official(net.state_dict()), METADATA_KEY: metadata_of(net)}, path)
     return path
+
+
+def assert_same_function(net, loaded) -> None:
+    """Both networks give the same scores for the same pictures."""
+    images = pictures(2, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images, ["sky", "dog"]), net(images, ["sky", "dog"]), atol=1e-5, rtol=0)

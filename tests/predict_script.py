@@ -17,7 +17,8 @@ import torch
 import predict_lseg
 from apps.predict.video_reader import Frame, Timing
 from apps.predict.video_writer import WRITERS
-from modules.checkpoints import METADATA_KEY, metadata_of, to_official
+from modules.checkpoint_metadata import METADATA_KEY, metadata_of
+from modules.checkpoints import to_official
 from predicting import picture
 from scripts import command, environment
 from tiny import tiny_net

@@ -35,8 +35,8 @@ assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 1, 64, 64)
 from encoding_ext.palettes import ade20k_palette
 from {package}.zoo import RELEASED
 assert len(RELEASED) == 11 and ade20k_palette().shape[1] == 3
-from {package} import checkpoints
-assert checkpoints.git_state() == {{}}
+from lseg_utils.git import git_state
+assert git_state() == {{}}
 import importlib.util
 print(importlib.util.find_spec("{package}").origin)
 """

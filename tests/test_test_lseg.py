@@ -18,7 +18,8 @@ from ade_tree import make_tree, mask_path
 from data import get_labels
 from data.choice import DataChoice
 from lseg_utils.errors import InputError
-from modules.checkpoints import METADATA_KEY, load_lseg, metadata_of, to_official
+from modules.checkpoint_metadata import METADATA_KEY, metadata_of
+from modules.checkpoints import load_lseg, to_official
 from modules.models import build_lseg
 from scripts import run, run_light, torchrun
 

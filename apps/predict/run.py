@@ -21,10 +21,10 @@ from apps.predict.videos import predict_video
 from lseg_utils.cli import doubts_as_notes
 from lseg_utils.errors import InputError
 from lseg_utils.files import sha256_of
+from lseg_utils.git import git_state
 from lseg_utils.image_input import read_rgb
 from lseg_utils.lock import locked
 from lseg_utils.progress import progress_bar
-from modules.checkpoints import git_state
 from modules.device import reduced_dtype, resolve_device
 from modules.inference.segmentation import Segmentation
 from modules.predictor import LSegPredictor

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lseg_utils.errors import InputError
+from lseg_utils.git import git_state
 from lseg_utils.results import append_log, text_table, write_csv, write_json
 
-from ..checkpoints import git_state
 from ..choices import Speed
 from ..device import allow_tf32, reduced_dtype
 from ..models import LSegNet

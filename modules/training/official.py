@@ -13,7 +13,9 @@ from torch import Tensor
 from lseg_utils.errors import InputError
 from lseg_utils.progress import is_rank_zero
 
-from ..checkpoints import CheckpointFile, fitted, recognise_backbone
+from ..architecture import recognise_backbone
+from ..checkpoint_file import CheckpointFile
+from ..checkpoints import fitted
 from ..lseg_module import LSegModule
 from ..weight_names import OFFICIAL_PREFIX, from_official, to_official
 

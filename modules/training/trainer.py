@@ -26,7 +26,8 @@ from lseg_utils.lock import locked
 from lseg_utils.memory import memory_advice
 from lseg_utils.progress import is_rank_zero
 
-from ..checkpoints import METADATA_KEY, checked_metadata, save_file
+from ..checkpoint_metadata import METADATA_KEY, checked_metadata
+from ..checkpoints import save_file
 from ..device import allow_tf32, reduced_dtype
 from ..lseg_module import LSegModule
 from ..models import LSegNet

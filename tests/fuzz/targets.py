@@ -41,7 +41,8 @@ def checkpoint_seeds(folder: Path) -> Iterable[Path]:
     import torch
 
     from checkpoint_files import official_content, official_weights
-    from modules.checkpoints import METADATA_KEY, metadata_of, to_official
+    from modules.checkpoint_metadata import METADATA_KEY, metadata_of
+    from modules.checkpoints import to_official
     from tiny import tiny_net
 
     net = tiny_net("tiny_vit")

@@ -101,7 +101,7 @@ def test_rows_from_two_git_states_are_marked(tmp_path, monkeypatch):
     plan = Plan(tmp_path)
     (entry, first), (_, second) = row_of("table5", "text_vitb32"), row_of("table5", "text_vitb16")
     for row, state in zip((first, second), STATES):
-        monkeypatch.setattr("modules.checkpoints.git_state", lambda state=state: state)
+        monkeypatch.setattr("lseg_utils.git.git_state", lambda state=state: state)
         reproduce(entry, row, plan, Scripts())
     text = report(entry, [first, second], plan)
     marked = {row.title: f"{row.title} {MARK}" in text for row in (first, second)}
@@ -109,7 +109,7 @@ def test_rows_from_two_git_states_are_marked(tmp_path, monkeypatch):
     assert table_of(plan, entry)["states"] == ["a" * 12, "b" * 12]
     assert MARK not in report(entry, [second], plan)
     # A change that was not committed is a state of its own, and one row may have two states.
-    monkeypatch.setattr("modules.checkpoints.git_state", lambda: STATES[1] | {"changed": True})
+    monkeypatch.setattr("lseg_utils.git.git_state", lambda: STATES[1] | {"changed": True})
     reproduce(entry, second, replace(plan, seeds=(0, 1)), Scripts())
     assert f"{second.title} {MARK}" in report(entry, [second], plan)
     assert table_of(plan, entry)["states"] == ["b" * 12, "b" * 12 + " with changes"]
