@@ -104,10 +104,10 @@ def get_dataset(
     choices |= {"fold": fold, "nshot": nshot, "held_out": held_out}
     found = _find(name)
     if isinstance(found, Description):
-        from data.described import DescribedDataset
+        from data.described import DescribedDataset, Samples
 
-        accepted = _accepted(name, DescribedDataset, choices)
-        return DescribedDataset(found, _root(name, found, root), split, on_bad_image=on_bad_image, **accepted)
+        samples = Samples(on_bad_image=on_bad_image, **_accepted(name, Samples, choices))
+        return DescribedDataset(found, _root(name, found, root), split, samples)
     return found(_root(name, found, root), split, on_bad_image=on_bad_image, **_accepted(name, found, choices))
 
 

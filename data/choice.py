@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data import get_dataset, name_of
-from data.description import SIDE_MULTIPLE
+from data.description_parts import SIDE_MULTIPLE
 from lseg_utils.errors import raise_all
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from data.description import Description, TestProtocol
+from data.description_parts import Description, TestProtocol
 from data.masks import MaskReader, read_segments
 from data.pairs import find_pairs, size_problems
 from data.reading import EncodedImage, read_image
@@ -30,6 +31,19 @@ MASKS_SAMPLED = 200  # for the doubt that every label is off by one
 DOUBTFUL_SHARE = 0.1  # of the pixels, when they are unlabelled
 
 Pair = tuple[Path, Path | None]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """How the samples of a dataset are made, as in :func:`data.get_dataset`; None: as the description says."""
+
+    mode: str | None = None
+    transform: Callable[[Image.Image], Tensor] | None = None
+    base_size: int | None = None
+    crop_size: int | None = None
+    label_src: str | None = None
+    on_bad_image: str = "stop"
+    seed: int | None = None
 
 
 class DescribedDataset(SampledDataset):
@@ -52,36 +66,27 @@ class DescribedDataset(SampledDataset):
     """
 
     def __init__(
-        self,
-        description: Description,
-        root: Path,
-        split: str = "train",
-        mode: str | None = None,
-        transform: Callable[[Image.Image], Tensor] | None = None,
-        base_size: int | None = None,
-        crop_size: int | None = None,
-        label_src: str | None = None,
-        on_bad_image: str = "stop",
-        seed: int | None = None,
+        self, description: Description, root: Path, split: str = "train", samples: Samples | None = None
     ) -> None:
         """See :func:`data.get_dataset`, which makes it. Lists the folders; opens no image."""
         from encoding_ext.transforms import TrainTransform, ValTransform, image_to_tensor
 
-        self.description, self.root, self.split, self.mode = description, Path(root), split, mode or split
+        samples = samples or Samples()
+        self.description, self.root, self.split, self.mode = description, Path(root), split, samples.mode or split
         self.name, self.sizes = description.name, description.sizes
         self.protocols: dict[str, TestProtocol] = description.protocols
-        self.base_size = self.sizes.base if base_size is None else base_size
-        self.crop_size = self.sizes.crop if crop_size is None else crop_size
-        self.on_bad_image, self.seed = on_bad_image, seed
+        self.base_size = self.sizes.base if samples.base_size is None else samples.base_size
+        self.crop_size = self.sizes.crop if samples.crop_size is None else samples.crop_size
+        self.on_bad_image, self.seed = samples.on_bad_image, samples.seed
         self._check_choices()
-        self.labels, indices = description.read_labels(label_src, testing=self.mode in ("testval", "test"))
+        self.labels, indices = description.read_labels(samples.label_src, testing=self.mode in ("testval", "test"))
         self.groups: dict[str, list[int]] = {}
         if description.unseen:
             unseen = [place for place, index in enumerate(indices) if index in description.unseen]
             self.groups["seen"] = [place for place in range(len(indices)) if place not in unseen]
             self.groups |= {"unseen": unseen} if unseen else {}
         self.masks = MaskReader(description.masks, indices, self.name)
-        self.transform = transform or image_to_tensor(MEAN, STD)
+        self.transform = samples.transform or image_to_tensor(MEAN, STD)
         self._train_transform = TrainTransform(self.base_size, self.crop_size, self.sizes.scales)
         self._val_transform = ValTransform(self.crop_size)
         self.files, problems = files_of(description, self.root, split, masks=self.mode != "test")

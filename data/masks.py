@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data.description import Masks
+from data.description_parts import Masks
 from data.pairs import MASK_SUFFIXES
 from data.reading import VALUES_SHOWN, open_picture, read_mask
 from lseg_utils import picture_files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +12,13 @@ from pathlib import Path
 
 from lseg_utils.errors import InputError
 from lseg_utils.picture_files import DECODING_ERRORS, open_picture
-from lseg_utils.progress import progress_bar
+from lseg_utils.progress import is_rank_zero, progress_bar
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")  # none that changes values
 SHOWN = 5  # names shown of a longer list
 Size = tuple[int, int]  # width, height
+ORIENTATION, UPRIGHT = 274, 1  # the EXIF tag that turns or mirrors a picture
 HEADER_THREADS = 16  # opening a file waits for the disk, not for the processor
 
 
@@ -32,8 +34,8 @@ def find_pairs(
     images, masks: folders, of which everything below counts, or globs. masks None: images only, the mask is None.
     names: ``image_prefix``, ``image_suffix``, ``mask_prefix``, ``mask_suffix``: what surrounds the part of the file
     name that an image and its mask share. A suffix may include the extension.
-    mask_suffixes: extensions of masks. listed: a text file with the names of the images that count, one per line, or
-    with the path of an image and of its mask on each line.
+    mask_suffixes: extensions of masks. listed: a text file with the names of the images that count, or of folders all
+    of whose images count, one per line; or with the path of an image and of its mask on each line.
 
     Reads directories and the list, opens no picture.
     """
@@ -70,14 +72,18 @@ def files_by_key(
 ) -> tuple[dict[str, Path], list[str]]:
     """The files below a folder or of a glob, sorted, by what remains of their path without prefix, suffix, extension.
 
-    Hidden files and files with another prefix, suffix or extension do not count. Also returns a sentence for files
-    that would have the same name.
+    Of a glob, the folders that it names also go: ``*/color/*.jpg`` and ``*/label/*.png`` belong together. Hidden files
+    and files with another prefix, suffix or extension do not count. Also returns a sentence for files that would have
+    the same name.
     """
     folder, pattern = _folder_of(place)
     if not folder.is_dir():
         return {}, []
+    varying: list[bool] = []  # which folders of a glob are part of the name
     if pattern:
         relative = glob(pattern, root_dir=folder, recursive=True)
+        if "**" not in pattern:
+            varying = [has_magic(part) for part in os.path.dirname(pattern).split(os.sep)]
     else:
         relative = [os.path.join(sub, name) for sub, _, names in _walk(folder) for name in names]
     found: dict[str, Path] = {}
@@ -89,6 +95,8 @@ def files_by_key(
         fits = name[0] != "." and extension.lower() in extensions
         if not (fits and rest.startswith(prefix) and rest.endswith(suffix)):
             continue
+        if varying:
+            head = os.path.join("", *(part for part, varies in zip(head.split(os.sep), varying) if varies))
         key = os.path.join(head, rest[len(prefix) : len(rest) - len(suffix)])
         if key in found:
             clashes.append(f"{found[key].name} and {name}")
@@ -152,6 +160,12 @@ def _listed_keys(listed: Path, names: Mapping[str, str], found: Mapping[str, Pat
             if key in found:
                 break
         keys.append(key)
+    if lacking := set(keys) - found.keys():
+        below: dict[str, list[str]] = {}
+        for key in found:
+            for folder in map(str, Path(key).parents):
+                below.setdefault(folder, []).append(key)
+        keys = [each for key in keys for each in (below.get(key, [key]) if key in lacking else [key])]
     repeated = [name for name, times in Counter(keys).items() if times > 1]
     problems += [f"{listed} lists {len(repeated)} images more than once: {_some(repeated)}"] if repeated else []
     return keys, problems
@@ -195,18 +209,32 @@ def size_problems(
     """
     if not pairs:
         return []
+    turned: list[Path] = []
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        results = pool.map(lambda pair: _size_problem(pair, header or picture_size), pairs)
-        return [text for text in progress_bar(results, total=len(pairs), desc=what, leave=False) if text]
+        results = pool.map(lambda pair: _size_problem(pair, header or picture_size, turned), pairs)
+        problems = [text for text in progress_bar(results, total=len(pairs), desc=what, leave=False) if text]
+    if turned and is_rank_zero():
+        count = f"{len(turned)} image{'s' * (len(turned) != 1)}"
+        warnings.warn(
+            f"{what}: {count} with an EXIF orientation, such as {min(turned)}; datasets ignore it, because masks "
+            f"belong to the pixels as they are stored (predict_lseg.py and the app turn pictures upright)",
+            stacklevel=2,
+        )
+    return problems
 
 
 def picture_size(path: Path) -> tuple[Size | None, str]:
     """(width, height) from the header of a picture, or None and a sentence if it cannot be read."""
+    return _size_and_orientation(path)[::2]
+
+
+def _size_and_orientation(path: Path) -> tuple[Size | None, int, str]:
+    """The size, the EXIF orientation (1: upright) and a sentence if the header cannot be read."""
     try:
         with open_picture(path) as picture:
-            return picture.size, ""
+            return picture.size, picture.getexif().get(ORIENTATION, 1) if "exif" in picture.info else 1, ""
     except DECODING_ERRORS as error:
-        return None, f"{path} is not a readable image ({error})"
+        return None, 1, f"{path} is not a readable image ({error})"
 
 
 def _nearest_existing(folder: Path) -> Path:
@@ -236,16 +264,24 @@ def _only_in(kind: str, here: dict[str, Path], other: str, there: dict[str, Path
     return [f"{len(lonely)} of {len(here)} {kind}s have no {other} of the same name in {other_folder}: {_some(lonely)}"]
 
 
-def _size_problem(pair: tuple[Path, Path | None], header: Callable[[Path], tuple[Size | None, str]]) -> str:
+def _size_problem(
+    pair: tuple[Path, Path | None], header: Callable[[Path], tuple[Size | None, str]], turned: list[Path]
+) -> str:
+    """A sentence if something is wrong; an image whose EXIF orientation is not upright is added to ``turned``."""
     image, mask = pair
-    size, problem = picture_size(image)
+    size, orientation, problem = _size_and_orientation(image)
+    if orientation != UPRIGHT:
+        turned.append(image)
     if problem or mask is None:
         return problem
     mask_size, problem = header(mask)
     if problem or mask_size in (None, size):
         return problem
     (width, height), (mask_width, mask_height) = size, mask_size
-    return f"{mask} is {mask_width}x{mask_height}, but its image {image.name} is {width}x{height}"
+    text = f"{mask} is {mask_width}x{mask_height}, but its image {image.name} is {width}x{height}"
+    if orientation != UPRIGHT and mask_size == (height, width):
+        text += "; the mask belongs to the picture turned by its EXIF orientation: save the image upright"
+    return text
 
 
 def _some(names: Sequence[str]) -> str:
