@@ -19,6 +19,7 @@ from apps.predict.video_reader import Frame, Timing
 from apps.predict.video_writer import WRITERS
 from modules.checkpoint_metadata import METADATA_KEY, metadata_of
 from modules.checkpoints import to_official
+from modules.predictor import LSegPredictor
 from predicting import picture
 from scripts import command, environment
 from tiny import tiny_net
@@ -88,6 +89,21 @@ def kill_when(ready: Callable[[], bool], line: list[str]) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
+
+
+def interrupt(method: str, at: int, line: list[str]) -> None:
+    """Run the script, and press Ctrl-C in call number ``at``, counted from 1, of a method of the predictor."""
+    calls, original = [], getattr(LSegPredictor, method)
+
+    def interrupted(self: LSegPredictor, *arguments: object, **options: object) -> object:
+        calls.append(1)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return original(self, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(LSegPredictor, method, interrupted)
+        predict_lseg.main(line)
 
 
 def manifest(out: Path) -> dict:

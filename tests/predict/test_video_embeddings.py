@@ -24,11 +24,11 @@ from predict_script import (
     contents,
     differing,
     files,
+    interrupt,
     kill_when,
     manifest,
     predict,
     stored,
-    tiny_weights,
     video,
 )
 from predicting import picture
@@ -36,31 +36,11 @@ from predicting import picture
 ALONE = ["--write", "none", "--embedding_size", "6x8"]
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_weights(tmp_path_factory.mktemp("weights"))
-
-
 @pytest.fixture(params=["npy", "pt", "h5"])
 def kind(request: pytest.FixtureRequest) -> str:
     if request.param == "h5":
         pytest.importorskip("h5py")
     return request.param
-
-
-def interrupt(weights: Path, clip: Path, at: int, monkeypatch: pytest.MonkeyPatch, more: list[object]) -> None:
-    """Press Ctrl-C while embedding number ``at``, counted from 1, is made."""
-    calls, embed = [], LSegPredictor.embed
-
-    def interrupted(self, *arguments, **options):
-        calls.append(1)
-        if len(calls) == at:
-            raise KeyboardInterrupt
-        return embed(self, *arguments, **options)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(LSegPredictor, "embed", interrupted)
-        predict(weights, clip, more=more)
 
 
 def same_as_embed(weights: Path, out: Path, clip: Path) -> None:
@@ -126,20 +106,22 @@ def test_a_killed_run_resumes_and_gives_the_same_results(weights, tmp_path):
     assert kept[0].stat().st_mtime_ns == time  # not done again
 
 
-def test_an_interrupted_hdf5_run_resumes(weights, tmp_path, monkeypatch):
+def test_an_interrupted_hdf5_run_resumes(weights, tmp_path):
     pytest.importorskip("h5py")
     clip, more = video(tmp_path / "clip.mp4", 5), ["--embeddings", "h5", *ALONE]
-    interrupt(weights, clip, 4, monkeypatch, more)
+    interrupt("embed", 4, arguments(weights, clip, more=more))
     assert len(list((tmp_path / "out" / "embeddings" / ".parts" / "clip.frames").iterdir())) == 3
     same_as_embed(weights, predict(weights, clip, more=more), clip)
 
 
-def test_another_video_of_the_same_name_inherits_nothing(weights, tmp_path, kind, monkeypatch):
+def test_another_video_of_the_same_name_inherits_nothing(weights, tmp_path, kind):
     clip, more = tmp_path / "clip.mp4", ["--embeddings", kind, "--pca", 3, "--write", "none"]
     video(clip, 6)
     out = predict(weights, clip, more=more)
     old = {entry["name"]: stored(out, entry) for entry in manifest(out)["embeddings"]}
-    interrupt(weights, video(clip, 5, 40, 40), 3, monkeypatch, more)  # a second one is begun, and a third one comes
+    interrupt(
+        "embed", 3, arguments(weights, video(clip, 5, 40, 40), more=more)
+    )  # a second one is begun, and a third one comes
     predict(weights, video(clip, 3, 64, 48), more=more)
     new = {entry["name"]: stored(out, entry) for entry in manifest(out)["embeddings"]}
     assert list(old) == [f"clip.frames/{i:06d}" for i in range(6)] and list(new) == [
