@@ -48,7 +48,7 @@ def ade20k_labels(dataset: str = "ade20k") -> list[str]:
 
 
 class NonFiniteLossError(InputError):
-    """The loss became infinite or NaN; the message names the step and the files."""
+    """The loss or a score became infinite or NaN; the message names the step and the files."""
 
 
 class LSegModule(pl.LightningModule):
@@ -180,7 +180,7 @@ class LSegModule(pl.LightningModule):
         images, masks, labels = self.training_images(batch)
         loss = self.loss(self.net.half_logits(images, labels), masks)
         if not torch.isfinite(loss):
-            raise NonFiniteLossError(self._where(batch, loss))
+            raise NonFiniteLossError(self._where(f"the loss is {loss.item()}", self.trainer.train_dataloader, batch))
         self.skipped += [reason for reason in batch["skipped"] if reason]
         self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(images))
         return loss
@@ -214,17 +214,16 @@ class LSegModule(pl.LightningModule):
             total = upsampled_cross_entropy(logits, target, ignored)
         return total / (target != ignored).sum().clamp_min(1)
 
-    def _where(self, batch: dict[str, Any], loss: Tensor) -> str:
-        """Where the loss became infinite or NaN, and what to do."""
-        loader: Any = self.trainer.train_dataloader
+    def _where(self, what: str, loader: Any, batch: dict[str, Any]) -> str:
+        """Where a number became infinite or NaN, and what to do."""
         files = ", ".join(loader.dataset.dataset.name_of(int(i)) for i in batch["index"])
         folder = getattr(self.trainer.checkpoint_callback, "dirpath", None)
         last = Path(folder or "") / "last.ckpt"
         there = last if folder and last.exists() else "none yet"
         return (
-            f"the loss is {loss.item()} at step {self.global_step} of epoch {self.current_epoch} (process "
-            f"{self.global_rank}); the batch: {files}. The last checkpoint is intact ({there}). Lower --base_lr, or "
-            "train with --precision 32 to see whether half precision is the cause"
+            f"{what} at step {self.global_step} of epoch {self.current_epoch} (process {self.global_rank}); the batch: "
+            f"{files}. The last checkpoint is intact ({there}). Lower --base_lr, or train with --precision 32 to see "
+            "whether half precision is the cause"
         )
 
     # ---------------------------------------------------------------------------------------- validation
@@ -235,10 +234,17 @@ class LSegModule(pl.LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Count a batch; return the predicted labels, int64 (B, H, W)."""
         logits = self.net.half_logits(batch["image"])
-        predicted = upsampled_max(logits)[1]
+        predicted = self.predicted(logits, batch)
         self.metric.update(batch["mask"], predicted)
         self.log("val_loss", self.loss(logits, batch["mask"]), sync_dist=True, batch_size=len(batch["image"]))
         return predicted
+
+    def predicted(self, logits: Tensor, batch: dict[str, Any]) -> Tensor:
+        """(B, N, h, w) -> labels, int64 (B, 2h, 2w); ``NonFiniteLossError`` if a score is infinite or NaN."""
+        if not torch.isfinite(logits).all():  # every pixel would get label 0, and the mIoU would choose a checkpoint
+            loader = self.trainer.val_dataloaders
+            raise NonFiniteLossError(self._where("scores in validation are infinite or NaN", loader, batch))
+        return upsampled_max(logits)[1]
 
     def labels_of(self, batch: dict[str, Any]) -> list[list[str]]:
         """The label list of each image of a validation batch."""

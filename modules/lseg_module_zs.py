@@ -13,7 +13,6 @@ from lseg_utils.results import counted_by_reason
 from .lseg_module import LSegModule
 from .models import LSegNet
 from .models.network import Labels
-from .models.streaming import upsampled_max
 from .training.optimization import OptimizationConfig
 
 BACKGROUND = "others"
@@ -76,7 +75,7 @@ class LSegModuleZS(LSegModule):
         """Count a batch of episodes; return the predicted labels, int64 (B, H, W)."""
         self._keep_notes(batch)
         logits, mask = self.net.half_logits(batch["image"], self.labels_of(batch)), batch["mask"]
-        predicted = upsampled_max(logits)[1]
+        predicted = self.predicted(logits, batch)
         self.metric.update(mask, predicted, batch["class_id"], ignore=mask < 0, weight=batch["weight"])
         self.log("val_loss", self.loss(logits, self._loss_target(mask)), sync_dist=True, batch_size=len(mask))
         return predicted

@@ -13,9 +13,12 @@ from lseg_utils.errors import InputError
 from lseg_utils.image_input import read_rgb
 from modules.checkpoints import metadata_of
 from modules.inference.pixel_embedding import finite_in
+from modules.lseg_module import LSegModule
 from modules.predictor import LSegPredictor
 from modules.testing.common import check_scores
 from modules.testing.episodes import setting_of
+from modules.training.start import NetworkChoice
+from modules.training.trainer import check_same_run
 from recipes.select_checkpoint import validation_miou
 from test_lseg import doubts_of_the_test
 from tiny import LABELS, tiny_net
@@ -67,10 +70,10 @@ def test_whole_numbers_of_another_range_are_doubted(image, fact):
 
 
 def test_dark_pictures_are_not_doubted():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(record=True) as caught:
         for image in (np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 2, np.uint8), np.full((8, 8), 300, np.uint16)):
             read_rgb(image)
+    assert not caught
 
 
 # --------------------------------------------------------------------------------------- NaN in what is computed
@@ -103,6 +106,21 @@ def test_a_validation_miou_that_is_nan_chooses_no_checkpoint(tmp_path):
         torch.save(content, tmp_path / "a.ckpt")
         with pytest.raises(InputError, match=r"a\.ckpt contains no validation mIoU"):
             validation_miou(tmp_path / "a.ckpt")
+
+
+def test_a_clip_file_of_equal_size_but_other_weights_does_not_resume_a_run(tmp_path, capsys):
+    module, found = LSegModule(tiny_net("tiny_vit")), []
+    for content in (b"these weights", b"other weights"):
+        (tmp_path / "clip.pt").write_bytes(content)
+        found.append(NetworkChoice("tiny_vit", clip_weights=str(tmp_path / "clip.pt")).sources())
+    before = {"architecture": module.net.architecture, "labels": module.net.labels, "run": found[0]}
+    before["optimization"] = {"optimizer": module.config.optimizer}
+    module.run_facts = found[0]
+    check_same_run(tmp_path / "last.ckpt", before, module)
+    assert "resuming" in capsys.readouterr().out
+    module.run_facts = found[1]
+    with pytest.raises(InputError, match="clip_weights_sha256 was"):
+        check_same_run(tmp_path / "last.ckpt", before, module)
 
 
 # ------------------------------------------------------------------------------- tests of what was trained on

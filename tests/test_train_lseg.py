@@ -22,6 +22,7 @@ from ade_tree import image_path, make_tree, truncate
 from data import get_labels
 from lseg_utils.errors import InputError, clean_message
 from modules.checkpoints import load_lseg
+from modules.lseg_module import LSegModule
 from modules.options import training_settings
 from modules.safe_load import read_torch_file
 from modules.training.trainer import CheckpointFiles, build_trainer
@@ -146,7 +147,6 @@ def test_two_processes_train_and_resume(root, tmp_path):
     assert read_torch_file(last_checkpoint(root, "two"))["lseg"]["epoch"] == 1
 
 
-@pytest.mark.slow
 def train(root: Path, *more: object) -> None:
     """The script's ``main`` in this process."""
     train_lseg.main(list(map(str, more if "--data_path" in more else arguments(root, *more))))
@@ -216,6 +216,19 @@ def test_a_loss_that_is_not_finite_names_step_and_files_and_keeps_the_last_check
     assert last_checkpoint(root, "wild").read_bytes() == before
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_scores_in_validation_that_are_not_finite_name_the_files_and_choose_no_checkpoint(root, monkeypatch):
+    def break_statistics(module: LSegModule) -> None:
+        """Training goes on with the statistics of each batch; validation would give every pixel label 0."""
+        next(m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)).running_var.fill_(torch.nan)
+        module.metric.reset()
+
+    monkeypatch.setattr(LSegModule, "on_validation_epoch_start", break_statistics)
+    output = refused(root, "--exp_name", "wild", "--max_epochs", 1, "--batch_size", 9)
+    assert "validation" in output and "NaN" in output and ".jpg" in output
+    assert not list((root.parent / "runs").rglob("*.ckpt"))
+
+
 def test_all_problems_are_reported_at_once_by_a_process_of_its_own(tmp_path):
     options = ["--data_path", tmp_path / "nowhere", "--aux", "--clip_weights", tmp_path / "no.pt", "--devices", 0]
     output = run("train_lseg.py", *options, "--checkpoint_dir", tmp_path / "runs", cwd=tmp_path, code=2)
@@ -278,9 +291,12 @@ def test_a_resumed_run_refuses_other_sizes_and_weights_and_tells_another_seed(ro
         output = refused(root, *run_of, *other)
         assert "started differently" in output and f"{other[0][2:]} was" in output
     capsys.readouterr()
-    train(root, *run_of, "--seed", 7, "--accumulate_grad_batches", 2)
+    moved = make_tree(tmp_path / "moved", train=10, val=3)
+    train(root, *run_of, "--seed", 7, "--accumulate_grad_batches", 2, "--datapath", moved)
     output = capsys.readouterr().out
     assert "seed was 0" in output and "accumulate_grad_batches was 1" in output
+    assert f"data_path was {root.resolve()}" in output and "note: images was 9" in output
+    assert "validation_images was" not in output
 
 
 def test_two_trainings_of_one_run_at_once_are_refused(root):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lseg_utils.errors import InputError, raise_all
+from lseg_utils.files import sha256_of
 
 from ..choices import block_options
 from ..models.backbones import BACKBONES, RANDOM
@@ -78,14 +79,15 @@ class NetworkChoice:
         return self.use_pretrained in ("clip", "clip_fixed")
 
     def sources(self) -> dict[str, str | None]:
-        """What the first weights are read from: name and size of the files, for the checkpoint."""
-
-        def describe(path: str | Path | None) -> str | None:
-            if path is None or str(path) == RANDOM:
-                return None if path is None else RANDOM
-            return f"{Path(path).name} ({Path(path).stat().st_size} bytes)"
-
-        return {name: describe(getattr(self, name)) for name in WEIGHTS} | {"use_pretrained": self.use_pretrained}
+        """What the first weights are read from, for the checkpoint: name, size and SHA-256 of the files."""
+        found: dict[str, str | None] = {"use_pretrained": self.use_pretrained}
+        for name in WEIGHTS:
+            path = getattr(self, name)
+            found[name] = None if path is None else str(path)
+            if path is not None and str(path) != RANDOM:
+                found[name] = f"{Path(path).name} ({Path(path).stat().st_size} bytes)"
+                found[f"{name}_sha256"] = sha256_of(path)  # a key of its own: older versions did not record it
+        return found
 
 
 def build_network(choice: NetworkChoice, labels: list[str], *, weights: bool = True, download: bool = True) -> LSegNet:

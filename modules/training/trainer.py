@@ -100,7 +100,9 @@ def run_training(training: Training, data: TrainingData, make_module: Callable[[
         net.base_size, net.crop_size = data.sizes
         net.image_encoder.checkpointing = run.grad_checkpointing
         module = make_module(net)
+        images, validation_images = len(data.train_set), len(data.val_set)
         facts = {"seed": run.seed, "accumulate_grad_batches": run.accumulate_grad_batches}
+        facts |= {"images": images, "validation_images": validation_images}
         module.run_facts = facts | training.network.sources()
         module.settings = asdict(training, dict_factory=plain)
         if last:
@@ -114,7 +116,6 @@ def run_training(training: Training, data: TrainingData, make_module: Callable[[
                 read[last] = official_run(last, content, module)
                 data.first_epoch = content["epoch"]
                 version += 1  # the official run's own files stay
-        images, validation_images = len(data.train_set), len(data.val_set)
         together = Together(checkpoint=last, images=images, validation_images=validation_images)
         trainer = build_trainer(training, version, CheckpointFiles(read), together)
         if last and "loops" not in read[last]:
@@ -150,7 +151,7 @@ def check_same_run(last: Path, before: dict[str, Any], module: LSegModule) -> No
         pairs["base_size"] = sizes["base"], module.net.base_size
         pairs["crop_size"] = sizes["crop"], module.net.crop_size
     # A resumed run needs no files of first weights; those that are given must be the same.
-    weights = {name: value for name, value in module.run_facts.items() if name.endswith("_weights") and value}
+    weights = {name: value for name, value in module.run_facts.items() if "_weights" in name and value}
     pairs |= {name: (facts[name], value) for name, value in weights.items() if name in facts}
     changed = [f"{key} was {str(a)[:120]}, is now {str(b)[:120]}" for key, (a, b) in pairs.items() if a != b]
     if changed:
@@ -162,9 +163,11 @@ def check_same_run(last: Path, before: dict[str, Any], module: LSegModule) -> No
     print(f"resuming {last}")
     if before.get("epoch", -1) + 1 >= module.config.max_epochs:
         print(f"this run already finished {module.config.max_epochs} epochs; increase --max_epochs to continue")
-    free = {name: module.run_facts[name] for name in ("seed", "accumulate_grad_batches") if name in facts}
+    names = ("seed", "accumulate_grad_batches", "images", "validation_images")
+    free = {name: module.run_facts[name] for name in names if name in facts}
+    free |= {"data_path": module.data_path and str(module.data_path.resolve())}
     for key, value in (asdict(module.config) | free).items():
-        if (old := (settings | facts).get(key)) != value:
+        if (old := (before | settings | facts).get(key)) != value:
             print(f"note: {key} was {old} in this run and is {value} from now on")
 
 

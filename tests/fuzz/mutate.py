@@ -176,7 +176,7 @@ def change_zip(content: bytes, others: Sequence[bytes], random: Random) -> bytes
         members.insert(place, members[random.randrange(len(members))])
     elif way == 2:
         members[place] = (
-            random.choice(("../outside", "/tmp/outside", "archive/data.pkl", "x" * 300, name.upper())),
+            random.choice(("../outside", "/outside/of/the/case", "archive/data.pkl", "x" * 300, name.upper())),
             inside,
         )
     elif name.endswith(".pkl"):

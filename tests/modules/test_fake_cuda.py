@@ -108,10 +108,11 @@ def images(height: int = 64, width: int = 96) -> Tensor:
 def test_forward_loss_and_labels(networks, request, backbone, arch_option, dtype):
     net = networks(backbone, arch_option=arch_option, block_depth=2)
     request.getfixturevalue("fake_cuda")
-    exercise(on_fake(net).eval(), dtype)
+    loss, labels = exercise(on_fake(net).eval(), dtype)
+    assert loss.shape == () and labels.shape == (2, 64, 96)
 
 
-def exercise(net: LSegNet, dtype: torch.dtype | None) -> None:
+def exercise(net: LSegNet, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
     """Forward, loss and strongest label in one precision; raises where a GPU would."""
     target = torch.zeros(2, 64, 96, dtype=torch.int64, device="cuda")
     with torch.no_grad(), autocast(dtype):
@@ -125,6 +126,7 @@ def exercise(net: LSegNet, dtype: torch.dtype | None) -> None:
         assert loss.device.type == "cuda" and loss.dtype == torch.float32
         scores, labels = upsampled_max(logits)
         assert scores.device.type == labels.device.type == "cuda" and labels.dtype == torch.int64
+    return loss, labels
 
 
 @pytest.mark.slow
