@@ -23,17 +23,16 @@ from contextlib import ExitStack, nullcontext, redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 
+from apps.web.places import SAMPLE, is_miniature, sample_pictures
 from lseg_utils.cli import Parser
-from lseg_utils.errors import InputError, raise_all, run_script
+from lseg_utils.errors import InputError, did_you_mean, raise_all, run_script
 from lseg_utils.files import REPOSITORY
 from modules.choices import MODES
-from modules.models.backbones import BACKBONES
 from paper.entries import Entry, Row, chosen_entries, entries
 from paper.label_sets import SCENES, FigureRow, rows_of_file, rows_of_scene
 from paper.report import describe, listing, report
-from paper.running import RELEASED, Plan, missing, reproduce
+from paper.running import RELEASED, Plan, missing, reproduce, wrong_weights
 
-SAMPLE = REPOSITORY / "docs" / "sample.png"
 Chosen = list[tuple[Entry, list[Row]]]
 
 
@@ -48,21 +47,32 @@ def build_parser() -> Parser:
     dry = "walk through everything on tiny stand-in data with tiny networks, in minutes on a CPU"
     parser.add_argument("--dry_run", action="store_true", help=dry)
     add = parser.add_argument_group("tables").add_argument
-    add("--backbone", nargs="+", choices=list(BACKBONES), help="reproduce only the rows with these backbones")
-    add("--fold", type=int, nargs="+", choices=(0, 1, 2, 3), default=[], help="run only these folds")
+    known = list(dict.fromkeys(row.backbone for entry in entries() for row in entry.rows))
+    backbones = f"reproduce only the rows with these backbones: {', '.join(known)}"
+    add("--backbone", nargs="+", choices=known, metavar="BACKBONE", help=backbones)
+    add("--row", nargs="+", default=[], help="reproduce only these rows; the ledger lists their names")
+    folds = "run only these folds; FSS-1000 and ADE20K have none and are run whole"
+    add("--fold", type=int, nargs="+", choices=(0, 1, 2, 3), default=[], help=folds)
     add("--seeds", type=int, default=1, help="train with this many seeds, 0, 1, ...; gives mean and deviation")
-    add("--lrs", type=float, nargs="+", default=[], help="try these rates in zero-shot training, keep the best")
-    weights = (
-        "test instead of training: 'released' for the files of the model zoo in checkpoints/, or your file, in whose "
-    )
-    weights += "name %% stands for the fold; for figures: the checkpoint to use"
+    rates = "try these rates in zero-shot training, keep the best by validation; default: the recipe's"
+    add("--lrs", type=float, nargs="+", default=[], help=rates)
+    weights = "test instead of training: 'released' for the files of the model zoo in checkpoints/, or your file for "
+    weights += "one row, in whose name %% stands for the fold; for figures: the checkpoint to use"
     add("--weights", default="", help=weights)
     add("--ade20k_path", type=Path, help="look for ADE20K in this folder; default: ../datasets")
     add("--fewshot_path", type=Path, help="look for the zero-shot benchmarks here; default: data/Dataset_HSN")
-    add("--train_options", default="", help="pass these to the training script, such as '--batch_size 4 --devices 2'")
-    add("--test_options", default="", help="pass these to the test script, such as '--precision 32'")
+    words = "pass these to the training script, such as '--batch_size 4 --devices 2'"
+    add("--train_options", type=shlex.split, default=[], metavar="WORDS", help=words)
+    add(
+        "--test_options",
+        type=shlex.split,
+        default=[],
+        metavar="WORDS",
+        help="pass these to the test script, such as '--precision 32'",
+    )
     add = parser.add_argument_group("figures").add_argument
-    add("--image", type=Path, nargs="+", default=[SAMPLE], help="segment these pictures")
+    sample = "segment these pictures; default: the quickstart's, or a photograph of scikit-image, as suits the network"
+    add("--image", type=Path, nargs="+", default=[], help=sample)
     add("--scene", choices=SCENES, help="use the label sets for this kind of picture; default: animal")
     add("--label_sets", type=Path, help="read the label sets from this JSON file instead")
     add("--mode", choices=MODES, default="whole", help="look at the picture in this way")
@@ -84,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for entry, rows in chosen:
         for row in rows:
             reproduce(entry, row, plan, run_process)
-        print(f"\n{report(entry, rows, plan)}\nwrote {plan.folder / entry.name / 'table.json'}\n")
+        print(f"\n{report(entry, plan)}\nwrote {plan.folder / entry.name / 'table.json'}\n")
     if with_figures:
         figures(options, Path(options.weights), plan.folder / "figures")
 
@@ -103,41 +113,71 @@ def check(options: argparse.Namespace, folder: Path) -> tuple[Plan, Chosen, bool
             options.weights,
             options.ade20k_path,
             options.fewshot_path,
-            tuple(shlex.split(options.train_options)),
-            tuple(shlex.split(options.test_options)),
+            tuple(options.train_options),
+            tuple(options.test_options),
         ),
     )
-    # 1. Which rows.
+    chosen, problems = rows_to_run(options, wanted, plan)
+    with_figures = any(entry.kind == "figures" for entry in wanted)
+    if options.lrs and chosen and all(entry.kind != "zero_shot" for entry, _ in chosen):
+        problems.append("--lrs is for zero-shot training; elsewhere give --train_options '--base_lr RATE'")
+    if not options.dry_run:
+        for entry, rows in chosen:
+            problems += wrong_weights(entry, rows, plan)
+        problems += missing(chosen, plan)
+        is_file = options.weights not in ("", RELEASED) and Path(options.weights).is_file()
+        if with_figures and not is_file and "all" in options.entries:
+            print("note: the figures are left out; they need --weights with the path of one checkpoint")
+            with_figures = False
+        elif with_figures:
+            problems += figure_problems(options, is_file)
+    raise_all(problems, lambda: label_sets(options, ""))
+    return plan, chosen, with_figures
+
+
+def rows_to_run(options: argparse.Namespace, wanted: Sequence[Entry], plan: Plan) -> tuple[Chosen, list[str]]:
+    """The tables with their rows, and what is wrong with the choice. Rows of "all" that cannot run are left out."""
+    names = [row.name for entry in wanted for row in entry.rows]
+    problems = [
+        f"there is no row {name!r}{did_you_mean(name, names)}; choose some of {', '.join(names)}"
+        for name in options.row
+        if name not in names
+    ]
     chosen: Chosen = []
     for entry in (entry for entry in wanted if entry.kind != "figures"):
         rows = [row for row in entry.rows if not options.backbone or row.backbone in options.backbone]
+        rows = [row for row in rows if not options.row or row.name in options.row]
         reasons = {} if options.dry_run else {row.name: plan.runnable(entry, row) for row in rows}
         left = [row for row in rows if not reasons.get(row.name)]
         if left:
             chosen.append((entry, left))
-            lines = [f"note: {entry.name}, {name} is left out: {reason}" for name, reason in reasons.items() if reason]
-            print("\n".join(lines), end="\n" if lines else "")
+            for name, reason in reasons.items():
+                if reason:
+                    print(f"note: {entry.name}, {name} is left out: {reason}")
         elif "all" not in options.entries:
             known = ", ".join(f"{row.name} ({row.backbone})" for row in entry.rows)
-            why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no row has that --backbone"
+            why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+            why = why or "no row has that --row and --backbone"
             problems.append(f"{entry.name} has nothing to run ({why}); its rows are {known}")
-    # 2. What they need.
-    if not options.dry_run:
-        problems += missing(chosen, plan)
-    # 3. The figures: in "all" only where a checkpoint is given.
-    with_figures = any(entry.kind == "figures" for entry in wanted)
-    if with_figures and not options.dry_run:
-        is_file = options.weights not in ("", RELEASED) and Path(options.weights).is_file()
-        if not is_file and "all" in options.entries:
-            print("note: the figures are left out; they need --weights with the path of one checkpoint")
-            with_figures = False
-        elif not is_file:
-            problems.append(
-                f"figures: there is no checkpoint {options.weights or '(none given)'}; name one with --weights"
-            )
-        problems += [f"figures: there is no picture {path}" for path in options.image if not path.is_file()]
-    raise_all(problems, lambda: label_sets(options, ""))
-    return plan, chosen, with_figures
+    return chosen, problems
+
+
+def figure_problems(options: argparse.Namespace, is_file: bool) -> list[str]:
+    """What the figures lack: a checkpoint (``is_file``: it is there), or pictures."""
+    problems = [f"figures: there is no picture {path}" for path in options.image if not path.is_file()]
+    if not is_file:
+        problems.append(f"figures: there is no checkpoint {options.weights or '(none given)'}; name one with --weights")
+    elif not pictures(options):
+        what = "figures: name a picture with --image, and --scene for its kind"
+        problems.append(f"{what} (`pip install scikit-image` brings a photograph of a cat)")
+    return problems
+
+
+def pictures(options: argparse.Namespace) -> list[Path]:
+    """Those of ``--image``, else one that suits the checkpoint; none where a photograph would be needed."""
+    if options.image or options.dry_run:
+        return options.image or [SAMPLE]
+    return [SAMPLE] if is_miniature(Path(options.weights)) else sample_pictures(Path(options.weights))[:1]
 
 
 def label_sets(options: argparse.Namespace, dataset: str) -> tuple[FigureRow, ...]:
@@ -179,8 +219,8 @@ def dry_run(options: argparse.Namespace, plan: Plan, chosen: Chosen, with_figure
 
         plan = replace(plan, folder=folder, weights="")
         walked = walk(chosen, folder, plan, run_here)
-        for entry, rows, own in walked:
-            print(f"\n{report(entry, rows, own)}")
+        for entry, own in walked:
+            print(f"\n{report(entry, own)}")
         if with_figures:
             checkpoint = next(folder.glob("table*/*/runs/*/version_*/checkpoints/last.ckpt"), None)
             if checkpoint is None:
@@ -200,7 +240,7 @@ def figures(options: argparse.Namespace, checkpoint: Path, folder: Path, warning
     from paper.figures import make_figures
 
     predictor = LSegPredictor.from_checkpoint(checkpoint)
-    images = {path.stem: read_rgb(path).permute(1, 2, 0).numpy() for path in options.image}
+    images = {path.stem: read_rgb(path).permute(1, 2, 0).numpy() for path in pictures(options)}
     facts = {"checkpoint": checkpoint, "SHA-256": sha256_of(checkpoint), "mode": options.mode, **git_state()}
     facts["network"] = predictor.net.architecture["backbone"]
     rows = label_sets(options, predictor.net.metadata.get("dataset", ""))

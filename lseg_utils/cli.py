@@ -31,10 +31,12 @@ def normalise_flags(argv: Iterable[str]) -> list[str]:
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the defaults, except None and False: the help text tells what they do."""
+    """Adds the defaults, except None, False and what is empty: the help text tells what they do."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        default = action.default
+        plain = default is None or default is False or default in ("", [], ())
+        return action.help if plain else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):

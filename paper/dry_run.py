@@ -30,28 +30,26 @@ def tiny(row: Row) -> Row:
 
 def walk(
     chosen: Sequence[tuple[Entry, Sequence[Row]]], folder: Path, plan: Plan, run: RunScript
-) -> list[tuple[Entry, Sequence[Row], Plan]]:
+) -> list[tuple[Entry, Plan]]:
     """Train and test every row, then test again what was trained, where a checkpoint was released.
 
-    plan: folds and seeds. Returns what can be reported: an entry, its rows, and the plan of its runs.
+    plan: folds and seeds. Returns the entries, each with the plan of its runs.
     """
     root, splits = make_all(folder / "stand_in")
-    walked: list[tuple[Entry, Sequence[Row], Plan]] = []
+    walked: list[tuple[Entry, Plan]] = []
     with splits_in(splits):
         for entry, rows in chosen:
             size = ("--base_size", SIDE) if entry.kind == "labels" else ()
             own = replace(plan, ade20k=root, fewshot=root, train_options=(*TRAIN, *size), test_options=TEST)
             own = replace(own, warning=WARNING)
-            tiny_rows = [tiny(row) for row in rows]
-            for row in tiny_rows:
+            for row in map(tiny, rows):
                 if row.trains:
                     reproduce(entry, row, own, run)
                 else:
                     train(entry, row, own, own.row_folder(entry, row), 0, 0, run)
-            walked.append((entry, [row for row in tiny_rows if row.trains], own))
-            for row in (row for row in tiny_rows if row.released):
-                runs = own.row_folder(entry, row) / "runs"
-                given = replace(own, weights=str(runs / "seed0_fold%" / "version_0" / "checkpoints" / "last.ckpt"))
-                reproduce(entry, row, given, run)
-                walked.append((entry, [row], given))
-    return [one for one in walked if one[1]]
+                if row.released:
+                    runs = own.row_folder(entry, row) / "runs"
+                    weights = str(runs / "seed0_fold%" / "version_0" / "checkpoints" / "last.ckpt")
+                    reproduce(entry, row, replace(own, weights=weights), run)
+            walked.append((entry, own))
+    return walked

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from lseg_utils.files import write_aside
+from lseg_utils.ledger import Ledger
 from lseg_utils.results import text_table, write_json
 from paper.entries import DATA, Entry, Row, entries
 from paper.running import Plan, ledger_of
@@ -50,44 +52,60 @@ def source_state(record: dict[str, Any]) -> str:
     return git["commit"][:12] + (" with changes" if git["changed"] else "") if git else "unknown"
 
 
-def report(entry: Entry, rows: Sequence[Row], plan: Plan) -> str:
-    """Write ``table.txt`` and ``table.json`` of what has run so far, and return the text."""
-    found: list[tuple[Row, list[dict[str, Any]]]] = []
-    content = []
-    for row in rows:
-        ledger = ledger_of(plan.row_folder(entry, row))
-        if ledger is None:
-            continue
-        records = newest(ledger.records)
-        found.append((row, records))
+def ran(entry: Entry, plan: Plan) -> list[tuple[Row, str, Ledger]]:
+    """Every row that has run in ``plan.folder``, how (one of ``KINDS``), and its ledger."""
+    found = []
+    for row in entry.rows:
+        for weights, kind in KINDS.items():
+            if ledger := ledger_of(replace(plan, weights=weights).row_folder(entry, row)):
+                found.append((row, kind, ledger))
+    return found
+
+
+def unlike_published(record: dict[str, Any]) -> str:
+    """What makes a run another experiment than the published one, such as few-shot training; "" if nothing is known."""
+    setting = record["identity"].get("setting", "zero-shot")
+    return "" if setting == "zero-shot" else setting
+
+
+def report(entry: Entry, plan: Plan) -> str:
+    """Write ``table.txt`` and ``table.json`` of all that has run so far in ``plan.folder``, and return the text."""
+    found = ran(entry, plan)
+    records = {ledger.path: newest(ledger.records) for _, _, ledger in found}
+    # The state of the last run is that of the table; figures from any other state are marked.
+    states = list(dict.fromkeys(source_state(record) for own in records.values() for record in own))
+    last = max(records, key=lambda path: path.stat().st_mtime_ns, default=None)
+    now = source_state(records[last][-1]) if last and records[last] else ""
+    cells, content, settings = [], [], {}
+    for row, kind, ledger in found:
+        own = records[ledger.path]
         figures = {
             name: {"values": values, "mean": mean(values), "deviation": stdev(values) if len(values) > 1 else None}
-            for name, values in measured(entry, records).items()
+            for name, values in measured(entry, own).items()
         }
-        facts = {"row": row.name, "network": row.title, "settings": ledger.header, "published": dict(row.published)}
-        content.append({**facts, "measured": figures, "runs": records})
-    # The state of the last run is that of the table; figures from any other state are marked.
-    states = list(dict.fromkeys(source_state(record) for _, records in found for record in records))
-    now = source_state(found[-1][1][-1]) if found and found[-1][1] else ""
-    cells = []
-    for (row, records), facts in zip(found, content, strict=True):
-        mark = "" if {source_state(record) for record in records} <= {now} else f" {MARK}"
-        for name, figure in facts["measured"].items():
+        facts = {"row": row.name, "network": row.title, "kind": kind, "settings": ledger.header}
+        content.append({**facts, "published": dict(row.published), "measured": figures, "runs": own})
+        title = row.title if kind == KINDS[""] else f"{row.title} ({kind})"
+        settings |= {f"{title}: {setting}": None for record in own if (setting := unlike_published(record))}
+        mark = "" if {source_state(record) for record in own} <= {now} else f" {MARK}"
+        for name, figure in figures.items():
             text = f"{figure['mean']:.2f}"
             if figure["deviation"] is not None:
                 text += f" ± {figure['deviation']:.2f} ({len(figure['values'])} seeds)"
             known, source = row.published.get(name, (None, ""))
             compared = ("", "") if known is None else (f"{known:.2f}", f"{figure['mean'] - known:+.2f}")
-            cells.append((row.title + mark, name, text, *compared, source))
+            cells.append((title + mark, name, text, *compared, source))
     lines = [plan.warning] if plan.warning else []
     lines += [entry.title, entry.shows, "", text_table(HEADER, cells) if cells else "nothing has run yet", ""]
+    lines += settings
     if len(states) > 1:
         lines.append(f"{MARK} contains runs of another state of the source than {now}: {', '.join(states)}")
     elif states:
         lines.append(f"source: {states[0]}")
-    for name in ("device", "labels_sha256"):
-        values = dict.fromkeys(record["identity"][name] for _, records in found for record in records)
-        lines.append(f"{name.replace('_', ' ')}: {', '.join(values)}")
+    for name in ("device", "precision", "protocol", "labels_sha256"):
+        values = dict.fromkeys(record["identity"].get(name) for own in records.values() for record in own)
+        known_values = "; ".join(value for value in values if value)
+        lines += [f"{name.replace('_', ' ')}: {known_values}"] if known_values else []
     text = "\n".join(lines)
     folder = plan.folder / entry.name
     with write_aside(folder / "table.txt") as aside:
@@ -102,14 +120,14 @@ def listing(folder: Path) -> list[dict[str, Any]]:
     """Every row of every entry as plain data: what was published, what it needs, what ran here."""
     found = []
     for entry in entries():
+        finished = ran(entry, Plan(folder))
         for row in entry.rows:
             state = []
-            for weights, word in KINDS.items():
-                if ledger := ledger_of(Plan(folder, weights=weights).row_folder(entry, row)):
-                    records = newest(ledger.records)
-                    whole = len({record["seed"] for record in records}) * len(entry.folds)
-                    word = f"dry run, {word}" if ledger.header.get("warning") else word
-                    state.append(f"{word}: {len(records)} of {whole}")
+            for _, kind, ledger in (one for one in finished if one[0] is row):
+                records = newest(ledger.records)
+                whole = len({record["seed"] for record in records}) * len(entry.folds)
+                word = f"dry run, {kind}" if ledger.header.get("warning") else kind
+                state.append(f"{word}: {len(records)} of {whole}")
             published = {name: {"percent": value, "source": text} for name, (value, text) in row.published.items()}
             facts = {"entry": entry.name, "alias": entry.alias, "title": entry.title, "shows": entry.shows}
             facts |= {"row": row.name, "network": row.title, "backbone": row.backbone, "published": published}
@@ -120,7 +138,7 @@ def listing(folder: Path) -> list[dict[str, Any]]:
 
 def describe(rows: Sequence[dict[str, Any]], folder: Path) -> str:
     """The listing for people."""
-    parts, header = [], ("network", "backbone", "published (source)", "GPU h", "here")
+    parts, header = [], ("row", "network", "backbone", "published (source)", "GPU h", "here")
     short = {text: tag for tag, text in DATA["sources"].items()}
     for entry in entries():
         parts.append(f"{entry.name} ({entry.alias})  {entry.title}\n  {entry.shows}")
@@ -131,11 +149,13 @@ def describe(rows: Sequence[dict[str, Any]], folder: Path) -> str:
                 texts = [f"{name} {row['published'][name]['percent']}" for name in known]
                 figures.append(f"{', '.join(texts)} ({short[source]})")
             hours = "" if row["gpu_hours"] is None else f"{row['gpu_hours']:.1f}"
-            cells.append((row["network"], row["backbone"], "; ".join(figures), hours, row["here"]))
+            cells.append((row["row"], row["network"], row["backbone"], "; ".join(figures), hours, row["here"]))
         if cells:
             parts.append("\n".join(f"  {line}" for line in text_table(header, cells).splitlines()))
         if entry.dataset:
-            parts.append(f"  needs: {NEEDS[entry.dataset]}; for training, CLIP and ImageNet weights (downloaded)")
+            trains = any(row.trains for row in entry.rows)
+            weights = "for training, CLIP and ImageNet weights (downloaded)" if trains else "the released checkpoint"
+            parts.append(f"  needs: {NEEDS[entry.dataset]}; {weights}")
         parts.append("")
     parts += [DATA["nothing_to_run"], "sources of the published figures:"]
     parts += [f"  {tag}: {text}" for tag, text in DATA["sources"].items()]

@@ -6,6 +6,7 @@ A row's folder contains ``ledger.jsonl`` (a line for each finished seed and fold
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -24,6 +25,8 @@ from recipes.select_checkpoint import best_checkpoint
 
 RELEASED = "released"
 EPISODES_SHOWN = 8
+NETWORK = ("backbone", "arch_option", "block_depth", "activation")  # options that both training and test take
+FIX = "How to fix it: "  # begins the second half of the messages about missing data
 # (script, its arguments): runs it to its end, and raises ``InputError`` if it fails.
 RunScript = Callable[[str, Sequence[str]], None]
 
@@ -35,7 +38,7 @@ class Plan:
     Attributes:
         folder: results go to ``<folder>/<entry>/<row>``.
         seeds: of the trainings; a given checkpoint is tested once.
-        folds: these folds alone; (): all of the benchmark.
+        folds: these folds alone; (): all of the benchmark. What has no folds is run whole.
         rates: base learning rates to try, the best by validation; (): the recipe's (zero-shot only).
         weights: "": train; "released": test the released files in ``checkpoints``; else the path of a checkpoint, in
             which % stands for the fold.
@@ -61,8 +64,8 @@ class Plan:
 
     def jobs(self, entry: Entry) -> list[tuple[int, int]]:
         """(seed, fold) of everything that a row consists of."""
-        folds = [fold for fold in entry.folds if not self.folds or fold in self.folds]
-        return list(product((0,) if self.weights else self.seeds, folds))
+        chosen = self.folds if len(entry.folds) > 1 and self.folds else entry.folds
+        return list(product((0,) if self.weights else self.seeds, chosen))
 
     def row_folder(self, entry: Entry, row: Row) -> Path:
         """Where a row is kept; what was trained elsewhere is kept apart."""
@@ -87,9 +90,10 @@ class Plan:
 
 def missing(chosen: Sequence[tuple[Entry, Sequence[Row]]], plan: Plan) -> list[str]:
     """Everything that these rows need and that is not there, with the commands that fetch it. Imports no torch."""
-    problems = []
+    problems, data = [], {}  # data: what to do -> what is missing, since the folds of a benchmark share the remedy
     for entry, rows in chosen:
         splits = ("val",) if plan.weights else ("train", "val")
+        folder = "--ade20k_path" if entry.dataset == "ade20k" else "--fewshot_path"
         for fold in sorted({fold for _, fold in plan.jobs(entry)}):
             choices: dict[str, Any] = {}
             if entry.kind == "zero_shot":
@@ -97,15 +101,33 @@ def missing(chosen: Sequence[tuple[Entry, Sequence[Row]]], plan: Plan) -> list[s
             try:
                 check_dataset(str(entry.dataset), plan.data_path(entry), splits, **choices)
             except InputError as error:
-                problems.append(str(error))
+                what, fix, remedy = str(error).partition(FIX)
+                remedy = re.sub("another folder with --data_?path", f"another folder with {folder}", fix + remedy)
+                data.setdefault(remedy, {})[what.strip()] = None
         for row in rows if plan.weights else ():
             files = dict.fromkeys(plan.checkpoint(row, fold) for _, fold in plan.jobs(entry))
             if lacking := [str(file) for file in files if not file.is_file()]:
-                where = f"download it from the model zoo of {ZOO['repository']} to that place and check it: "
-                where += f"python -m modules.zoo check {lacking[0]}"
+                them = "it" if len(lacking) == 1 else "them"
+                where = f"download {them} from the model zoo of {ZOO['repository']} to that place and check {them}: "
+                where += f"python -m modules.zoo check {' '.join(lacking)}"
                 advice = where if plan.weights == RELEASED else "name your files with --weights"
                 problems.append(f"{entry.name}, {row.name}: there is no {', '.join(lacking)}; {advice}")
-    return list(dict.fromkeys(problems))
+    texts = ["\n".join([*found, remedy]).strip() for remedy, found in data.items()]
+    return list(dict.fromkeys(texts + problems))
+
+
+def wrong_weights(entry: Entry, rows: Sequence[Row], plan: Plan) -> list[str]:
+    """Why a given checkpoint cannot be what these rows and folds ask for: it is one network, trained for one fold."""
+    if plan.weights in ("", RELEASED):
+        return []
+    problems = []
+    if len(rows) > 1:
+        names = ", ".join(row.name for row in rows)
+        problems.append(f"{entry.name}: {plan.weights} is one network; choose its row with --row: {names}")
+    if "%" not in plan.weights and len(folds := {fold for _, fold in plan.jobs(entry)}) > 1:
+        what = f"{entry.name}: {plan.weights} would be tested on {len(folds)} folds, but was trained for one at most"
+        problems.append(f"{what}; write % for the fold's number in the name, or choose a --fold")
+    return problems
 
 
 def reproduce(entry: Entry, row: Row, plan: Plan, run: RunScript) -> None:
@@ -121,26 +143,29 @@ def reproduce(entry: Entry, row: Row, plan: Plan, run: RunScript) -> None:
             name = f"seed{seed}_fold{fold}"
             print(f"== {entry.title}; {row.title}: seed {seed}, fold {fold}", flush=True)
             checkpoint = plan.checkpoint(row, fold) if given else train(entry, row, plan, folder, seed, fold, run)
-            arguments = [
-                "--weights",
-                str(checkpoint),
-                "--output_dir",
-                str(folder / name),
-                "--log_dir",
-                str(folder / "logs"),
-            ]
-            if entry.kind == "zero_shot":
-                arguments += ["--fold", str(fold), "--nshot", "0", "--bsz", "8", "--save_pictures", str(EPISODES_SHOWN)]
-            else:
-                arguments.append("--eval")
-            script = "test_lseg_zs.py" if entry.kind == "zero_shot" else "test_lseg.py"
-            run(script, [*data_words(entry, plan), *arguments, *plan.test_options])
-            result = json.loads((folder / name / "results.json").read_text(encoding="utf-8"))
-            measures = {"mIoU": result["miou"]}
-            measures |= {"FB-IoU": result["fb_iou"]} if "fb_iou" in result else {}
-            measures |= {"pixel accuracy": result["pixel_accuracy"]} if "pixel_accuracy" in result else {}
-            facts = identity_of(entry, plan.data_path(entry), checkpoint)
-            ledger.append({"seed": seed, "fold": fold, "given": given, "measures": measures, "identity": facts})
+            found = measure(entry, row, plan, checkpoint, folder / name, fold, run)
+            ledger.append({"seed": seed, "fold": fold, "given": given, **found})
+
+
+def measure(
+    entry: Entry, row: Row, plan: Plan, checkpoint: Path, folder: Path, fold: int, run: RunScript
+) -> dict[str, Any]:
+    """Test a checkpoint: its ``measures`` in percent, and the ``identity`` of the test."""
+    arguments = ["--weights", str(checkpoint), "--output_dir", str(folder), "--log_dir", str(folder.parent / "logs")]
+    if plan.weights:  # a file that is not the row's network is refused
+        known = {name: row.options[name] for name in NETWORK if name in row.options}
+        arguments += [word for name, value in known.items() for word in (f"--{name}", str(value))]
+    if entry.kind == "zero_shot":
+        arguments += ["--fold", str(fold), "--nshot", "0", "--bsz", "8", "--save_pictures", str(EPISODES_SHOWN)]
+    else:
+        arguments.append("--eval")
+    script = "test_lseg_zs.py" if entry.kind == "zero_shot" else "test_lseg.py"
+    run(script, [*data_words(entry, plan), *arguments, *plan.test_options])
+    result = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    keys = {"miou": "mIoU", "fb_iou": "FB-IoU", "pixel_accuracy": "pixel accuracy"}
+    identity = identity_of(entry, plan.data_path(entry), checkpoint)
+    identity |= {key: result[key] for key in ("setting", "protocol", "precision") if key in result}
+    return {"measures": {name: result[key] for key, name in keys.items() if key in result}, "identity": identity}
 
 
 def train(entry: Entry, row: Row, plan: Plan, folder: Path, seed: int, fold: int, run: RunScript) -> Path:

@@ -43,9 +43,27 @@ def test_bad_input_is_reported_at_once(tmp_path):
     ]
     with pytest.raises(InputError, match="table3"):
         reproduce.main(["tabel3", *where])
+    with pytest.raises(InputError, match="bottleneck_2"):
+        reproduce.main(["table4", "--row", "bottleneck2", *where])
+    with pytest.raises(InputError, match="--lrs is for zero-shot training"):
+        reproduce.main(["table6", "--lrs", "0.1", *where])
     with pytest.raises(InputError) as error:
         reproduce.main(["table1", "demo", "figures", "--weights", "released", *where])
     assert all(text in str(error.value) for text in ("VOC2012", "demo_e200.ckpt", "prepare_ade20k.py", "figures:"))
+
+
+def test_figures_begin_with_a_photograph_or_ask_for_one(tmp_path, monkeypatch):
+    network = tmp_path / "demo.ckpt"
+    network.touch()
+    command = ["figures", "--weights", str(network), "--output_dir", str(tmp_path)]
+    monkeypatch.setattr("reproduce.sample_pictures", lambda checkpoint: [])
+    with pytest.raises(InputError, match="name a picture with --image"):
+        reproduce.main(command)
+    options = reproduce.build_parser().parse(command)
+    monkeypatch.setattr("reproduce.sample_pictures", lambda checkpoint: [tmp_path / "cat.png", tmp_path / "cup.png"])
+    assert reproduce.pictures(options) == [tmp_path / "cat.png"]
+    monkeypatch.setattr("reproduce.is_miniature", lambda checkpoint: True)
+    assert reproduce.pictures(options) == [reproduce.SAMPLE]
 
 
 @pytest.mark.slow

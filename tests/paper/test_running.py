@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import stdev
 
@@ -19,7 +20,7 @@ from paper import running
 from paper.dry_run import WARNING
 from paper.entries import DATA, Entry, Row, entries
 from paper.report import MARK, describe, listing, report
-from paper.running import Plan, reproduce
+from paper.running import Plan, reproduce, wrong_weights
 from paper.stand_in import make_ade20k
 
 ENTRIES = {entry.name: entry for entry in entries()}
@@ -29,11 +30,17 @@ STATES = ({"commit": "a" * 40, "changed": False}, {"commit": "b" * 40, "changed"
 class Scripts:
     """Runs nothing: writes the checkpoint or the result of each call, and notes its script and run.
 
-    miou: (seed, fold) -> the result in percent. interrupt_at: the name of the call that a kill prevents.
+    miou: (seed, fold) -> the result in percent. interrupt_at: the name of the call that a kill prevents. setting: what
+    the tests say of the training.
     """
 
-    def __init__(self, miou: Callable[[int, int], float] = lambda seed, fold: 40.0, interrupt_at: str = "") -> None:
-        self.miou, self.interrupt_at, self.calls = miou, interrupt_at, []
+    def __init__(
+        self,
+        miou: Callable[[int, int], float] = lambda seed, fold: 40.0,
+        interrupt_at: str = "",
+        setting: str = "zero-shot",
+    ) -> None:
+        self.miou, self.interrupt_at, self.setting, self.calls = miou, interrupt_at, setting, []
 
     def __call__(self, script: str, arguments: Sequence[str]) -> None:
         def given(option: str) -> str:
@@ -49,7 +56,7 @@ class Scripts:
             assert Path(given("--weights")).is_file() and name in given("--weights")
             seed, fold = (int(part[4:]) for part in name.split("_"))
             Path(given("--output_dir")).mkdir(parents=True)
-            result = {"miou": self.miou(seed, fold), "fb_iou": 60.0 + fold}
+            result = {"miou": self.miou(seed, fold), "fb_iou": 60.0 + fold, "setting": self.setting}
             Path(given("--output_dir"), "results.json").write_text(json.dumps(result))
         else:
             folder = Path(given("--checkpoint_dir"), name, "version_0", "checkpoints")
@@ -77,7 +84,7 @@ def test_mean_and_deviation_over_seeds(tmp_path):
     entry, row = row_of("table1", "resnet101")
     plan = Plan(tmp_path, seeds=(0, 1, 2))
     reproduce(entry, row, plan, Scripts(lambda seed, fold: 40.0 + 10 * fold + seed**2))
-    text = report(entry, [row], plan)
+    text = report(entry, plan)
     measured = table_of(plan, entry)["rows"][0]["measured"]
     assert measured["fold 1"]["values"] == [50.0, 51.0, 54.0]
     assert measured["mean"]["values"] == [55.0, 56.0, 59.0]  # over the folds of each seed
@@ -88,11 +95,53 @@ def test_mean_and_deviation_over_seeds(tmp_path):
     assert "56.67 ± 2.08 (3 seeds)" in line and "47.40" in line and "+9.27" in line
 
 
+def test_the_table_has_all_that_ran_and_what_is_not_zero_shot_is_told(tmp_path):
+    (entry, first), (_, second) = row_of("table3", "resnet101"), row_of("table3", "vitl16")
+    reproduce(entry, first, Plan(tmp_path), Scripts(setting="few-shot: fine-tuned on supports of the test classes"))
+    given = Plan(tmp_path, weights=str(tmp_path / "seed0_fold0.ckpt"))
+    write_checkpoint(Path(given.weights))
+    reproduce(entry, second, given, Scripts())
+    text = report(entry, given)  # a later call, which asked for one of the rows
+    rows = table_of(given, entry)["rows"]
+    assert [(row["row"], row["kind"]) for row in rows] == [
+        ("resnet101", "trained"),
+        ("vitl16", "given files tested"),
+    ]
+    assert f"{first.title}: few-shot" in text and f"{second.title} (given files tested)" in text
+    assert text.count("few-shot") == 1
+
+
+def test_a_given_file_is_tested_as_the_network_of_its_row(tmp_path):
+    entry, row = row_of("table4", "bottleneck_2")
+    plan = Plan(tmp_path, weights=str(tmp_path / "seed0_fold0.ckpt"))
+    write_checkpoint(Path(plan.weights))
+    calls, scripts = [], Scripts()
+    reproduce(entry, row, plan, lambda name, words: calls.append(words) or scripts(name, words))
+    (words,) = calls
+    given = dict(pairwise(words))
+    assert (given["--backbone"], given["--arch_option"], given["--block_depth"]) == ("clip_vitb32_384", "1", "2")
+
+
+def test_a_file_that_cannot_be_all_that_is_asked_for_is_refused(tmp_path):
+    entry, plan = ENTRIES["table1"], Plan(tmp_path, weights="mine.ckpt")
+    rows, folds = wrong_weights(entry, entry.rows, plan)
+    assert "--row: resnet101, vitl16" in rows and "4 folds" in folds and "%" in folds
+    assert wrong_weights(entry, entry.rows[:1], replace(plan, folds=(1,))) == []
+    assert wrong_weights(entry, entry.rows[:1], replace(plan, weights="fold%.ckpt")) == []
+    assert wrong_weights(ENTRIES["table6"], ENTRIES["table6"].rows[:1], plan) == []
+
+
+def test_what_has_no_folds_is_run_whole_whatever_the_fold():
+    plan = Plan(Path(), folds=(2,))
+    jobs = {name: plan.jobs(entry) for name, entry in ENTRIES.items()}
+    assert jobs["table1"] == [(0, 2)] and jobs["table3"] == jobs["table6"] == [(0, 0)]
+
+
 def test_a_mean_over_folds_needs_all_of_them_and_one_seed_has_no_deviation(tmp_path):
     entry, row = row_of("table1", "resnet101")
     plan = Plan(tmp_path, folds=(0, 2))
     reproduce(entry, row, plan, Scripts())
-    assert "±" not in report(entry, [row], plan)
+    assert "±" not in report(entry, plan)
     measured = table_of(plan, entry)["rows"][0]["measured"]
     assert set(measured) == {"fold 0", "fold 2"} and measured["fold 0"]["deviation"] is None
 
@@ -103,16 +152,19 @@ def test_rows_from_two_git_states_are_marked(tmp_path, monkeypatch):
     for row, state in zip((first, second), STATES):
         monkeypatch.setattr("lseg_utils.git.git_state", lambda state=state: state)
         reproduce(entry, row, plan, Scripts())
-    text = report(entry, [first, second], plan)
+    text = report(entry, plan)
     marked = {row.title: f"{row.title} {MARK}" in text for row in (first, second)}
     assert marked == {first.title: True, second.title: False}  # the newest state is the table's
     assert table_of(plan, entry)["states"] == ["a" * 12, "b" * 12]
-    assert MARK not in report(entry, [second], plan)
     # A change that was not committed is a state of its own, and one row may have two states.
     monkeypatch.setattr("lseg_utils.git.git_state", lambda: STATES[1] | {"changed": True})
     reproduce(entry, second, replace(plan, seeds=(0, 1)), Scripts())
-    assert f"{second.title} {MARK}" in report(entry, [second], plan)
-    assert table_of(plan, entry)["states"] == ["b" * 12, "b" * 12 + " with changes"]
+    assert f"{second.title} {MARK}" in report(entry, plan)
+    assert table_of(plan, entry)["states"] == ["a" * 12, "b" * 12, "b" * 12 + " with changes"]
+    # The last run decides, not the last row.
+    monkeypatch.setattr("lseg_utils.git.git_state", lambda: STATES[1])
+    reproduce(entry, first, replace(plan, seeds=(1,)), Scripts())
+    assert f"{second.title} {MARK}" in report(entry, plan) and f"than {'b' * 12}:" in report(entry, plan)
 
 
 @pytest.mark.parametrize("interrupted", ["train seed1_fold2", "test seed1_fold2"])
@@ -165,7 +217,7 @@ def test_a_dry_run_is_marked_wherever_it_is_shown(tmp_path):
     entry, row = row_of("table6", "vitl16_vitb32")
     plan = Plan(tmp_path, warning=WARNING)
     reproduce(entry, row, plan, Scripts())
-    report(entry, [row], plan)
+    report(entry, plan)
     assert (tmp_path / "table6" / "table.txt").read_text().startswith(WARNING)
     assert table_of(plan, entry)["warning"] == WARNING
     assert next(one["here"] for one in listing(tmp_path) if one["row"] == row.name) == "dry run, trained: 1 of 1"
@@ -183,6 +235,8 @@ def test_missing_data_and_checkpoints_are_reported_together_with_commands(tmp_pa
     assert len(files) == 11 and all(str(tmp_path / "checkpoints" / file) in message for file in files)
     assert all(text in message for text in ("VOC2012", "COCO2014", "FSS-1000", "ADEChallengeData2016"))
     assert "python prepare_ade20k.py" in message and "python -m modules.zoo check" in message
+    assert message.count("How to fix it") == 4  # once for each dataset, not for each fold
+    assert message.count("--fewshot_path") == 3 and message.count("--ade20k_path") == 1 and "--datapath" not in message
     assert not (tmp_path / "out").exists()
 
 
