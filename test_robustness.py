@@ -118,13 +118,13 @@ def report(
     """results.json, table.txt and report.html; the table is printed."""
     from lseg_utils.files import write_aside
     from lseg_utils.git import git_state
-    from lseg_utils.results import write_json
-    from modules.testing.report_page import write_page
+    from lseg_utils.html_page import write_page
+    from lseg_utils.results import versions, write_json
     from openvocab.robustness import as_text, order_matters, page_parts, summary, worst_pictures, worst_sheet
-    from openvocab.table import versions
+    from openvocab.table import PACKAGES
 
     rows = summary([one.change for one in prepared], records)
-    facts = {**facts, "versions": versions(), "git": git_state()}
+    facts = {**facts, "versions": versions(PACKAGES), "git": git_state()}
     write_json(folder / "results.json", {**facts, "order_check": order_matters(rows), "rows": rows})
     text = f"{as_text(rows)}\n\n{order_matters(rows)}"
     with write_aside(folder / "table.txt") as aside:

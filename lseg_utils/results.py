@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import platform
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,17 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Of Python and of the packages that a result depends on, by name; "not installed" for a missing one."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def counted_by_reason(notes: Iterable[str], shown: int = 5) -> list[str]:

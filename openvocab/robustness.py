@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +16,10 @@ from torch import Tensor
 
 from encoding_ext.label_colours import label_colours
 from encoding_ext.metrics import scores_from_confusion
+from lseg_utils.html_page import fact_list, heading, paragraph, picture, table
 from lseg_utils.named_maps import named_map
 from lseg_utils.pictures import sheet
 from lseg_utils.results import text_table
-from modules.testing.report_page import embedded
 from openvocab.changes import Change
 from openvocab.look import Look
 from openvocab.models import Segmenter
@@ -164,18 +163,14 @@ def unaccented(text: str) -> str:
     return unicodedata.normalize("NFKD", spelt_out).encode("ascii", "ignore").decode()
 
 
-def page_parts(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], picture: Image.Image | None) -> list[str]:
-    """The report as parts of a page."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in HEADER)
-    body = ""
-    for row in rows:
-        cells = (f"{value:.1f}" if isinstance(value, float) else str(value) for value in list(row.values())[1:])
-        numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
-        body += f"<tr><td>{escape(row['change'])}</td>{numbers}</tr>"
-    terms = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
-    parts = [f"<h1>What labels do to {escape(str(facts['model']))}</h1><p>{escape(order_matters(rows))}</p>"]
-    parts += [f"<table><tr>{head}</tr>{body}</table><p>{escape(NOTE)}</p>"]
-    if picture is not None:
-        heading = "The pictures in which the labels changed most"
-        parts += [f"<h2>{heading}</h2>", embedded(heading, picture)]
-    return [*parts, f"<h2>What was tested</h2><dl>{terms}</dl>"]
+def page_parts(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], worst: Image.Image | None) -> list[str]:
+    """The report as parts of a page. worst: the sheet of ``worst_sheet``."""
+    parts = [
+        paragraph(order_matters(rows)),
+        table(HEADER, [list(row.values()) for row in rows], "Label lists, in percent"),
+    ]
+    parts.append(paragraph(NOTE.replace("\n", " ")))
+    if worst is not None:
+        title = "The pictures in which the labels changed most"
+        parts += [heading(title), picture(title, worst)]
+    return [*parts, heading("What was tested"), fact_list(facts)]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Mapping, Sequence
-from html import escape
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from lseg_utils.files import write_aside
 from lseg_utils.git import git_state
-from lseg_utils.results import text_table, write_json
-from modules.testing.report_page import write_page
+from lseg_utils.html_page import Link, fact_list, heading, paragraph, table, write_page
+from lseg_utils.results import text_table, versions, write_json
 
 COLUMNS = {
     "miou_present": "present",
@@ -31,17 +28,6 @@ NOTE = (
     "boundary: boundary IoU. open: Open mIoU over the classes present, similarity by common words."
 )
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "opencv-python", "clip-anytorch")
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def rows_of(results: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
@@ -63,24 +49,16 @@ def write_table(folder: Path, results: Sequence[Mapping[str, Any]], missing: Seq
     """results.json, table.txt and report.html; the table as text."""
     header, rows = rows_of(results)
     text = f"{text_table(header, rows)}\n\n{NOTE}"
-    state = {"versions": versions(), "git": git_state(), "command": sys.argv}
+    state = {"versions": versions(PACKAGES), "git": git_state(), "command": sys.argv}
     write_json(folder / "results.json", {"results": list(results), "missing": list(missing), **state})
     with write_aside(folder / "table.txt") as aside:
         aside.write_text(text + "\n", encoding="utf-8")
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    body = ""
-    for row in rows:
-        link = f'<a href="{escape(row[0])}/report.html">{escape(row[0])}</a>'
-        cells = (f"{value:.2f}" if isinstance(value, float) else str(value) for value in row[1:])
-        body += f"<tr><td>{link}</td>{''.join(f'<td class=number>{cell}</td>' for cell in cells)}</tr>"
-    parts = [f"<h1>Open-vocabulary benchmarks</h1><table><tr>{head}</tr>{body}</table><p>{escape(NOTE)}</p>"]
+    linked = [[Link(row[0], f"{row[0]}/report.html"), *row[1:]] for row in rows]
+    parts = [table(header, linked, "All benchmarks, in percent", digits=2), paragraph(NOTE.replace("\n", " "))]
     if missing:
-        parts.append(f"<h2>Missing</h2><ul>{''.join(f'<li>{escape(text)}</li>' for text in missing)}</ul>")
-    parts.append("<h2>What was tested</h2>")
+        parts += [heading("Missing"), *map(paragraph, missing)]
     for result in results:
         facts = {name: value for name, value in result.items() if isinstance(value, str)}
-        terms = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
-        parts.append(f"<dl>{terms}</dl>")
-    terms = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in state.items())
-    write_page(folder / "report.html", "Open-vocabulary benchmarks", [*parts, f"<dl>{terms}</dl>"])
+        parts += [heading(f"What was tested: {result['benchmark']}"), fact_list(facts)]
+    write_page(folder / "report.html", "Open-vocabulary benchmarks", [*parts, heading("The run"), fact_list(state)])
     return text

@@ -5,8 +5,6 @@ From left to right, labels that are added are bold and red; labels that are remo
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +15,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from encoding_ext.label_colours import label_colours
-from lseg_utils.files import write_aside
+from lseg_utils.html_page import fact_list, heading, paragraph, picture, write_page
 from lseg_utils.named_maps import write_names
 from lseg_utils.pictures import GAP, HEADING_SIZE, INK, LINE, PAPER, TITLE_SIZE, overlay, save_picture
 from modules.inference.segmentation import Segmentation
-from modules.testing.report_page import STYLE
 from paper.label_sets import FigureRow
 
 WIDTH = 330  # of a panel, in pixels
@@ -30,11 +27,12 @@ TEXT_SIZE = 15
 ADDED = (200, 30, 30)
 NOTE = "Bold red: new in this panel. Underlined: removed in the panel to the right. Numbers: share of area."
 PAGE_STYLE = """
-body { max-width: 1500px; }
-.row { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); gap: 1rem; }
-figure { margin: 0; } figure img { width: 100%; } .chip { white-space: nowrap; margin-right: .8rem; }
+main { max-width: 1500px; }
+.row { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 14rem), 1fr)); gap: 1rem; }
+figure img { width: 100%; } .chip { margin-right: .8rem; }
 .chip i { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .35em; }
 .added { font-weight: 700; color: #c81e1e; } .removed { text-decoration: underline; }
+@media (prefers-color-scheme: dark) { .added { color: #ff9d9d; } }
 """
 
 
@@ -68,15 +66,15 @@ def panels_of(image: np.ndarray, row: FigureRow, segment: Callable[[Sequence[str
     for number, labels in enumerate(row.sets):
         result = segment(labels)
         mask = np.asarray(Image.fromarray(result.mask.astype(np.int32)).resize(size, Image.Resampling.NEAREST))
-        picture = overlay(plain, mask, np.array([colours[label] for label in labels], np.uint8), alpha=0.55)
-        write_names(picture, mask, labels, TEXT_SIZE)
+        shown = overlay(plain, mask, np.array([colours[label] for label in labels], np.uint8), alpha=0.55)
+        write_names(shown, mask, labels, TEXT_SIZE)
         before, after = row.sets[number - 1] if number else labels, row.sets[min(number + 1, len(row.sets) - 1)]
         areas = result.areas()
         words = (
             Word(label, tuple(colours[label]), areas[label], label not in before, label not in after)
             for label in dict.fromkeys(labels)
         )
-        panels.append(Panel(picture, tuple(words)))
+        panels.append(Panel(shown, tuple(words)))
     return panels
 
 
@@ -98,19 +96,15 @@ def draw_sheet(rows: Mapping[str, Sequence[Panel]], heading: str) -> Image.Image
     return sheet
 
 
-def write_page(path: Path, sheets: Mapping[str, Mapping[str, Sequence[Panel]]], facts: Mapping[str, object]) -> None:
+def write_sheets(path: Path, sheets: Mapping[str, Mapping[str, Sequence[Panel]]], facts: Mapping[str, object]) -> None:
     """One HTML file with the sheets of all pictures, by their headings."""
-    terms = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
-    parts = [f"<h1>One picture under many label sets</h1><dl>{terms}</dl><p>{escape(NOTE)}</p>"]
-    for heading, rows in sheets.items():
-        parts.append(f"<h2>{escape(heading)}</h2>")
+    parts = [fact_list(facts), paragraph(NOTE)]
+    for name, rows in sheets.items():
+        parts.append(heading(name))
         for title, panels in rows.items():
             figures = "".join(_figure(title, panel) for panel in panels)
             parts.append(f'<h3>{escape(title)}</h3><div class="row">{figures}</div>')
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>LSeg: label sets</title>'
-    page = f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}{PAGE_STYLE}</style></head>\n<body>\n'
-    with write_aside(path) as aside:
-        aside.write_text(page + "\n".join(parts) + "\n</body></html>\n", encoding="utf-8")
+    write_page(path, "One picture under many label sets", parts, PAGE_STYLE)
 
 
 def make_figures(
@@ -135,7 +129,7 @@ def make_figures(
         files.append(folder / f"{name}.png")
         save_picture(files[-1], draw_sheet(sheets[name], f"{name}: {title}"))
     files.append(folder / "figures.html")
-    write_page(files[-1], sheets, facts)
+    write_sheets(files[-1], sheets, facts)
     return files
 
 
@@ -175,9 +169,6 @@ def _text(text: str, size: int, bold: bool = False) -> Image.Image:
 
 
 def _figure(title: str, panel: Panel) -> str:
-    buffer = io.BytesIO()
-    panel.picture.save(buffer, "PNG")
-    data = base64.b64encode(buffer.getvalue()).decode()
     words = []
     for word in panel.words:
         kinds = " ".join(kind for kind in ("added", "removed") if getattr(word, kind))
@@ -186,5 +177,4 @@ def _figure(title: str, panel: Panel) -> str:
             f'<span class="chip">{chip}<span class="{kinds}">{escape(word.text)}</span> {word.share:.0%}</span>'
         )
     caption = " ".join(words) or "the picture"
-    image = f'<img alt="{escape(title)}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+    return f"<figure>{picture(title, panel.picture, 'PNG')}<figcaption>{caption}</figcaption></figure>"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from data import get_labels
 from lseg_utils.files import sha256_of
+from lseg_utils.results import versions
 from modules.zoo import fingerprint
 from paper.entries import Entry
 
@@ -31,19 +31,12 @@ def identity_of(entry: Entry, data_path: Path | None, checkpoint: Path) -> dict[
     return {
         "git": git_state(),
         "labels_sha256": hashlib.sha256("\n".join(labels).encode()).hexdigest(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": versions(PACKAGES),
         "device": ", ".join(gpus) or f"CPU: {_processor()}",
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": sha256_of(checkpoint),
         "tensors_sha256": fingerprint(file.weights),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _processor() -> str:

@@ -10,6 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from lseg_utils.files import write_aside
+from lseg_utils.html_page import paragraph, table, write_page
 from lseg_utils.ledger import Ledger
 from lseg_utils.results import text_table, write_json
 from paper.entries import DATA, Entry, Row, entries
@@ -69,7 +70,7 @@ def unlike_published(record: dict[str, Any]) -> str:
 
 
 def report(entry: Entry, plan: Plan) -> str:
-    """Write ``table.txt`` and ``table.json`` of all that has run so far in ``plan.folder``, and return the text."""
+    """Write ``table.txt``, ``table.json`` and ``report.html`` of all that ran in ``plan.folder``; return the text."""
     found = ran(entry, plan)
     records = {ledger.path: newest(ledger.records) for _, _, ledger in found}
     # The state of the last run is that of the table; figures from any other state are marked.
@@ -95,21 +96,23 @@ def report(entry: Entry, plan: Plan) -> str:
             known, source = row.published.get(name, (None, ""))
             compared = ("", "") if known is None else (f"{known:.2f}", f"{figure['mean'] - known:+.2f}")
             cells.append((title + mark, name, text, *compared, source))
-    lines = [plan.warning] if plan.warning else []
-    lines += [entry.title, entry.shows, "", text_table(HEADER, cells) if cells else "nothing has run yet", ""]
-    lines += settings
+    warning, notes = [plan.warning] if plan.warning else [], list(settings)
     if len(states) > 1:
-        lines.append(f"{MARK} contains runs of another state of the source than {now}: {', '.join(states)}")
+        notes.append(f"{MARK} contains runs of another state of the source than {now}: {', '.join(states)}")
     elif states:
-        lines.append(f"source: {states[0]}")
+        notes.append(f"source: {states[0]}")
     for name in ("device", "precision", "protocol", "labels_sha256"):
         values = dict.fromkeys(record["identity"].get(name) for own in records.values() for record in own)
         known_values = "; ".join(value for value in values if value)
-        lines += [f"{name.replace('_', ' ')}: {known_values}"] if known_values else []
-    text = "\n".join(lines)
+        notes += [f"{name.replace('_', ' ')}: {known_values}"] if known_values else []
+    shown = text_table(HEADER, cells) if cells else "nothing has run yet"
+    text = "\n".join([*warning, entry.title, entry.shows, "", shown, "", *notes])
     folder = plan.folder / entry.name
     with write_aside(folder / "table.txt") as aside:
         aside.write_text(text + "\n", encoding="utf-8")
+    parts = [paragraph(line) for line in (*warning, entry.shows)]
+    parts.append(table(HEADER, cells, "Here and as published") if cells else paragraph("Nothing has run yet."))
+    write_page(folder / "report.html", entry.title, [*parts, *map(paragraph, notes)])
     head = {"warning": plan.warning} if plan.warning else {}
     head |= {"entry": entry.name, "title": entry.title, "states": states}
     write_json(folder / "table.json", {**head, "rows": content})

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
 
 from apps.predict.journal import Record
+from apps.predict.options import KINDS
 from lseg_utils.errors import InputError
+from lseg_utils.html_page import bars, fact_list, heading, headlines, picture, write_page
 from lseg_utils.results import text_table, write_json
 
 MAX_TABLE_ROWS = 20
+MAX_PICTURES, PICTURE_SIZE = 6, (480, 480)  # that the page shows
 
 
 @dataclass
@@ -37,8 +44,11 @@ class Report:
         if record.get("problem"):
             self.failures.append((record["source"], record["problem"]))
 
-    def show(self, labels: Sequence[str], folder: Path) -> None:
-        """Print the table and every failure, and write ``folder``/summary.json."""
+    def show(self, labels: Sequence[str], folder: Path, about: Mapping[str, Any]) -> None:
+        """Print the table and every failure, and write summary.json and report.html into ``folder``.
+
+        about: facts of the run, for the page.
+        """
         total = max(self.areas.total(), 1)
         rows = [
             (number, labels[number], 100 * pixels / total, self.files[number])
@@ -59,5 +69,24 @@ class Report:
         }
         try:
             write_json(folder / "summary.json", content)
+            write_page(folder / "report.html", "Labelled pictures", self._page(rows, folder, about))
         except (InputError, OSError) as error:  # the disk whose lack of space ended the run is still full
-            print(f"summary.json was not written ({error})", file=sys.stderr)
+            print(f"summary.json and report.html were not written ({error})", file=sys.stderr)
+
+    def _page(self, rows: Sequence[tuple], folder: Path, about: Mapping[str, Any]) -> list[str]:
+        """The parts of the page: counts, areas, the first overlays, problems, facts."""
+        counts = {"done": self.done, "done before": self.earlier, "with problems": len(self.failures)}
+        parts = [headlines({name: str(count) for name, count in counts.items()})]
+        if rows:
+            parts += [heading("Area of each label, in percent"), bars([(row[1], row[2]) for row in rows])]
+        overlays = sorted(path for path in (folder / KINDS["overlay"]).rglob("*") if path.suffix in (".jpg", ".png"))
+        if overlays:
+            parts.append(heading(f"The first {len(overlays[:MAX_PICTURES])} of {len(overlays)} overlays"))
+        for path in overlays[:MAX_PICTURES]:
+            with Image.open(path) as overlay:
+                name = path.relative_to(folder).as_posix()
+                caption = f"<figcaption>{escape(name)}</figcaption>"
+                parts.append(f"<figure>{caption}{picture(name, ImageOps.contain(overlay, PICTURE_SIZE))}</figure>")
+        if self.failures:
+            parts += [heading("Problems"), fact_list(dict(self.failures))]
+        return [*parts, heading("The run"), fact_list(about)]

@@ -162,7 +162,7 @@ def predict(request: Request) -> int:
             problem = f"{error.filename or folder} cannot be written: {error.strerror or error}"
         except InputError as error:
             problem = str(error)
-        run.report.show(run.labels, folder)
+        run.report.show(run.labels, folder, run.outputs.about)
     if problem:
         raise InputError(problem)
     return 1 if run.report.failures else 0

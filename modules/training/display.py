@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
@@ -36,7 +37,12 @@ class EpochLines(Callback):
 
 
 class ValidationPictures(Callback):
-    """Logs image, truth and prediction of the first validation images, in TensorBoard or wandb."""
+    """Image, truth and prediction of the first validation images, for TensorBoard or wandb, and for the report.
+
+    newest: the sheet of the last validation, in the first process; None before.
+    """
+
+    newest: Image.Image | None = None
 
     def on_validation_batch_end(
         self,
@@ -50,14 +56,15 @@ class ValidationPictures(Callback):
         """``outputs``: what ``validation_step`` returns, the predicted labels (B, H, W)."""
         assert isinstance(pl_module, LSegModule)  # the only module that these trainers have
         module, logger = pl_module, trainer.logger
-        if batch_idx or not trainer.is_global_zero or logger is None:
+        if batch_idx or not trainer.is_global_zero:
             return
         to_pixels, predicted = tensor_to_pixels(module.net.mean, module.net.std), outputs.cpu()
         rows = []
         for place, names in enumerate(module.labels_of(batch)[:PICTURED]):
             maps = batch["mask"][place].cpu().numpy(), predicted[place].numpy()
             rows.append(comparison(batch["image"][place].float().cpu(), *maps, label_colours(names), names, to_pixels))
-        picture = np.asarray(sheet(rows, COLUMNS, cell=(WIDTH, WIDTH)))  # uint8 (H, W, 3)
+        self.newest = sheet(rows, COLUMNS, cell=(WIDTH, WIDTH))
+        picture = np.asarray(self.newest)  # uint8 (H, W, 3)
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image("validation", picture, trainer.current_epoch, dataformats="HWC")
         elif isinstance(logger, WandbLogger):

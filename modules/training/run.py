@@ -57,9 +57,13 @@ class Run:
         """The folder of all versions of the run."""
         return self.checkpoint_dir / self.exp_name
 
+    def version_folder(self, version: int) -> Path:
+        """The folder of a version: its report, its log, its checkpoints."""
+        return self.folder / f"version_{version}"
+
     def checkpoints(self, version: int) -> Path:
         """The folder of the checkpoints of a version."""
-        return self.folder / f"version_{version}" / "checkpoints"
+        return self.version_folder(version) / "checkpoints"
 
     def find_version(self) -> tuple[int, Path | None]:
         """(version, checkpoint to resume): the newest version with a checkpoint, else the next new version and None."""

@@ -35,6 +35,7 @@ from ..models.precision import compile_parts
 from ..safe_load import read_torch_file
 from .display import EpochLines, ValidationPictures
 from .official import check_training_checkpoint, loops_of, official_run
+from .report import PAGE, TrainingReport
 from .run import Run, Training
 from .start import build_network
 from .together import LESS_MEMORY, Together
@@ -116,12 +117,16 @@ def run_training(training: Training, data: TrainingData, make_module: Callable[[
                 read[last] = official_run(last, content, module)
                 data.first_epoch = content["epoch"]
                 version += 1  # the official run's own files stay
-        together = Together(checkpoint=last, images=images, validation_images=validation_images)
-        trainer = build_trainer(training, version, CheckpointFiles(read), together)
+        what = f"{images} + {validation_images} images, {len(data.labels)} labels"
+        pictures = ValidationPictures()
+        callbacks = [Together(checkpoint=last, images=images, validation_images=validation_images), pictures]
+        if not run.dry_run:
+            shown = {"network": net.architecture["backbone"], "dataset": f"{module.dataset}: {what}"}
+            callbacks.append(TrainingReport(run.version_folder(version), shown, module.settings, pictures))
+        trainer = build_trainer(training, version, CheckpointFiles(read), *callbacks)
         if last and "loops" not in read[last]:
             read[last]["loops"] = loops_of(trainer, read[last])
         if trainer.is_global_zero:
-            what = f"{images} + {validation_images} images, {len(data.labels)} labels"
             print(f"{net.architecture['backbone']} on {module.dataset}: {what}")
             print(training.optimization.describe())
             print(f"{trainer.precision}, {per_node} process(es) on each of {nodes} node(s)")
@@ -134,6 +139,7 @@ def run_training(training: Training, data: TrainingData, make_module: Callable[[
         best = trainer.checkpoint_callback
         assert isinstance(best, ModelCheckpoint)  # from checkpoint_callbacks
         print(f"best validation mIoU {100 * float(best.best_model_score or 0):.2f} %: {best.best_model_path}")
+        print(f"report: {run.version_folder(version) / PAGE}")
 
 
 def check_same_run(last: Path, before: dict[str, Any], module: LSegModule) -> None:
@@ -203,7 +209,7 @@ def build_trainer(training: Training, version: int, files: CheckpointFiles, *cal
         use_distributed_sampler=False,
         fast_dev_run=run.dry_run,
         logger=False if run.dry_run else build_logger(run, version),
-        callbacks=[progress, ValidationPictures(), *callbacks, *saving],
+        callbacks=[progress, *callbacks, *saving],
         enable_progress_bar=isinstance(progress, TQDMProgressBar),
         enable_checkpointing=not run.dry_run,
         plugins=[files] if started else [files, LightningEnvironment()],
