@@ -16,10 +16,10 @@ import lseg_utils.interrupt  # noqa: F401  first: Ctrl-C while the rest is impor
 # isort: split
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
 
 from apps.predict.journal import foreign_files
 from apps.predict.options import (
@@ -35,12 +35,12 @@ from apps.predict.options import (
     parse_kinds,
     parse_size,
 )
-from apps.predict.sources import find_sources
+from apps.predict.sources import Source, find_sources
 from apps.web.places import default_checkpoint
 from data.labels import labels_from
 from encoding_ext.label_colours import SCHEMES
 from lseg_utils.cli import Parser, doubts_as_notes
-from lseg_utils.errors import InputError, raise_all, run_script
+from lseg_utils.errors import raise_all, run_script
 from lseg_utils.feature_store import BASIS, CODES
 from lseg_utils.files import REPOSITORY, unwritable
 from modules.choices import CALLERS, LAYOUTS, MODES, PRECISIONS, VARIANTS, block_options
@@ -48,8 +48,6 @@ from modules.options import add_network_options, weights_name
 
 IDLE_ALONE = {"embedding_size": "half", "embedding_variant": "unit", "embedding_multi_scale": False}  # and defaults
 IDLE_ALONE |= {"embedding_layout": "hwc", "embedding_suffix": "", "store_codes": CODES[0]}
-
-T = TypeVar("T")
 
 
 def build_parser() -> Parser:
@@ -133,67 +131,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_request(options: argparse.Namespace) -> Request:
     """What the command line asks for; one ``InputError`` with everything that is wrong with it."""
-    weights, problems = options.weights, []
+    weights = options.weights
     if weights is None:
         weights = default_checkpoint()
         print(f"note: no --weights given; using {weights}")
-    elif not weights.is_file():
+    folder = options.output_dir or REPOSITORY / "outputs" / f"predict_{weights_name(weights)}"
+    sources, problems = find_sources(options.inputs, folder)
+    if not weights.is_file():
         problems.append(
             f"there is no file {weights}; `python -m modules.zoo` lists the published checkpoints, and "
             "`bash quickstart.sh` trains a small one in about ten minutes"
         )
-    folder = options.output_dir or REPOSITORY / "outputs" / f"predict_{weights_name(weights)}"
-    sources, source_problems = find_sources(options.inputs, folder)
-    problems += source_problems
     if problem := unwritable(folder, "--output_dir") or foreign_files(folder, "--output_dir"):
         problems.append(problem)
-    embeds = options.embeddings or options.pca
-    if not embeds:
-        if idle := [f"--{name}" for name, default in IDLE_ALONE.items() if getattr(options, name) != default]:
-            problems.append(f"{', '.join(idle)}: no embeddings are asked for; add --embeddings or --pca")
-        if options.write.strip() == "none":
-            problems.append("--write none leaves nothing to write; add --embeddings or --pca")
-    basis = folder / ("embeddings" if options.embeddings == "store" else "") / BASIS
-    cameras_alone = bool(sources) and all(source.kind == "camera" for source in sources)
-    if options.pca and cameras_alone and (options.overwrite or not basis.exists()):
-        problems.append(
-            "--pca fits its components to pictures and videos before a camera is opened; add some that resemble what "
-            f"the camera will see, choose an --output_dir with the components of an earlier run ({BASIS}), or leave "
-            "out --pca"
-        )
-
-    def checked(make: Callable[[], T]) -> T | None:
-        try:
-            return make()
-        except InputError as error:
-            problems.append(str(error))
-            return None
-
-    if any(source.kind != "picture" for source in sources) and find_spec("av") is None:
-        problems.append("videos need PyAV: pip install av")
+    problems += contradictions(options, sources, folder)
     with doubts_as_notes():
-        labels = checked(lambda: options.labels and tuple(labels_from(options.labels)))
-    look = checked(lambda: LookOptions(options.mode, options.long_side, options.batch_size, options.max_frames))
-    kinds = checked(lambda: parse_kinds(options.write))
-    write = checked(
-        lambda: WriteOptions(
-            kinds or frozenset(),
-            options.opacity,
-            options.palette,
-            not options.no_names,
-            options.overlay_format,
-            options.video_format,
+        labels, look, write, embedding = raise_all(
+            problems,
+            lambda: options.labels and tuple(labels_from(options.labels)),
+            lambda: LookOptions(options.mode, options.long_side, options.batch_size, options.max_frames),
+            lambda: write_options(options),
+            lambda: embedding_options(options),
         )
-    )
-    size = checked(lambda: parse_size(options.embedding_size))
-    variant, multi_scale = options.embedding_variant, options.embedding_multi_scale
-    embedding = checked(
-        lambda: EmbeddingOptions(
-            *(options.embeddings, size, variant, multi_scale, options.pca, options.long_side),
-            *(options.embedding_layout, options.embedding_suffix, options.store_codes),
-        )
-    )
-    raise_all(problems)
     return Request(
         sources=tuple(sources),
         weights=weights,
@@ -206,10 +165,56 @@ def read_request(options: argparse.Namespace) -> Request:
         templates=options.templates,
         look=look,
         write=write,
-        embedding=embedding if embeds else None,
+        embedding=embedding if options.embeddings or options.pca else None,
         folder=folder,
         overwrite=options.overwrite,
     )
+
+
+def contradictions(options: argparse.Namespace, sources: Sequence[Source], folder: Path) -> list[str]:
+    """What the options and inputs ask for that cannot be done, or has no effect."""
+    problems = []
+    if any(source.kind != "picture" for source in sources) and find_spec("av") is None:
+        problems.append("videos need PyAV: pip install av")
+    if not (options.embeddings or options.pca):
+        if idle := [f"--{name}" for name, default in IDLE_ALONE.items() if getattr(options, name) != default]:
+            problems.append(f"{', '.join(idle)}: no embeddings are asked for; add --embeddings or --pca")
+        if options.write.strip() == "none":
+            problems.append("--write none leaves nothing to write; add --embeddings or --pca")
+    basis = folder / ("embeddings" if options.embeddings == "store" else "") / BASIS
+    cameras_alone = bool(sources) and all(source.kind == "camera" for source in sources)
+    if options.pca and cameras_alone and (options.overwrite or not basis.exists()):
+        problems.append(
+            "--pca fits its components to pictures and videos before a camera is opened; add some that resemble what "
+            f"the camera will see, choose an --output_dir with the components of an earlier run ({BASIS}), or leave "
+            "out --pca"
+        )
+    return problems
+
+
+def write_options(options: argparse.Namespace) -> WriteOptions:
+    """What to write of each picture; one ``InputError`` with everything that is wrong."""
+    forms = options.overlay_format, options.video_format
+    kinds, others = raise_all(
+        [],
+        lambda: parse_kinds(options.write),
+        lambda: WriteOptions(frozenset(), options.opacity, options.palette, not options.no_names, *forms),
+    )
+    return replace(others, kinds=kinds)
+
+
+def embedding_options(options: argparse.Namespace) -> EmbeddingOptions:
+    """Which embeddings to write; one ``InputError`` with everything that is wrong."""
+    variant, multi_scale = options.embedding_variant, options.embedding_multi_scale
+    files = options.embedding_layout, options.embedding_suffix, options.store_codes
+    size, others = raise_all(
+        [],
+        lambda: parse_size(options.embedding_size),
+        lambda: EmbeddingOptions(
+            options.embeddings, "half", variant, multi_scale, options.pca, options.long_side, *files
+        ),
+    )
+    return replace(others, size=size)
 
 
 if __name__ == "__main__":

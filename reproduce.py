@@ -1,8 +1,8 @@
 """Reproduce the paper: list its tables and figures, and run one next to its published figures.
 
 Without arguments: the ledger, that is, what each table shows, the published figures with their sources, what it needs,
-and what has run here. With names of tables: train and test their networks, and write table.txt and table.json. If a run
-is interrupted, the same command resumes.
+and what has run here. With names of tables: train and test their networks, and write table.txt, table.json and
+report.html. If a run is interrupted, the same command resumes.
 """
 
 from __future__ import annotations

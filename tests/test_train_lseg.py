@@ -78,9 +78,14 @@ def test_trains_saves_a_file_that_explains_itself_and_resumes(root, tmp_path):
     run("test_lseg.py", *test, "--output_dir", tmp_path / "out", "--log_dir", tmp_path / "logs", cwd=tmp_path)
     (events,) = last.parent.parent.glob("events.out.tfevents*")
     assert {"val_loss", "val_miou_epoch", "lr_encoder", "validation"} <= logged_tags(events)
+    report = last.parent.parent / "report.html"
+    assert f"report: {report}" in output and "data:image/jpeg" in report.read_text(encoding="utf-8")
 
     output = run("train_lseg.py", *arguments(root, "--exp_name", "run", "--max_epochs", 2, "--seed", 3), cwd=tmp_path)
     assert f"resuming {last}" in output and read_torch_file(last)["lseg"]["step"] == 18
+    history = json.loads((last.parent.parent / "history.json").read_text(encoding="utf-8"))
+    assert [row["epoch"] for row in history["epochs"]] == [1, 2] and history["state"] == "finished"
+    assert {"train_loss", "val_miou_epoch", "lr_encoder", "seconds"} <= history["epochs"][0].keys()
     other = arguments(root, "--exp_name", "run", "--max_epochs", 2, "--arch_option", 1)
     output = run("train_lseg.py", *other, cwd=tmp_path, code=2)
     assert "started differently" in output and "--no_resume" in output

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from apps.predict.journal import Record
 from apps.predict.options import KINDS
@@ -86,7 +86,8 @@ class Report:
             with Image.open(path) as overlay:
                 name = path.relative_to(folder).as_posix()
                 caption = f"<figcaption>{escape(name)}</figcaption>"
-                parts.append(f"<figure>{caption}{picture(name, ImageOps.contain(overlay, PICTURE_SIZE))}</figure>")
+                overlay.thumbnail(PICTURE_SIZE)
+                parts.append(f"<figure>{caption}{picture(name, overlay)}</figure>")
         if self.failures:
             parts += [heading("Problems"), fact_list(dict(self.failures))]
         return [*parts, heading("The run"), fact_list(about)]

@@ -163,6 +163,7 @@ def charts(epochs: Sequence[Row]) -> list[str]:
     rows = [[f"{row['epoch']:.0f}", *(_shown(row.get(name)) for name in columns)] for row in epochs]
     numbers = table(["epoch", *columns.values()], rows, "All epochs; shares from 0 to 1")
     return [
+        heading("By epoch"),
         f'<div class="charts">{"".join(drawn)}</div>',
         f"<details><summary>All numbers</summary>{numbers}</details>",
     ]
