@@ -67,11 +67,15 @@ def test_figures_begin_with_a_photograph_or_ask_for_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_dry_run_trains_tests_reports_and_resumes(tmp_path, capsys):
-    command = ["--dry-run", "table1", "table6", "figures", "--fold", "0", "--output_dir", str(tmp_path)]
-    command += ["--backbone", "clip_resnet101", "clip_vitl16_384"]
+def test_a_dry_run_of_every_entry_trains_tests_reports_and_resumes(tmp_path, capsys):
+    """One row of each table: all that differ in what they train or test."""
+    rows = ["resnet101", "bottleneck_2", "text_rn50x4", "dpt", "demo_e200"]
+    command = ["--dry-run", "all", "--fold", "0", "--row", *rows, "--output_dir", str(tmp_path)]
     reproduce.main(command)
-    content = json.loads((tmp_path / "table6" / "table.json").read_text())
+    tables = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/table.json")}
+    assert set(tables) == {entry.name for entry in entries() if entry.kind != "figures"}
+    assert all(run["measures"] for content in tables.values() for row in content["rows"] for run in row["runs"])
+    content = tables["table6"]
     (run,) = content["rows"][0]["runs"]
     assert len(run["identity"]["labels_sha256"]) == len(run["identity"]["tensors_sha256"]) == 64
     assert (tmp_path / "figures" / "sample.png").is_file() and (tmp_path / "figures" / "figures.html").is_file()
