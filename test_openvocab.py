@@ -23,7 +23,7 @@ from lseg_utils.errors import InputError, raise_all
 from lseg_utils.files import unwritable
 from lseg_utils.lock import locked
 from lseg_utils.progress import is_rank_zero
-from openvocab.benchmarks import BENCHMARKS, Benchmark, task_of
+from openvocab.benchmarks import GROUPS, Benchmark, task_of
 from openvocab.choice import add_model_options, add_wording_options, check_model, check_short_side, find_datasets
 from openvocab.look import PROTOCOLS, SHORT_SIDE, look_at
 from openvocab.wording import Wording
@@ -32,7 +32,10 @@ from openvocab.wording import Wording
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
-    names = f"all, or a list of {', '.join(BENCHMARKS)}, datasets, and YAML files of datasets, with commas between them"
+    names = (
+        f"all ({', '.join(GROUPS['all'])}), mess ({', '.join(GROUPS['mess'])}), some of these, datasets, YAML files "
+    )
+    names += "of datasets, or BENCHMARK=FILE for a benchmark on your own copy, with commas between them"
     parser.add_argument("--datasets", required=True, help=f"test on these benchmarks: {names}")
     parser.add_argument(
         "--data_path", type=Path, help="look for the datasets in this folder, except for those of YAML files"

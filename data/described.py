@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from data.description_parts import Description, TestProtocol
+from data.description_parts import Description, Files, TestProtocol
 from data.masks import MaskReader, read_segments
 from data.pairs import find_pairs, size_problems
 from data.reading import EncodedImage, read_image
@@ -197,24 +197,27 @@ def files_of(description: Description, root: Path, split: str, masks: bool = Tru
 
     Without ``masks``, or for a split that has none, the mask is None. Lists folders; opens no picture.
     """
-    reader = MaskReader(description.masks, (), description.name)
     pairs, problems = [], []
     for part in description.splits[split]:
-        mask_folder = root / part.masks if part.masks and masks else None
-        try:
-            found, texts = find_pairs(
-                root / part.images,
-                mask_folder,
-                description.names,
-                reader.suffixes,
-                root / part.names if part.names else None,
-            )
-        except InputError as error:  # a list that cannot be read
-            found, texts = [], [str(error)]
+        found, texts = files_of_part(description, root, part, masks)
         pairs += found
         problems += texts
-        if part.segments and masks and not (root / part.segments).is_file():
-            problems.append(f"there is no file {root / part.segments}")
+    return pairs, problems
+
+
+def files_of_part(
+    description: Description, root: Path, part: Files, masks: bool = True
+) -> tuple[list[Pair], list[str]]:
+    """The same for a part of a split."""
+    reader = MaskReader(description.masks, (), description.name)
+    mask_folder = root / part.masks if part.masks and masks else None
+    listed = root / part.names if isinstance(part.names, str) else part.names
+    try:
+        pairs, problems = find_pairs(root / part.images, mask_folder, description.names, reader.suffixes, listed)
+    except InputError as error:  # a list that cannot be read
+        return [], [str(error)]
+    if part.segments and masks and not (root / part.segments).is_file():
+        problems.append(f"there is no file {root / part.segments}")
     return pairs, problems
 
 

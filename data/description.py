@@ -78,6 +78,7 @@ KEYS = {
     "fetch": "the command that downloads or makes the dataset",
     "archives": "downloads that become the folders once unpacked",
 }
+FILE_KEYS = {"images", "masks", "list", "segments"}
 SPLIT_KEYS = ("images", "masks", "list", "segments", "count")
 NAME_KEYS = ("image_prefix", "image_suffix", "mask_prefix", "mask_suffix")
 
@@ -151,8 +152,14 @@ def _splits(file: YamlFile, value: Any) -> tuple[dict[str, tuple[Files, ...]], d
         for i, part in enumerate(several):
             where = (*place, i) if isinstance(parts, list) else place
             entries = file.mapping(where, part, SPLIT_KEYS, required=("images",))
-            texts = {key: file.file_name((*where, key), entries[key]) for key in SPLIT_KEYS[:4] if key in entries}
-            found.append(Files(texts.get("images", ""), texts.get("masks"), texts.get("list"), texts.get("segments")))
+            given = [key for key in FILE_KEYS if key in entries and not isinstance(entries[key], list)]
+            texts = {key: file.file_name((*where, key), entries[key]) for key in given}
+            names = texts.get("list")
+            for key in entries.keys() & FILE_KEYS - texts.keys():
+                if key != "list":
+                    file.fail((*where, key), f"{key} is a list; write one folder or glob, or make the split a list")
+                names = tuple(file.text((*where, key, i), name) for i, name in enumerate(entries[key]))
+            found.append(Files(texts.get("images", ""), texts.get("masks"), names, texts.get("segments")))
             total += file.number((*where, "count"), entries.get("count"), int, 0)
         splits[split] = tuple(found)
         counts |= {split: total} if total else {}

@@ -17,12 +17,13 @@ CODINGS = ("values", "colours", "ade_full", "panoptic", "polygons", "mat")
 class Files:
     """A part of a split, as the description states it: folders or globs below the root, perhaps a list of names.
 
-    masks: None where the split has images only. names: the list file. segments: the JSON of a panoptic mask folder.
+    masks: None where the split has images only. names: the file that lists the images that count, or their names.
+    segments: the JSON of a panoptic mask folder.
     """
 
     images: str
     masks: str | None = None
-    names: str | None = None
+    names: str | tuple[str, ...] | None = None
     segments: str | None = None
 
 

@@ -27,15 +27,15 @@ def find_pairs(
     masks: Path | None,
     names: Mapping[str, str] | None = None,
     mask_suffixes: Sequence[str] = MASK_SUFFIXES,
-    listed: Path | None = None,
+    listed: Path | Sequence[str] | None = None,
 ) -> tuple[list[tuple[Path, Path | None]], list[str]]:
     """All (image, mask) paths sorted by name, or in the order of a list, and a sentence for each thing missing.
 
     images, masks: folders, of which everything below counts, or globs. masks None: images only, the mask is None.
     names: ``image_prefix``, ``image_suffix``, ``mask_prefix``, ``mask_suffix``: what surrounds the part of the file
     name that an image and its mask share. A suffix may include the extension.
-    mask_suffixes: extensions of masks. listed: a text file with the names of the images that count, or of folders all
-    of whose images count, one per line; or with the path of an image and of its mask on each line.
+    mask_suffixes: extensions of masks. listed: names of the images that count, or of folders all of whose images
+    count; or a text file with one on each line, or with the path of an image and of its mask on each line.
 
     Reads directories and the list, opens no picture.
     """
@@ -52,7 +52,9 @@ def find_pairs(
         keys, wrong = _listed_keys(listed, names, found)
         problems += wrong
         if found and (lacking := [key for key in keys if key not in found]):
-            problems.append(f"{listed} lists {len(lacking)} images that are not in {images}: {_some(lacking)}")
+            problems.append(
+                f"{_list_name(listed)} lists {len(lacking)} images that are not in {images}: {_some(lacking)}"
+            )
     if masks is None:
         return [(found[key], None) for key in keys if key in found], problems
     drawn, clashes = files_by_key(masks, mask_suffixes, names.get("mask_prefix", ""), names.get("mask_suffix", ""))
@@ -127,8 +129,14 @@ def _folder_of(place: Path) -> tuple[Path, str]:
     return (place, "") if first is None else (Path(*parts[:first]), os.path.join(*parts[first:]))
 
 
-def _lines(listed: Path) -> list[str]:
+def _list_name(listed: Path | Sequence[str]) -> str:
+    return str(listed) if isinstance(listed, Path) else "the list of the description"
+
+
+def _lines(listed: Path | Sequence[str]) -> list[str]:
     """The lines that are neither empty nor comments, stripped."""
+    if not isinstance(listed, Path):
+        return list(listed)
     try:
         lines = listed.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -137,7 +145,7 @@ def _lines(listed: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _listed_paths(listed: Path, images: Path, masks: Path) -> list[tuple[Path, Path | None]]:
+def _listed_paths(listed: Path | Sequence[str], images: Path, masks: Path) -> list[tuple[Path, Path | None]]:
     """The pairs of a list with the paths of images and masks; none if it contains names."""
     lines = [line.split() for line in _lines(listed)]
     if not lines or any(len(words) != 2 or "." not in words[1] for words in lines):
@@ -145,10 +153,12 @@ def _listed_paths(listed: Path, images: Path, masks: Path) -> list[tuple[Path, P
     return [(images / image.lstrip("/"), masks / mask.lstrip("/")) for image, mask in lines]
 
 
-def _listed_keys(listed: Path, names: Mapping[str, str], found: Mapping[str, Path]) -> tuple[list[str], list[str]]:
+def _listed_keys(
+    listed: Path | Sequence[str], names: Mapping[str, str], found: Mapping[str, Path]
+) -> tuple[list[str], list[str]]:
     """What the names in a list share with masks, in their order, and a sentence for what is wrong with them."""
     lines = _lines(listed)
-    problems = [] if lines else [f"{listed} lists no image; write one name per line"]
+    problems = [] if lines else [f"{_list_name(listed)} lists no image; write one name per line"]
     keys = []
     for line in lines:
         # A name may contain spaces; other lists, such as VOC's, have further columns behind the name.
@@ -167,7 +177,9 @@ def _listed_keys(listed: Path, names: Mapping[str, str], found: Mapping[str, Pat
                 below.setdefault(folder, []).append(key)
         keys = [each for key in keys for each in (below.get(key, [key]) if key in lacking else [key])]
     repeated = [name for name, times in Counter(keys).items() if times > 1]
-    problems += [f"{listed} lists {len(repeated)} images more than once: {_some(repeated)}"] if repeated else []
+    problems += (
+        [f"{_list_name(listed)} lists {len(repeated)} images more than once: {_some(repeated)}"] if repeated else []
+    )
     return keys, problems
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lseg_utils.errors import InputError
@@ -29,6 +29,46 @@ REST_OF_PASCAL = (
 )
 
 
+# MESS, the multi-domain evaluation (arXiv 2306.15521): domain -> name, dataset, split. PAXRay-4 is the mean of four.
+MESS = {
+    "General": (
+        ("BDD100K", "bdd100k", "val"),
+        ("Dark Zurich", "dark_zurich", "val"),
+        ("MHP v1", "mhp_v1", "test"),
+        ("FoodSeg103", "foodseg103", "test"),
+        ("ATLANTIS", "atlantis", "test"),
+        ("DRAM", "dram", "test"),
+    ),
+    "Earth Monitoring": (
+        ("iSAID", "isaid", "val"),
+        ("ISPRS Potsdam", "isprs_potsdam", "test"),
+        ("WorldFloods", "worldfloods", "test"),
+        ("FloodNet", "floodnet", "test"),
+        ("UAVid", "uavid", "val"),
+    ),
+    "Medical Sciences": (
+        ("Kvasir-Instrument", "kvasir_instrument", "test"),
+        ("CHASE DB1", "chase_db1", "test"),
+        ("CryoNuSeg", "cryonuseg", "test"),
+        ("PAXRay-Lungs", "paxray_lungs", "test"),
+        ("PAXRay-Bones", "paxray_bones", "test"),
+        ("PAXRay-Mediastinum", "paxray_mediastinum", "test"),
+        ("PAXRay-Diaphragm", "paxray_diaphragm", "test"),
+    ),
+    "Engineering": (
+        ("Corrosion CS", "corrosion_cs", "test"),
+        ("DeepCrack", "deepcrack", "test"),
+        ("PST900", "pst900", "test"),
+        ("ZeroWaste-f", "zerowaste_f", "test"),
+    ),
+    "Agriculture and Biology": (
+        ("SUIM", "suim", "test"),
+        ("CUB-200", "cub_200", "test"),
+        ("CWFID", "cwfid", "test"),
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """One row of the table.
@@ -40,6 +80,8 @@ class Benchmark:
         background: one of ``BACKGROUNDS``.
         background_labels: the texts of the background ("class"), or the rest of the labels ("rest").
         split: the split that is tested.
+        domain: of the MESS benchmark; "" for all others.
+        part_of: a dataset of MESS that counts as the mean of several benchmarks; "" for a whole one.
     """
 
     name: str
@@ -48,6 +90,8 @@ class Benchmark:
     background: str = "none"
     background_labels: tuple[str, ...] = (BACKGROUND,)
     split: str = "val"
+    domain: str = ""
+    part_of: str = ""
 
     def root(self, data_path: Path | None) -> Path | None:
         """``--data_path``, which is the folder of the known datasets; a user's file has a root of its own."""
@@ -67,15 +111,29 @@ BENCHMARKS = {
         Benchmark("PAS-21", "voc2012", background="class"),
         Benchmark("Cityscapes", "cityscapes"),
         Benchmark("COCO-Stuff", "coco_stuff171"),
+        Benchmark("COCO-Stuff-27", "coco_stuff27"),
+        *(
+            Benchmark(name, dataset, split=split, domain=domain, part_of="PAXRay-4" if "PAXRay" in name else "")
+            for domain, several in MESS.items()
+            for name, dataset, split in several
+        ),
     )
+}
+GROUPS = {
+    "all": [name for name, benchmark in BENCHMARKS.items() if not benchmark.domain],
+    "mess": [name for name, benchmark in BENCHMARKS.items() if benchmark.domain],
 }
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """A benchmark of the table, or a dataset (a name or a YAML file) all of whose labels are classes."""
-    for known, benchmark in BENCHMARKS.items():
-        if known.lower() == name.lower():
-            return benchmark
+    """A benchmark of the table, or a dataset (a name or a YAML file) all of whose labels are classes.
+
+    ``BENCHMARK=FILE``: the benchmark on the dataset of this YAML file, such as one with converted masks.
+    """
+    known, _, file = name.partition("=")
+    for benchmark in BENCHMARKS.values():
+        if benchmark.name.lower() == known.strip().lower():
+            return replace(benchmark, dataset=file.strip()) if file else benchmark
     path = Path(name)
     return Benchmark(path.stem if path.suffix in (".yaml", ".yml") else name, name)
 

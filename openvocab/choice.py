@@ -11,7 +11,7 @@ from lseg_utils.errors import InputError, did_you_mean
 from modules.choices import PRECISIONS
 from modules.options import weights_name
 from modules.weights_file import check_weights_file
-from openvocab.benchmarks import BENCHMARKS, Benchmark, find_benchmark
+from openvocab.benchmarks import BENCHMARKS, GROUPS, Benchmark, find_benchmark
 from openvocab.wording import SYNONYMS
 
 
@@ -77,12 +77,13 @@ def find_datasets(text: str, root: Path | None) -> tuple[list[Benchmark], list[s
 
     ``InputError`` for a name that is neither a benchmark nor a dataset.
     """
-    names = list(BENCHMARKS) if text.strip() == "all" else [name.strip() for name in text.split(",") if name.strip()]
-    known = [*BENCHMARKS, *get_available_datasets()]
+    given = [name.strip() for name in text.split(",") if name.strip()]
+    names = [name for one in given for name in GROUPS.get(one.lower(), [one])]
+    known = [*GROUPS, *BENCHMARKS, *get_available_datasets()]
     here, missing, unknown = [], [], []
     for name in dict.fromkeys(names):
         benchmark = find_benchmark(name)
-        is_file = Path(name).suffix in (".yaml", ".yml")
+        is_file = Path(name).suffix in (".yaml", ".yml") and ("=" not in name or Path(name).is_file())
         if benchmark.name not in BENCHMARKS and not is_file and name not in known:
             unknown.append(f"{name!r}{did_you_mean(name, known)}")
             continue
@@ -93,5 +94,5 @@ def find_datasets(text: str, root: Path | None) -> tuple[list[Benchmark], list[s
             missing.append(f"{benchmark.name}: {' '.join(str(error).splitlines())}")
     if unknown or not names:
         what = f"unknown: {', '.join(unknown)}" if unknown else "--datasets names nothing"
-        raise InputError(f"{what}; give all, or some of {', '.join(known)}, or YAML files of datasets")
+        raise InputError(f"{what}; give some of {', '.join(known)}, or YAML files of datasets")
     return here, missing

@@ -11,6 +11,7 @@ from lseg_utils.files import write_aside
 from lseg_utils.git import git_state
 from lseg_utils.html_page import Link, fact_list, heading, paragraph, table, write_page
 from lseg_utils.results import text_table, versions, write_json
+from openvocab.mess import DOMAIN_HEADER, DOMAIN_NOTE, domain_rows
 
 COLUMNS = {
     "miou_present": "present",
@@ -48,13 +49,21 @@ def rows_of(results: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[
 def write_table(folder: Path, results: Sequence[Mapping[str, Any]], missing: Sequence[str]) -> str:
     """results.json, table.txt and report.html; the table as text."""
     header, rows = rows_of(results)
+    domains = domain_rows(results)
     text = f"{text_table(header, rows)}\n\n{NOTE}"
+    if domains:
+        text += f"\n\n{text_table(DOMAIN_HEADER, domains)}\n\n{DOMAIN_NOTE}"
     state = {"versions": versions(PACKAGES), "git": git_state(), "command": sys.argv}
-    write_json(folder / "results.json", {"results": list(results), "missing": list(missing), **state})
+    by_domain = [dict(zip(DOMAIN_HEADER, row, strict=True)) for row in domains]
+    found = {"results": list(results), "mess": by_domain, "missing": list(missing)}
+    write_json(folder / "results.json", {**found, **state})
     with write_aside(folder / "table.txt") as aside:
         aside.write_text(text + "\n", encoding="utf-8")
     linked = [[Link(row[0], f"{row[0]}/report.html"), *row[1:]] for row in rows]
     parts = [table(header, linked, "All benchmarks, in percent", digits=2), paragraph(NOTE.replace("\n", " "))]
+    if domains:
+        parts += [table(DOMAIN_HEADER, domains, "MESS by domain, mIoU in percent", digits=2)]
+        parts += [paragraph(DOMAIN_NOTE.replace("\n", " "))]
     if missing:
         parts += [heading("Missing"), *map(paragraph, missing)]
     for result in results:
