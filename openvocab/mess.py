@@ -1,4 +1,4 @@
-"""The table of the MESS benchmark: the mean of each domain, beside what others published.
+"""The table of the MESS benchmark: the mean of each domain, next to what others published.
 
 Imports no torch.
 """
