@@ -1,4 +1,4 @@
-"""Train LSeg on a dataset with a fixed label set. ``bash train.sh`` runs the paper's recipe."""
+"""Train LSeg on a dataset with a fixed label set, or on several. ``bash train.sh`` runs the paper's recipe."""
 
 from __future__ import annotations
 
@@ -6,22 +6,32 @@ import lseg_utils.interrupt  # noqa: F401  first: Ctrl-C while the rest is impor
 
 # isort: split
 
+import argparse
+import re
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
+from pathlib import Path
 
 from data import check_dataset
 from data.choice import DataChoice
+from data.joint import JointChoice, split_sets
+from data.relations import KNOWN as RELATIONS
+from data.relations import Relations
 from lseg_utils.cli import Parser, chosen
 from lseg_utils.distributed import run_distributed
 from lseg_utils.errors import raise_all
+from lseg_utils.progress import is_rank_zero
 from modules.models.backbones import BACKBONES
 from modules.options import add_data_options, add_training_options, training_settings
+from openvocab.wording import Wording
 
 
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
     add_data_options(parser)
+    add_joint_options(parser)
     add_training_options(parser, backbone="clip_vitl16_384", exp_name="lseg_ade20k_l16")
     heads = "compare pixels with text, or train a plain classifier without text (the paper's DPT baseline)"
     parser.add_argument("--augment", action="store_true", help="refused: the official code crashes when it is given")
@@ -29,15 +39,74 @@ def build_parser() -> Parser:
     return parser
 
 
+def add_joint_options(parser: Parser) -> None:
+    """What trains several datasets at once, or one with changing texts."""
+    several = (
+        "--dataset a,b:2,my.yaml trains several at once; an epoch shows each image of b twice (docs/joint_training.md)"
+    )
+    add = parser.add_argument_group("several datasets and changing texts", several).add_argument
+    add("--label_table", type=Path, help="rename, drop and unite labels of the datasets by this YAML file")
+    few = "compare each image with the labels in it and with so many others of its dataset, drawn at random"
+    add("--label_sampling", type=int, help=f"{few}; default: all")
+    names = "in each step, use a random one of a label's names in this YAML or JSON file; known: those of ours"
+    add("--synonyms", help=names)
+    sentences = (
+        "in each step, put the labels into a random one of these: imagenet, vild, or a file of sentences with {}"
+    )
+    add("--templates", default="none", help=sentences)
+
+
+def is_joint(options: argparse.Namespace) -> bool:
+    """Whether the training is not the paper's: several datasets, or labels that are changed, sampled or reworded."""
+    several = re.search("[,:]", options.dataset) and not Path(options.dataset).is_file()
+    given = (options.label_table, options.label_sampling, options.synonyms)
+    return bool(several) or options.templates != "none" or any(value is not None for value in given)
+
+
+def joint_problems(options: argparse.Namespace) -> list[str]:
+    """What several label sets exclude."""
+    problems = []
+    if options.head != "text":
+        problems.append("--head classes has one list of classes; with several datasets or changing texts, leave it out")
+    if options.ignore_index != -1:
+        problems.append(
+            f"--ignore_index {options.ignore_index} would mean another label in each dataset; drop labels by "
+            "--label_table"
+        )
+    return problems
+
+
+def joint_choice(options: argparse.Namespace) -> JointChoice:
+    """The datasets of the command line."""
+    names = {field.name for field in fields(DataChoice)} - {"dataset"}
+    shared = {name: value for name, value in vars(options).items() if name in names}
+    return JointChoice.of(options.dataset, options.label_table, options.label_sampling, **shared)
+
+
+def training_wording(options: argparse.Namespace) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """Synonyms and templates of the command line; ``InputError`` for files that cannot be used."""
+    source = RELATIONS if options.synonyms == "known" else options.synonyms and Path(options.synonyms)
+    return Relations.read(source).other_names() if source else {}, Wording(options.templates).sentences
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then load the data and train; a run that exists is resumed."""
     options = build_parser().parse(argv)
-    augment = "--augment asks for augmentations that the official code does not contain (it crashes here); leave it out"
-    training, choice, *_ = raise_all(
-        [augment] if options.augment else [],
+    joint = is_joint(options)
+    problems = joint_problems(options) if joint else []
+    if options.augment:
+        problems.append(
+            "--augment asks for augmentations that the official code does not contain (it crashes here); leave it out"
+        )
+    training, choice, wording, *_ = raise_all(
+        problems,
         lambda: training_settings(options),
-        lambda: chosen(DataChoice, options),
-        lambda: check_dataset(options.dataset, options.data_path, ("train", "val")),
+        lambda: joint_choice(options) if joint else chosen(DataChoice, options),
+        lambda: training_wording(options),
+        *[
+            lambda name=name: check_dataset(name, options.data_path, ("train", "val"))
+            for name, _ in (split_sets(options.dataset) if joint else [(options.dataset, 1)])
+        ],
     )
     config, seed, backbone = training.optimization, training.run.seed, BACKBONES[training.network.backbone]
     config.check_batch_statistics(choice.crop_size, images=config.batch_size)
@@ -51,7 +120,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     to_tensor = image_to_tensor(backbone.mean, backbone.std)
     data = TrainingData(choice, to_tensor, batch_size=config.batch_size, seed=seed)
     facts = {"dataset": choice.name, "data_path": choice.data_path, "seed": seed}
-    run_training(training, data, partial(LSegModule, config=config, **facts))
+    if joint:
+        from modules.lseg_module_joint import LSegModuleJoint
+        from modules.training.label_texts import TrainingTexts
+
+        texts = TrainingTexts(choice.label_sets, *wording)
+        more = choice.facts() | {"synonyms": texts.synonyms, "templates": list(texts.templates)}
+        if is_rank_zero():
+            print(choice.table([len(part) for part in data.train_set.parts]))
+        run_training(training, data, partial(LSegModuleJoint, config=config, texts=texts, facts=more, **facts))
+    else:
+        run_training(training, data, partial(LSegModule, config=config, **facts))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Datasets on disk: list the known ones, check or draw one, or convert its masks to PNG files of label numbers.
+"""Datasets: list the known ones, check or draw one, convert its masks to PNG files, compare the labels of several.
 
 An interrupted conversion resumes with the same command.
 """
@@ -16,24 +16,36 @@ from pathlib import Path
 import numpy as np
 
 from data import DEFAULT_ROOT, get_dataset, problems
+from data.conflicts import compare_sets, conflict_rows
 from data.description import Description, is_description, known_datasets, read_description
+from data.joint import described_dataset, list_of
+from data.label_table import LabelTable
+from data.relations import KNOWN as RELATIONS
+from data.relations import Relations
 from lseg_utils.cli import Parser
-from lseg_utils.errors import InputError, run_script
+from lseg_utils.errors import InputError, raise_all, run_script
 from lseg_utils.progress import progress_bar
-from lseg_utils.results import text_table
+from lseg_utils.results import text_table, write_json
 
 
 def build_parser() -> Parser:
     """The options of ``python -m data``."""
     parser = Parser(__doc__, prog="python -m data")
-    commands = ("list", "check", "show", "prepare")
-    parser.add_argument("command", choices=commands, help="list the known datasets; check, draw or convert one")
-    parser.add_argument("dataset", nargs="?", help="take the dataset of this name, or of this YAML file")
+    what = "list the known datasets; check, draw or convert one; or show conflicts between the labels of several"
+    commands = ("list", "check", "show", "prepare", "conflicts")
+    parser.add_argument("command", choices=commands, help=what)
+    parser.add_argument("dataset", nargs="*", help="take the dataset of this name, or of this YAML file")
     parser.add_argument("--data_path", type=Path, help="look for the files in this folder")
     parser.add_argument("--deep", action="store_true", help="also decode every mask and count its values")
     parser.add_argument("--split", help="show this split (default val), or convert it alone")
     place = "write the sheet to this file (sheet.png), or converted masks to this folder (prepared/NAME below the data)"
     parser.add_argument("--out", type=Path, help=place)
+    group = parser.add_argument_group("conflicts")
+    group.add_argument("--label_table", type=Path, help="first rename, drop and unite labels by this YAML file")
+    group.add_argument("--label_src", help="use this list of labels, where a dataset has it")
+    known = "know synonyms, parts and catch-alls from this file; default: ours"
+    group.add_argument("--relations", type=Path, default=RELATIONS, help=known)
+    group.add_argument("--json", type=Path, help="also write what is found to this file")
     return parser
 
 
@@ -45,9 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = [(d.name, len(d.labels), ", ".join(d.splits), d.licence, d.about) for d in known]
         print(text_table(("dataset", "labels", "splits", "licence", "about"), rows))
         return 0
-    if not options.dataset or not is_description(options.dataset):
-        what = f"{options.dataset!r} is not described by a YAML file" if options.dataset else "no dataset is given"
+    if options.command == "conflicts":
+        return show_conflicts(options.dataset, options.label_table, options.label_src, options.relations, options.json)
+    if len(options.dataset) != 1 or not is_description(options.dataset[0]):
+        given = f"{options.dataset[0]!r} is not described by a YAML file" if options.dataset else "no dataset is given"
+        what = f"{options.command} takes one dataset" if len(options.dataset) > 1 else given
         raise InputError(f"{what}; give one of {', '.join(known_datasets())}, or your own YAML file")
+    (options.dataset,) = options.dataset
     if options.command == "show":
         from data.showing import dataset_sheet
         from lseg_utils.pictures import save_picture
@@ -98,6 +114,30 @@ def print_shares(description: Description, splits: Sequence[str], pixels: Sequen
     names = (*description.labels, "(unlabelled)")
     rows = [(label, *(float(share[i]) for share in shares)) for i, label in enumerate(names)]
     print(text_table(("label", *(f"{split}, % of pixels" for split in splits)), [rows[-1], *rows[:-1]]))
+
+
+def show_conflicts(
+    names: Sequence[str], table: Path | None, label_src: str | None, relations: Path, output: Path | None
+) -> int:
+    """Print where the label sets of datasets agree and disagree; exit code 0, since that is for a person to judge."""
+    if len(names) < 2:
+        raise InputError(
+            "conflicts compares label sets; give at least two datasets, as in: conflicts ade20k cityscapes"
+        )
+    described = raise_all([], *[lambda name=name: described_dataset(name) for name in names])
+    labels, known = LabelTable(table), Relations.read(relations)
+    labels.check_names([one.name for one in described])
+    lists = [one.read_labels(list_of(one, label_src), testing=False)[0] for one in described]
+    found = compare_sets([labels.settle(one.name, own)[0] for one, own in zip(described, lists, strict=True)], known)
+    print(text_table(("dataset", "labels"), list(found["counts"].items())))
+    print(f"{found['total']} labels, {found['distinct']} distinct, {found['shared']} shared by two or more datasets")
+    same = [(name, len(sets), ", ".join(sets)) for name, sets in found["same"].items()]
+    print(text_table(("same name", "sets", "datasets"), sorted(same, key=lambda row: (-row[1], row[0]))))
+    print(text_table(("conflict", "labels", "what to do"), conflict_rows(found)))
+    if output:
+        write_json(output, found)
+        print(f"wrote {output}")
+    return 0
 
 
 def count_values(description: Description, root: Path) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +51,7 @@ class DataChoice:
         options = asdict(self)
         del options["workers"]
         return get_dataset(options.pop("dataset"), options.pop("data_path"), split, mode, transform, **options)
+
+    def for_validation(self) -> DataChoice:
+        """The same without support images, which are only for training."""
+        return replace(self, nshot=self.nshot and 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,14 +11,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data.choice import DataChoice
-from data.loading import make_loader
+from data.joint import JointChoice, JointDataset
+from data.loading import JointSampler, make_loader
 
 
 class TrainingData(pl.LightningDataModule):
     """The training and the validation set of a dataset, in batches of ``data.loading``.
 
     Args:
-        choice: the dataset and its options; support images (``nshot``) are only for training.
+        choice: the dataset, or several, and its options; support images (``nshot``) are only for training.
         transform: RGB image -> float tensor (3, h, w), normalised as the network expects.
         batch_size: images per process and step.
         seed: of order and augmentation.
@@ -33,7 +33,7 @@ class TrainingData(pl.LightningDataModule):
 
     def __init__(
         self,
-        choice: DataChoice,
+        choice: DataChoice | JointChoice,
         transform: Callable[[Image.Image], Tensor],
         *,
         batch_size: int,
@@ -43,8 +43,8 @@ class TrainingData(pl.LightningDataModule):
         super().__init__()
         self.choice, self.batch_size, self.seed = choice, batch_size, seed
         self.first_epoch = 0
-        self.train_set = choice.load(train_split, transform=transform)
-        self.val_set = replace(choice, nshot=choice.nshot and 0).load("val", transform=transform)
+        self.train_set: Any = choice.load(train_split, transform=transform)
+        self.val_set = choice.for_validation().load("val", transform=transform)
         crop = self.train_set.crop_size
         self.labels, self.sizes = self.train_set.labels, (getattr(self.train_set, "base_size", crop), crop)
 
@@ -59,5 +59,8 @@ class TrainingData(pl.LightningDataModule):
         return self._loader(self.val_set, shuffle=False)
 
     def _loader(self, dataset: Any, shuffle: bool) -> DataLoader:
-        workers = self.choice.workers
-        return make_loader(dataset, self.batch_size, self.seed, shuffle, num_workers=workers, drop_last=shuffle)
+        sampler = None
+        if shuffle and isinstance(dataset, JointDataset):
+            sampler = JointSampler([len(part) for part in dataset.parts], dataset.weights, self.seed, self.batch_size)
+        options = {"num_workers": self.choice.workers, "drop_last": shuffle, "sampler": sampler}
+        return make_loader(dataset, self.batch_size, self.seed, shuffle, **options)

@@ -7,7 +7,7 @@ in an epoch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -22,7 +22,7 @@ from data.sampled import sample_or_next
 warnings.filterwarnings("ignore", message="This DataLoader will create")
 
 # First words of the seeds, so that the order of an epoch and its augmentations never share random numbers.
-_ORDER, _AUGMENTATION = 1, 2
+_ORDER, _AUGMENTATION, _VISIT = 1, 2, 3
 
 
 class EpochSampler(Sampler):
@@ -59,14 +59,79 @@ class EpochSampler(Sampler):
         return len(self._share())
 
     def _share(self) -> np.ndarray:
-        in_group = dist.is_available() and dist.is_initialized()
-        rank = self.rank if self.rank is not None else (dist.get_rank() if in_group else 0)
-        world = self.world if self.world is not None else (dist.get_world_size() if in_group else 1)
+        rank, world = self._processes()
         if not self.shuffle:
             return np.arange(self.length)[rank::world]
         order = np.random.default_rng((_ORDER, self.seed, self.epoch)).permutation(self.length)
         each = self.length // world if self.drop_last else -(-self.length // world)
         return np.resize(order, each * world)[rank::world]
+
+    def _processes(self) -> tuple[int, int]:
+        """The number of this process, and of all."""
+        in_group = dist.is_available() and dist.is_initialized()
+        rank = self.rank if self.rank is not None else (dist.get_rank() if in_group else 0)
+        return rank, self.world if self.world is not None else (dist.get_world_size() if in_group else 1)
+
+
+class JointSampler(EpochSampler):
+    """Yields ``(visit, index)`` of images of several datasets, which are numbered one after the other.
+
+    An epoch shows each image of dataset i ``weights[i]`` times. Where that is a fraction, the next epoch goes on where
+    this one stops, so that over the training all images are seen equally often. ``visit`` counts how often an image was
+    seen before; its augmentation depends on that.
+
+    The datasets are spread evenly over the epoch, and of the images of one step each process gets its share of each
+    dataset, up to one. Which images make a step depends on the number of images in it, not on the number of processes.
+    ``drop_last`` leaves out the incomplete last step, unless it is the only one.
+
+    sizes: images of each dataset. batch_size: images per process and step.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        weights: Sequence[float],
+        seed: int,
+        batch_size: int,
+        rank: int | None = None,
+        world: int | None = None,
+    ) -> None:
+        self.sizes, self.batch_size = sizes, batch_size
+        self.counts = [round(weight * size) for size, weight in zip(sizes, weights, strict=True)]
+        super().__init__(sum(self.counts), seed, shuffle=True, rank=rank, world=world, drop_last=True)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((visit, index) for visit, index in self._share().tolist())
+
+    def _share(self) -> np.ndarray:
+        """(visit, index) of this process's images, int64 (images, 2)."""
+        # 1. The images of each dataset in this epoch, and where in the epoch they come.
+        shown, places, sources = [], [], []
+        rng = np.random.default_rng((_ORDER, self.seed, self.epoch))
+        for source, (size, count) in enumerate(zip(self.sizes, self.counts, strict=True)):
+            start = self.epoch * count  # in the endless sequence of this dataset's orders
+            visits = (start + np.arange(count)) // max(size, 1)
+            orders = (
+                [
+                    np.random.default_rng((_VISIT, self.seed, source, visit)).permutation(size)
+                    for visit in range(visits[0], visits[-1] + 1)
+                ]
+                if count
+                else [np.zeros(0, np.int64)]
+            )
+            indices = np.concatenate(orders)[start % max(size, 1) :][:count] + sum(self.sizes[:source])
+            shown.append(np.stack([visits, indices], axis=1))
+            places.append((np.arange(count) + rng.random(count)) / max(count, 1))
+            sources.append(np.full(count, source))
+        order = np.argsort(np.concatenate(places), kind="stable")
+        epoch, source_of = np.concatenate(shown)[order], np.concatenate(sources)[order]
+        # 2. Whole steps, each sorted by dataset and dealt out like cards.
+        rank, world = self._processes()
+        step = world * self.batch_size
+        if len(epoch) >= step and self.drop_last:
+            epoch, source_of = epoch[: len(epoch) // step * step], source_of[: len(epoch) // step * step]
+        dealt = epoch[np.lexsort((source_of, np.arange(len(epoch)) // step))]
+        return np.resize(dealt, (-(-len(dealt) // world) * world, 2))[rank::world]
 
 
 class SeededDataset(Dataset):
@@ -113,13 +178,15 @@ def make_loader(
     on_bad_image: str | None = None,
     rank: int | None = None,
     world: int | None = None,
+    sampler: EpochSampler | None = None,
 ) -> DataLoader:
     """A loader of dict batches (see :class:`SeededDataset`; ``index`` int64 (B,), ``skipped`` a list of B texts).
 
     ``drop_last`` leaves out the incomplete last batch, unless it is the only one (a few images, to try it). Call
     ``loader.sampler.set_epoch`` before each epoch; Lightning does, with ``use_distributed_sampler=False``.
+    ``sampler``: another than the :class:`EpochSampler` of these arguments.
     """
-    sampler = EpochSampler(len(dataset), seed, shuffle, rank, world, drop_last)
+    sampler = sampler or EpochSampler(len(dataset), seed, shuffle, rank, world, drop_last)
     if len(sampler) < batch_size:
         sampler.drop_last = drop_last = False
     return DataLoader(

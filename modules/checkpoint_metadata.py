@@ -84,6 +84,10 @@ DESCRIPTION: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "a dict of numbers",
         lambda value: isinstance(value, dict) and all(isinstance(one, int | float) for one in value.values()),
     ),
+    "label_sets": (
+        "a dict of lists of texts",
+        lambda value: isinstance(value, dict) and all(labels and _are_labels(labels) for labels in value.values()),
+    ),
     "zero_shot": ("a dict with a fold", lambda value: isinstance(value, dict) and _is_whole(value.get("fold", 0))),
     "epoch": ("a whole number", _is_whole),
     "step": ("a whole number", _is_whole),

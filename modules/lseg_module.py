@@ -20,7 +20,7 @@ from .checkpoints import from_official, load_lseg, to_official
 from .models import LSegNet
 from .models.lseg_net import LSegNet as OfficialNet
 from .models.network import Labels
-from .models.streaming import upsampled_cross_entropy, upsampled_max
+from .models.streaming import Merge, upsampled_cross_entropy, upsampled_max
 from .models.upsampling import upsample_x2
 from .training.optimization import OptimizationConfig
 from .training.optimizer import apply_settings, build_optimizer
@@ -177,13 +177,17 @@ class LSegModule(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The loss of a batch; ``NonFiniteLossError`` with step and files if it is infinite or NaN."""
-        images, masks, labels = self.training_images(batch)
-        loss = self.loss(self.net.half_logits(images, labels), masks)
+        loss, images = self.batch_loss(batch, batch_idx)
         if not torch.isfinite(loss):
             raise NonFiniteLossError(self._where(f"the loss is {loss.item()}", self.trainer.train_dataloader, batch))
         self.skipped += [reason for reason in batch["skipped"] if reason]
-        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(images))
+        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=images)
         return loss
+
+    def batch_loss(self, batch: dict[str, Any], batch_idx: int) -> tuple[Tensor, int]:
+        """The loss of a batch, and how many images it is of."""
+        images, masks, labels = self.training_images(batch)
+        return self.loss(self.net.half_logits(images, labels), masks), len(images)
 
     def training_images(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Labels | None]:
         """What a step learns from: images (B, 3, H, W), masks (B, H, W), labels (None: the network's own)."""
@@ -198,20 +202,22 @@ class LSegModule(pl.LightningModule):
             print(f"epoch {self.current_epoch}: skipped {len(self.skipped)} unreadable image(s):\n  {shown}")
             self.skipped.clear()
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, target: Tensor, merge: Merge | None = None) -> Tensor:
         """Mean cross-entropy over the labelled pixels, in float32; 0 where no pixel of the batch has a label.
 
         Simplest replacement: ``F.cross_entropy(upsample_x2(logits), target, ignore_index=-1)``.
 
         logits: (B, N, H, W), or (B, N, H/2, W/2) as ``net.half_logits`` returns them: less memory.
         target: (B, H, W) int64; negative values and ``config.ignore_index`` are left out.
+        merge: (..., M) -> (..., N), where several of M logits stand for one of the N labels of the target.
         """
         ignored = self.config.ignore_index
         target = target.masked_fill(target < 0, ignored)
         if logits.shape[-2:] == target.shape[-2:]:
-            total = F.cross_entropy(logits.float(), target, ignore_index=ignored, reduction="sum")
+            merged = logits.float() if merge is None else merge(logits.float().movedim(1, -1)).movedim(-1, 1)
+            total = F.cross_entropy(merged, target, ignore_index=ignored, reduction="sum")
         else:
-            total = upsampled_cross_entropy(logits, target, ignored)
+            total = upsampled_cross_entropy(logits, target, ignored, merge)
         return total / (target != ignored).sum().clamp_min(1)
 
     def _where(self, what: str, loader: Any, batch: dict[str, Any]) -> str:

@@ -20,12 +20,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train_lseg
 from lseg_utils.distributed import run_distributed
-from modules import lseg_module
+from modules import lseg_module, lseg_module_joint
 from modules.lseg_module import LSegModule
+from modules.lseg_module_joint import LSegModuleJoint
 
 
-class Frozen(LSegModule):
-    """Batch norm in eval mode; losses go to a file."""
+class Frozen:
+    """Before a module: batch norm in eval mode; losses go to a file."""
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
@@ -40,8 +41,8 @@ class Frozen(LSegModule):
         return loss
 
 
-class Faulty(LSegModule):
-    """One process fails at one step."""
+class Faulty:
+    """Before a module: one process fails at one step."""
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         fault, rank, step = os.environ["ALTER"].split(":")
@@ -56,5 +57,7 @@ class Faulty(LSegModule):
 
 
 if __name__ == "__main__":
-    lseg_module.LSegModule = Frozen if os.environ["ALTER"].startswith("freeze") else Faulty
+    change = Frozen if os.environ["ALTER"].startswith("freeze") else Faulty
+    lseg_module.LSegModule = type("Altered", (change, LSegModule), {})
+    lseg_module_joint.LSegModuleJoint = type("AlteredJoint", (change, LSegModuleJoint), {})
     run_distributed(train_lseg.main)

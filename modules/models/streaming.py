@@ -8,7 +8,7 @@ Shapes: B images, N labels, h x w the logits' grid, half the image's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -33,7 +33,11 @@ def strips(logits: Tensor) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, 2 * height)
 
 
-def upsampled_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+Merge = Callable[[Tensor], Tensor]
+"""(..., M) logits of texts -> (..., N) logits of labels, where several texts stand for one label."""
+
+
+def upsampled_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int, merge: Merge | None = None) -> Tensor:
     """``F.cross_entropy(upsample_x2(logits), target, reduction="sum")``, in float32 under autocast too.
 
     The gradient is computed strip by strip together with the value, and kept at the size of ``logits`` for the backward
@@ -42,13 +46,14 @@ def upsampled_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int) -
     Args:
         logits: (B, N, h, w).
         target: (B, 2h, 2w) int64; pixels with ``ignore_index`` do not count.
+        merge: applied to the upsampled logits; the target's numbers are those of its result.
     """
-    return _UpsampledCrossEntropy.apply(logits, target, ignore_index)
+    return _UpsampledCrossEntropy.apply(logits, target, ignore_index, merge)
 
 
 class _UpsampledCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, ignore_index: int, merge: Merge | None) -> Tensor:
         """The loss, strip by strip; each strip's gradient is taken at once, so that none is kept for the backward."""
         with full_precision(logits.device):
             maps = logits.float().permute(0, 2, 3, 1)  # (B, h, w, N): a pixel's labels side by side
@@ -62,6 +67,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
                     with torch.set_grad_enabled(wanted):
                         part.requires_grad_(wanted)
                         rows = upsampled_rows(part, start, stop, height).flatten(0, 2)  # (pixels, N)
+                        rows = rows if merge is None else merge(rows)
                         labels = target[image, start:stop].flatten()
                         loss = F.cross_entropy(rows, labels, ignore_index=ignore_index, reduction="sum")
                     total += loss.detach()
@@ -73,13 +79,16 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * factor, None, None
+        return gradient * factor, None, None, None
 
 
-def upsampled_max(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """``upsample_x2(logits).max(1)``: scores (B, 2h, 2w) float32 and label numbers (B, 2h, 2w) int64."""
+def upsampled_max(logits: Tensor, merge: Merge | None = None) -> tuple[Tensor, Tensor]:
+    """``upsample_x2(logits).max(1)``: scores (B, 2h, 2w) float32 and label numbers (B, 2h, 2w) int64.
+
+    ``merge``: applied to the upsampled logits before their maximum is taken.
+    """
     with full_precision(logits.device):
         maps = logits.detach().float().permute(0, 2, 3, 1)
         batch, height, width = maps.shape[:3]
@@ -90,7 +99,7 @@ def upsampled_max(logits: Tensor) -> tuple[Tensor, Tensor]:
                 first, end = source_rows(height, start, stop)
                 rows = upsampled_rows(maps[image : image + 1, first:end], start, stop, height)[0]
                 here = (slice(image, image + 1), slice(start, stop))
-                scores[here], labels[here] = strongest(rows)
+                scores[here], labels[here] = strongest(rows if merge is None else merge(rows))
     return scores, labels
 
 

@@ -1,0 +1,123 @@
+"""train_lseg.py on several datasets: trains, resumes, survives kills, refuses what does not go together."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import test_lseg
+import train_lseg
+from joint_sets import COLOURS, SHAPES, make_two
+from lseg_utils.errors import InputError
+from modules.checkpoints import load_lseg
+from modules.safe_load import read_torch_file
+from scripts import REPOSITORY, TINY, command, environment, run
+
+ALL_AT_ONCE = ("--label_sampling", 2, "--synonyms", "known", "--templates", "imagenet")
+
+
+@pytest.fixture
+def datasets(tmp_path: Path) -> str:
+    return make_two(tmp_path)
+
+
+def arguments(tmp_path: Path, datasets: str, *more: object) -> list[object]:
+    return ["--dataset", datasets, "--checkpoint_dir", tmp_path / "runs", *TINY, *more]
+
+
+def train(tmp_path: Path, datasets: str, *more: object) -> None:
+    train_lseg.main(list(map(str, arguments(tmp_path, datasets, *more))))
+
+
+def last_checkpoint(tmp_path: Path, name: str) -> Path:
+    return tmp_path / "runs" / name / "version_0" / "checkpoints" / "last.ckpt"
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    return read_torch_file(path)["state_dict"]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_trains_says_what_it_trains_and_the_checkpoint_explains_itself(tmp_path, datasets, capsys):
+    train(tmp_path, datasets, "--exp_name", "run", "--max_epochs", 1, "--batch_size", 2, *ALL_AT_ONCE)
+    output = capsys.readouterr().out
+    assert "shapes" in output and "colours+shapes" in output and "no label of colours" in output
+    last = last_checkpoint(tmp_path, "run")
+    metadata = read_torch_file(last)["lseg"]
+    assert metadata["label_sets"] == {"colours": list(COLOURS), "shapes": list(SHAPES)}
+    assert metadata["weights"] == {"colours": 1.0, "shapes": 2.0} and metadata["label_sampling"] == 2
+    assert {"val_miou_epoch", "val_miou_colours", "val_miou_shapes"} <= metadata["metric"].keys()
+    assert metadata["step"] == 7  # (6 + 2 * 4) / 2
+    assert load_lseg(last).labels == [*COLOURS, *SHAPES]
+    # A test on one of the datasets takes that dataset's labels.
+    test = ["--eval", "--weights", last, "--dataset", tmp_path / "shapes.yaml", "--scales", 1, "--workers", 0]
+    test_lseg.main(list(map(str, [*test, "--output_dir", tmp_path / "out", "--log_dir", tmp_path / "logs"])))
+    assert list(json.loads((tmp_path / "out" / "results.json").read_text())["per_class_iou"]) == list(SHAPES)
+
+    with pytest.raises(InputError) as caught:
+        train(tmp_path, datasets + "0", "--exp_name", "run", "--max_epochs", 2, "--batch_size", 2, *ALL_AT_ONCE)
+    assert "started differently" in str(caught.value) and "weights" in str(caught.value)
+
+
+def test_problems_are_reported_together_before_anything_is_built(tmp_path, datasets):
+    (tmp_path / "table.yaml").write_text("colours: {drop: [pink]}\n")
+    options = ["--head", "classes", "--ignore_index", 7, "--label_table", tmp_path / "table.yaml"]
+    with pytest.raises(InputError) as caught:
+        train(tmp_path, datasets, *options, "--templates", "none.txt", "--synonyms", tmp_path / "no.json")
+    for piece in ("--head classes", "--ignore_index 7", "'pink'", "none.txt", "no.json"):
+        assert piece in str(caught.value)
+    with pytest.raises(InputError, match="--label_sampling is 0"):
+        train(tmp_path, datasets, "--label_sampling", 0)
+    with pytest.raises(InputError, match="pascal"):
+        train(tmp_path, f"{datasets},pascal")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ALL_AT_ONCE], ids=["plain", "all at once"])
+def test_killed_and_resumed_ends_with_the_same_weights(more, tmp_path, datasets):
+    # 0.7 of an epoch: each epoch begins in the middle of an order.
+    options = arguments(tmp_path, datasets[:-1] + "0.7", "--max_epochs", 4, "--batch_size", 2, *more, "--exp_name")
+    run("train_lseg.py", *options, "undisturbed", cwd=tmp_path)
+    last = last_checkpoint(tmp_path, "killed")
+    with subprocess.Popen(
+        command("train_lseg.py", *options, "killed"), cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL
+    ) as process:
+        while not last.exists():
+            assert process.poll() is None, "ended before it could be killed"
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    killed_at = read_torch_file(last)["lseg"]["epoch"]
+    run("train_lseg.py", *options, "killed", cwd=tmp_path)
+    assert killed_at < 3, "it was killed too late to resume"
+    expected, found = weights_of(last_checkpoint(tmp_path, "undisturbed")), weights_of(last)
+    assert not [name for name in expected if not torch.equal(expected[name], found[name])]
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns_from_the_double_batch(tmp_path):
+    # No unlabelled pixels: each process's mean counts as many pixels. The rate is per images of a process.
+    datasets, losses = make_two(tmp_path, gaps=False), {}
+    for processes, batch, rate in ((1, 4, 0.02), (2, 2, 0.04)):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        sizes = ("--backbone", "tiny_resnet", "--max_epochs", 3, "--check_val_every_n_epoch", 3, "--no_resume")
+        options = arguments(tmp_path, datasets, *sizes, "--batch_size", batch, "--base_lr", rate, *ALL_AT_ONCE)
+        launcher = [sys.executable]
+        if processes == 2:
+            launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        line = [*launcher, str(REPOSITORY / "tests" / "altered_training.py"), *map(str, options)]
+        result = subprocess.run(
+            line, env=environment(ALTER=f"freeze:{folder}"), capture_output=True, text=True, timeout=200
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        losses[processes] = np.mean([np.loadtxt(folder / f"losses{rank}") for rank in range(processes)], axis=0)
+    assert len(losses[1]) == 9
+    np.testing.assert_allclose(losses[2], losses[1], atol=1e-4)
