@@ -83,10 +83,10 @@ def joint_choice(options: argparse.Namespace) -> JointChoice:
     return JointChoice.of(options.dataset, options.label_table, options.label_sampling, **shared)
 
 
-def training_wording(options: argparse.Namespace) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """Synonyms and templates of the command line; ``InputError`` for files that cannot be used."""
-    source = RELATIONS if options.synonyms == "known" else options.synonyms and Path(options.synonyms)
-    return Relations.read(source).other_names() if source else {}, Wording(options.templates).sentences
+def synonyms_of(source: str | None) -> dict[str, list[str]]:
+    """Text -> other names for it; ``InputError`` for a file that cannot be used."""
+    path = RELATIONS if source == "known" else source and Path(source)
+    return Relations.read(path).other_names() if path else {}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -98,11 +98,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         problems.append(
             "--augment asks for augmentations that the official code does not contain (it crashes here); leave it out"
         )
-    training, choice, wording, *_ = raise_all(
+    training, choice, synonyms, templates, *_ = raise_all(
         problems,
         lambda: training_settings(options),
         lambda: joint_choice(options) if joint else chosen(DataChoice, options),
-        lambda: training_wording(options),
+        lambda: synonyms_of(options.synonyms),
+        lambda: Wording(options.templates).sentences,
         *[
             lambda name=name: check_dataset(name, options.data_path, ("train", "val"))
             for name, _ in (split_sets(options.dataset) if joint else [(options.dataset, 1)])
@@ -124,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from modules.lseg_module_joint import LSegModuleJoint
         from modules.training.label_texts import TrainingTexts
 
-        texts = TrainingTexts(choice.label_sets, *wording)
+        texts = TrainingTexts(choice.label_sets, synonyms, templates)
         more = choice.facts() | {"synonyms": texts.synonyms, "templates": list(texts.templates)}
         if is_rank_zero():
             print(choice.table([len(part) for part in data.train_set.parts]))

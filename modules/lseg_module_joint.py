@@ -33,6 +33,9 @@ class LSegModuleJoint(LSegModule):
         texts: the label sets, and what else their labels are called.
         facts: what a resumed run must have in common with this one (weights, label sampling), for the checkpoint.
         options: as for ``LSegModule``.
+
+    Raises:
+        InputError: a wording that the text tower cannot read.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class LSegModuleJoint(LSegModule):
         **options: Any,
     ) -> None:
         super().__init__(net, config, **options)
+        texts.check(net)
         self.texts, self.facts = texts, facts or {}
         self.metrics = [SegmentationMetric(len(one.labels)) for one in self.sets]
 

@@ -15,7 +15,7 @@ SHAPES = ("red disc", "green disc", "blue disc", "sky")
 def make_set(
     folder: Path, name: str, labels: Sequence[str], train: int = 6, val: int = 2, side: int = 64, gaps: bool = True
 ) -> Path:
-    """The YAML file of a dataset of noise; its masks contain all labels in squares, with ``gaps`` also unlabelled ones."""
+    """The YAML file of a dataset of noise; its masks are squares of all labels, with ``gaps`` also of none."""
     for split, count in (("train", train), ("val", val)):
         for kind in ("images", "masks"):
             (folder / name / split / kind).mkdir(parents=True)
@@ -35,5 +35,8 @@ def make_set(
 
 def make_two(folder: Path, **options: object) -> str:
     """``--dataset`` of two sets, the second with twice the weight."""
-    first, second = make_set(folder, "colours", COLOURS, **options), make_set(folder, "shapes", SHAPES, train=4, **options)
+    first, second = (
+        make_set(folder, "colours", COLOURS, **options),
+        make_set(folder, "shapes", SHAPES, train=4, **options),
+    )
     return f"{first},{second}:2"

@@ -30,7 +30,10 @@ def test_the_seven_sets_of_mseg_have_the_published_numbers(tmp_path, capsys):
 
 
 def test_small_sets_by_hand():
-    sets = [LabelSet("a", ("Table", "person", "void", "stairs")), LabelSet("b", ("table", "pool table", "rider", "stair"))]
+    sets = [
+        LabelSet("a", ("Table", "person", "void", "stairs")),
+        LabelSet("b", ("table", "pool table", "rider", "stair")),
+    ]
     found = compare_sets(sets, Relations(contains={"person": ["rider"]}, catch_all=["void"]))
     assert (found["total"], found["distinct"], found["shared"]) == (8, 7, 1)
     assert found["same"] == {"table": ["a", "b"]}

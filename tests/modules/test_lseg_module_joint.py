@@ -37,7 +37,9 @@ def joint(sets: Sequence[LabelSet] = (STREET, ROOM), **wording: object) -> LSegM
 def batch_of(sources: Sequence[int], sets: Sequence[LabelSet] = (STREET, ROOM), side: int = 64) -> dict:
     """Noise, whose masks have a different share of unlabelled pixels in each image."""
     generator = torch.Generator().manual_seed(1)
-    masks = [torch.randint(-1 - row, len(sets[s].labels), (side, side), generator=generator) for row, s in enumerate(sources)]
+    masks = [
+        torch.randint(-1 - row, len(sets[s].labels), (side, side), generator=generator) for row, s in enumerate(sources)
+    ]
     batch = {"image": pictures(len(sources), side, side), "mask": torch.stack(masks).clamp_min(-1)}
     return batch | {"source": torch.tensor(sources), "skipped": [""] * len(sources)}
 
@@ -172,7 +174,7 @@ def test_the_texts_of_a_step_depend_on_seed_epoch_and_step_alone():
 def test_a_wording_that_is_too_long_is_told_before_training():
     texts = TrainingTexts([ROOM], {"lamp": ["a very " * 40 + "long lamp"]})
     with pytest.raises(InputError, match="longer than.*--synonyms"):
-        texts.check(tiny_net(labels=["x"]))
+        LSegModuleJoint(tiny_net(), texts=texts)
 
 
 # --------------------------------------------------------------------------------------------------- validation
@@ -180,7 +182,7 @@ def test_a_wording_that_is_too_long_is_told_before_training():
 
 def test_validation_counts_each_dataset_apart_and_the_harmonic_mean_chooses():
     module, logged = joint(), {}
-    module.log = lambda name, value, **options: logged.update({name: float(value)})
+    module.log = lambda name, value, **options: logged.update({name: float(torch.as_tensor(value).detach())})
     module.log_dict = lambda values, **options: logged.update(values)
     batch = batch_of([0, 1, 0])
     module.on_validation_epoch_start()
