@@ -159,8 +159,8 @@ class JointChoice:
             others = set().union(*texts[:i], *texts[i + 1 :])
             if len(texts) > 1 and not texts[i] & others:
                 found.append(
-                    f"no label of {one.name} has the name of a label of another dataset; it shares only what the text "
-                    "encoder knows. `python -m data conflicts` shows names that differ only in their spelling"
+                    f"no label of {one.name} has the name of a label of another dataset; only the text "
+                    "encoder connects them. `python -m data conflicts` shows names that differ only in their spelling"
                 )
         return found
 
