@@ -1,8 +1,8 @@
-"""Reproduce the paper: list its tables and figures, and run one next to its published figures.
+"""Reproduce the paper: list its tables and figures, or run one and compare it with what was published.
 
-Without arguments: the ledger, that is, what each table shows, the published figures with their sources, what it needs,
-and what has run here. With names of tables: train and test their networks, and write table.txt, table.json and
-report.html. If a run is interrupted, the same command resumes.
+Without arguments: print the ledger, which tells what each table shows, the published numbers with their sources, what
+it needs, and what has run here. With names of tables: train and test their networks, and write table.txt, table.json
+and report.html. If a run is interrupted, the same command resumes.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def build_parser() -> Parser:
     add("--weights", default="", help=weights)
     add("--ade20k_path", type=Path, help="look for ADE20K in this folder; default: ../datasets")
     add("--fewshot_path", type=Path, help="look for the zero-shot benchmarks here; default: data/Dataset_HSN")
-    words = "pass these to the training script, such as '--batch_size 4 --devices 2'"
+    words = "pass these to the training script, such as '--batch_size 4 --devices 2'; a single word needs a sign: "
+    words += "--train_options=--compile"
     add("--train_options", type=shlex.split, default=[], metavar="WORDS", help=words)
     add(
         "--test_options",
@@ -83,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """List, or check everything and run."""
     options = build_parser().parse(argv)
     folder = options.output_dir or REPOSITORY / "outputs" / "paper"
+    if options.dry_run and not options.entries:
+        raise InputError("--dry_run needs to know what to walk through: all, or the names of tables")
     if not options.entries:
         found = listing(folder)
         print(json.dumps(found, indent=1, ensure_ascii=False) if options.json else describe(found, folder))

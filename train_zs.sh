@@ -45,7 +45,9 @@ name="zs_${dataset}_${backbone}" results="$runs/zs_${dataset}_${backbone}_result
 train() { # $1 name of the run, $2 fold, $3 base learning rate; a finished run of the same options is kept
     local folder="$runs/$1" words="${identity[*]-}" mark
     mark="$folder/finished_$(stamp "$words" "$epochs")"
-    if [ -f "$folder/options.txt" ] && [ "$(cat "$folder/options.txt")" != "$words" ]; then
+    # A call that was refused, as for missing data, leaves no version behind and binds nobody.
+    if [ -f "$folder/options.txt" ] && compgen -G "$folder/version_*" >/dev/null &&
+        [ "$(cat "$folder/options.txt")" != "$words" ]; then
         echo "error: $folder was trained with other options:" >&2
         echo "       then: $(cat "$folder/options.txt")" >&2
         echo "       now:  $words" >&2

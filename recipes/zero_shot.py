@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lseg_utils.cli import Parser
-from lseg_utils.errors import InputError, run_script
+from lseg_utils.errors import InputError, did_you_mean, run_script
 from modules.models.backbones import BACKBONES
 
 FILE = Path(__file__).with_suffix(".json")
@@ -53,9 +53,10 @@ def recipe_for(benchmark: str, backbone: str) -> tuple[Recipe, str]:
     """
     rows = [recipe for recipe in recipes() if recipe.benchmark == benchmark]
     if not rows:
-        known = ", ".join(dict.fromkeys(recipe.benchmark for recipe in recipes()))
-        instead = f"choose one of {known}, or give --base_lr, --batch_size and --max_epochs"
-        raise InputError(f"there is no zero-shot recipe for {benchmark!r}; {instead}")
+        known = dict.fromkeys(recipe.benchmark for recipe in recipes())
+        instead = f"choose one of {', '.join(known)}, or give --base_lr, --batch_size and --max_epochs"
+        hint = did_you_mean(benchmark, known)
+        raise InputError(f"there is no zero-shot recipe for {benchmark!r}{hint}; {instead}")
 
     def nearness(recipe: Recipe) -> tuple[bool, bool, float]:
         same_kind = BACKBONES[recipe.backbone].encoder == BACKBONES[backbone].encoder

@@ -43,6 +43,8 @@ def test_bad_input_is_reported_at_once(tmp_path):
     ]
     with pytest.raises(InputError, match="table3"):
         reproduce.main(["tabel3", *where])
+    with pytest.raises(InputError, match="all, or the names of tables"):
+        reproduce.main(["--dry-run"])
     with pytest.raises(InputError, match="bottleneck_2"):
         reproduce.main(["table4", "--row", "bottleneck2", *where])
     with pytest.raises(InputError, match="--lrs is for zero-shot training"):

@@ -291,6 +291,9 @@ def test_miniature_recipe_survives_kills_and_prints_the_same_table(tmp_path):
 def test_another_seed_has_runs_of_its_own_and_other_options_are_refused(tmp_path):
     run("miniature.prepare", "--data_path", tmp_path / "world", *WORLD, cwd=tmp_path)
     options = ["--folds", "0", "--max_epochs", "1"]
+    # A call that was refused binds nobody to its options.
+    refused = recipe(tmp_path, "runs", *options, "--seed", "0", "--weight_decay", "0.01", "--data_path", "nowhere")
+    assert "nowhere" in finish(tmp_path, refused, code=2)
     weights = {}
     for seed in ("0", "1"):
         folds = ["--folds", "0 1"] if seed == "0" else []  # the later option counts

@@ -49,6 +49,8 @@ def test_a_backbone_without_a_recipe_gets_the_nearest_and_a_note():
 def test_a_benchmark_without_recipes_is_told_with_those_that_have_some(capsys):
     with pytest.raises(InputError, match="'ade20k'; choose one of pascal, coco, fss, miniature_zs"):
         recipe_for("ade20k", "clip_resnet101")
+    with pytest.raises(InputError, match="did you mean pascal"):
+        recipe_for("pascla", "clip_resnet101")
     with pytest.raises(InputError, match="no 'epochs'; choose one of base_lr, batch_size"):
         main(["pascal", "clip_resnet101", "--value", "epochs"])
 
