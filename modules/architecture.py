@@ -14,13 +14,11 @@ from .checkpoint_file import CheckpointFile
 from .checkpoint_metadata import MAX_FEATURES
 from .models import BACKBONES, LSegNet, build_lseg
 from .models.backbones import TEXT_TOWERS
+from .models.fingerprint import DEAD
 
 BLOCK_OPTIONS = ("arch_option", "block_depth", "activation")  # what shapes cannot tell
-# In every official file, but unused in the forward pass: if a re-saved copy lacks them, zeros replace them.
-DEAD = (
-    *("image_encoder.vit.norm.", "image_encoder.vit.head."),
-    *("decoder.fusions.3.skip_unit.", "text_encoder.logit_scale"),
-)
+# Shapes do not tell which regularisation block a file has, and both kinds have the same.
+ANY_BLOCK = {"arch_option": 1, "block_depth": 0, "activation": "lrelu"}
 
 
 def skeleton(path: str | Path, architecture: dict[str, Any]) -> LSegNet:

@@ -12,8 +12,10 @@ from torch import Tensor
 from lseg_utils.errors import InputError
 
 from .checkpoint_metadata import METADATA_KEY, checked_metadata
+from .models.hub import read_folder
 from .safe_load import read_torch_file
-from .weight_names import from_official
+from .weight_names import OFFICIAL_PREFIX, from_official
+from .weights_file import check_weights_file
 
 CLIP_PATCHES = "clip_pretrained.visual.conv1.weight"
 
@@ -37,10 +39,12 @@ class CheckpointFile:
 def read_checkpoint(path: str | Path, trust_checkpoint: bool = False, map_location: str = "cpu") -> CheckpointFile:
     """Read the weights of an official file, a plain state dict or one of ours, running no code from it.
 
+    path: also a folder of the hub's kind, or its ``model.safetensors``, which ``config.json`` beside it describes.
+
     Raises:
         InputError: a missing, damaged or hostile file, one without weights, or one with a wrong description.
     """
-    content = read_torch_file(path, trust=trust_checkpoint, map_location=map_location)
+    content = read_content(path, trust_checkpoint, map_location)
     state_dict = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state_dict, dict) or not any(isinstance(value, Tensor) for value in state_dict.values()):
         raise InputError(f"{path} contains no weights: it is neither a Lightning checkpoint nor a state dict")
@@ -54,6 +58,19 @@ def read_checkpoint(path: str | Path, trust_checkpoint: bool = False, map_locati
     metadata = checked_metadata(path, content.get(METADATA_KEY, {}))
     patches = [tensor.shape[-1] for name, tensor in tensors.items() if name.endswith(CLIP_PATCHES) and tensor.ndim == 4]
     return CheckpointFile(Path(path), from_official(tensors), metadata, patches[0] if patches else None)
+
+
+def read_content(path: str | Path, trust: bool = False, map_location: str = "cpu") -> Any:
+    """What ``read_torch_file`` reads; a folder of the hub's kind in the layout of our own files."""
+    path = check_weights_file(path)
+    if path.suffix != ".safetensors":
+        return read_torch_file(path, trust=trust, map_location=map_location)
+    try:
+        weights, config = read_folder(path.parent)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    tensors = {OFFICIAL_PREFIX + name: tensor.to(map_location) for name, tensor in weights.items()}
+    return {"state_dict": tensors, METADATA_KEY: config}
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -16,10 +16,11 @@ from torch import Tensor
 from lseg_utils.errors import InputError
 from lseg_utils.files import write_aside
 
-from .architecture import BLOCK_OPTIONS, DEAD, architecture_of, skeleton
+from .architecture import BLOCK_OPTIONS, architecture_of, skeleton
 from .checkpoint_file import CheckpointFile, read_checkpoint
 from .checkpoint_metadata import metadata_of
 from .models import LSegNet
+from .models.fingerprint import DEAD
 from .models.precision import channels_last
 from .models.pretrained import not_finite
 from .models.text_encoder import check_labels
@@ -78,13 +79,9 @@ def network_of(
         raise InputError(f"--backbone is {backbone}, but {file.path} is a {found}; {advice}")
     net = skeleton(file.path, architecture)
     net.load_state_dict(fitted(file, net), assign=True)
-    chosen = labels if labels is not None else file.metadata.get("labels")
-    net.labels = None if chosen is None else check_labels(chosen)
-    net.metadata = file.metadata
-    if "sizes" in file.metadata:  # absent in older files, which were trained at the backbone's sizes
-        net.base_size, net.crop_size = (file.metadata["sizes"][key] for key in ("base", "crop"))
-    if "normalization" in file.metadata:
-        net.mean, net.std = (tuple(file.metadata["normalization"][key]) for key in ("mean", "std"))
+    net.follow(file.metadata)
+    if labels is not None:
+        net.labels = check_labels(labels)
     return channels_last(net.to(map_location), net.architecture["features"]).eval()
 
 

@@ -8,14 +8,20 @@ from pathlib import Path
 from lseg_utils.errors import InputError
 from lseg_utils.files import REPOSITORY
 
-SUFFIXES = (".ckpt", ".pth", ".pt")
+SUFFIXES = (".ckpt", ".pth", ".pt", ".safetensors")
+HUB_WEIGHTS = "model.safetensors"  # in a folder of the hub's kind
 TEXT = frozenset(range(32, 127)) | {9, 10, 13}  # printable bytes: no PyTorch file begins with 64 of them
 ZIP = b"PK"  # what zip archives begin with
 
 
 def check_weights_file(path: str | Path) -> Path:
-    """The path, expanded; ``InputError`` for a folder, a missing file, a pattern that matches nothing, or a text."""
+    """The path, expanded; of a folder of the hub's kind (``LSegNet.save_pretrained``), that of the weights in it.
+
+    ``InputError`` for another folder, a missing file, a pattern that matches nothing, or a text.
+    """
     path = Path(path).expanduser()
+    if (path / HUB_WEIGHTS).is_file():
+        path = path / HUB_WEIGHTS
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the checkpoint file in it{_listing(path)}")
     if not path.exists():

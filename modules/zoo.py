@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from collections.abc import Sequence
@@ -19,10 +18,8 @@ from lseg_utils.results import text_table
 from .weights_file import check_weights_file
 
 DATA: dict[str, Any] = json.loads(Path(__file__).with_name("released.json").read_text(encoding="utf-8"))
-LAYOUTS = ("plain", "lightning")
+LAYOUTS = ("plain", "lightning", "hub")
 UNKNOWN_FOLDER = "DATA_FOLDER"  # in a command, where the folder of the dataset is unknown
-# Shapes do not tell which regularisation block a file has, and both kinds have the same.
-ANY_BLOCK = {"arch_option": 1, "block_depth": 0, "activation": "lrelu"}
 
 
 @dataclass(frozen=True)
@@ -147,8 +144,9 @@ def identify(path: Path, trust_checkpoint: bool = False) -> Report:
         InputError: a missing, damaged or hostile file, or one that is not an LSeg network.
     """
     # The table and the answer to a missing file need no torch.
-    from .architecture import architecture_of, skeleton
+    from .architecture import ANY_BLOCK, architecture_of, skeleton
     from .checkpoints import misfits, read_checkpoint
+    from .models.fingerprint import fingerprint
     from .models.pretrained import not_finite
 
     file = read_checkpoint(path, trust_checkpoint)
@@ -185,56 +183,6 @@ def identify(path: Path, trust_checkpoint: bool = False) -> Report:
         notes=notes,
         commands=[] if found else commands,
     )
-
-
-def convert(source: Path, target: Path, layout: str = "plain", trust_checkpoint: bool = False) -> int:
-    """Write the tensors of a checkpoint alone, so that ``torch.load`` reads them without unpickling classes.
-
-    All its weights are kept, under their official names and in their precision, CLIP's image tower too.
-
-    Args:
-        layout: "plain": a state dict without the prefix ``net.``; "lightning": with it, under the key ``state_dict``.
-
-    Returns:
-        how many tensors were written.
-
-    Raises:
-        InputError: a file that cannot be read, that is not a complete LSeg network, or that is ``target`` itself.
-    """
-    from torch import Tensor
-
-    from .architecture import architecture_of, skeleton
-    from .checkpoints import describe_misfits, misfits, read_checkpoint, save_file
-    from .safe_load import read_torch_file
-    from .weight_names import OFFICIAL_PREFIX
-
-    if target.exists() and target.samefile(source):
-        raise InputError(f"{target} is the file to convert; give another name to write to")
-    file = read_checkpoint(source, trust_checkpoint)
-    block = ANY_BLOCK if file.has_block and not file.metadata else {}
-    if found := misfits(file, skeleton(source, architecture_of(file, block))):
-        raise InputError("\n".join([f"{source} is not a complete LSeg network:", *describe_misfits(found)]))
-    content = read_torch_file(source, trust=trust_checkpoint)
-    weights = {
-        name.removeprefix(OFFICIAL_PREFIX): tensor.detach().contiguous()
-        for name, tensor in content.get("state_dict", content).items()
-        if isinstance(tensor, Tensor)
-    }
-    prefixed = {OFFICIAL_PREFIX + name: tensor for name, tensor in weights.items()}
-    save_file(weights if layout == "plain" else {"state_dict": prefixed}, target)
-    return len(weights)
-
-
-def fingerprint(weights: dict[str, Any]) -> str:
-    """SHA-256 of the tensors that LSeg uses, as float32 in the order of their names, whatever file they are in."""
-    from .architecture import DEAD
-
-    digest = hashlib.sha256()
-    for name in sorted(name for name in weights if not name.startswith(DEAD)):
-        tensor = weights[name].float() if weights[name].is_floating_point() else weights[name]
-        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().numpy().data)
-    return digest.hexdigest()
 
 
 def own_command(path: Path, metadata: dict[str, Any], notes: list[str]) -> list[str]:
@@ -298,10 +246,14 @@ def build_parser() -> Parser:
     checking.add_argument("files", nargs="+", metavar="FILE", help="checkpoint to identify")
     checking.add_argument("--json", action="store_true", help="print the reports for programs")
     checking.add_argument("--trust_checkpoint", action="store_true", help="run code found in the files: risky")
-    converting = commands.add_parser("convert", help="write a file of tensors that torch.load reads", description="")
-    converting.add_argument("source", metavar="IN", help="checkpoint to read")
-    converting.add_argument("target", metavar="OUT", help="file to write; an existing one is replaced")
-    converting.add_argument("--layout", choices=LAYOUTS, default="plain", help="keep 'net.' and 'state_dict' or not")
+    converting = commands.add_parser("convert", help="write the tensors alone: a file, or a folder", description="")
+    converting.add_argument("source", metavar="IN", help="checkpoint to read, or folder of the hub's kind")
+    converting.add_argument("target", metavar="OUT", help="file or folder to write; an existing one is replaced")
+    layouts = "write a state dict (plain), one under 'state_dict' with the prefix 'net.' (lightning), or a folder with "
+    layouts += "safetensors, configuration and model card (hub)"
+    converting.add_argument("--layout", choices=LAYOUTS, default="plain", help=layouts)
+    results = "show these results.json files of the test scripts in the model card (with --layout hub)"
+    converting.add_argument("--results", nargs="+", type=Path, default=[], metavar="FILE", help=results)
     converting.add_argument("--trust_checkpoint", action="store_true", help="run code found in the file: risky")
     naming = commands.add_parser("file", help="print the name of the file released for a benchmark", description="")
     naming.add_argument("dataset", help="the benchmark: pascal, coco or fss")
@@ -331,8 +283,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(any(report.misfits for report in reports))
     if options.command == "convert":
         target = Path(options.target).expanduser()
-        count = convert(check_weights_file(options.source), target, options.layout, options.trust_checkpoint)
-        print(f"{target}: {count} tensors; torch.load({str(target)!r}) reads them")
+        if options.results and options.layout != "hub":
+            raise InputError("--results are for the model card of --layout hub; leave them out, or choose that layout")
+        from .converting import convert
+
+        source, layout = check_weights_file(options.source), options.layout
+        released = named_after(source)
+        published = f"{released.miou} mIoU on {released.place}" if released and released.miou is not None else ""
+        note = f"Published for the file {released.file}: {published}. It was not measured here." if published else ""
+        count = convert(source, target, layout, options.trust_checkpoint, options.results, note)
+        reader = "LSegNet.from_pretrained" if layout == "hub" else "torch.load"
+        print(f"{target}: {count} tensors; {reader}({str(target)!r}) reads them")
     elif options.command == "file":
         print(released_file(options.dataset, options.backbone, options.fold))
     else:

@@ -10,7 +10,6 @@ from typing import Any
 from data import get_labels
 from lseg_utils.files import sha256_of
 from lseg_utils.results import versions
-from modules.zoo import fingerprint
 from paper.entries import Entry
 
 PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning", "clip-anytorch", "numpy", "pillow")
@@ -22,6 +21,7 @@ def identity_of(entry: Entry, data_path: Path | None, checkpoint: Path) -> dict[
 
     from lseg_utils.git import git_state
     from modules.checkpoints import read_checkpoint
+    from modules.models.fingerprint import fingerprint
 
     file = read_checkpoint(checkpoint)
     # With a fixed label set, a checkpoint of the same dataset is tested with its own list.

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from .build import build_lseg
-from .decoder import Decoder, FusionBlock
 from .doubts import check_range
-from .head import LOGIT_SCALE, TINY_NORM_SQ, RegularisationBlock
-from .image_encoders import Reassemble, ResNetEncoder, ViTEncoder
+from .head import LOGIT_SCALE, TINY_NORM_SQ
+from .hub import HubFiles
+from .image_encoders import ViTEncoder
 from .network import Labels, check_images
 from .network import LSegNet as Network
+from .official_parts import PretrainedResNet, PretrainedViT, Scratch, only_official
 from .precision import full_precision
 from .text_encoder import TextEncoder, clip_package
 from .upsampling import upsample_x2
@@ -42,7 +42,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-class LSegNet(nn.Module):
+class LSegNet(nn.Module, HubFiles):
     """The official ``LSegNet``: ``net(x, labelset)``, its attributes and its parameter names.
 
     It downloads nothing: load a checkpoint with ``load_state_dict``, or use ``LSegNet.of(load_lseg(file))``. Loading
@@ -112,6 +112,8 @@ class LSegNet(nn.Module):
         self.clip_pretrained = network.text_encoder
         self.pretrained: Any = PretrainedViT(encoder) if isinstance(encoder, ViTEncoder) else PretrainedResNet(encoder)
         self.scratch: Any = Scratch(decoder, network.head.block)
+        self._parts = [*self.pretrained.modules(), *self.scratch.modules()]
+        self._only_official = list(only_official(self.pretrained, self.scratch))
         self.labels = labels
         with torch.device("cpu"):  # the tokens are numbers even where the weights are still on the device "meta"
             self.text = network.text_encoder.tokenize([labels] if isinstance(labels, str) else labels)
@@ -170,21 +172,40 @@ class LSegNet(nn.Module):
 
         ``labelset``: "" for the own labels, a list of N texts, or whatever our network takes as labels.
         """
-        return self.scratch.output_conv(self._logits(self._features(x), labelset)).contiguous()
+        features, official = self._embedding(x)
+        return self.scratch.output_conv(self._logits(features, official, labelset)).contiguous()
 
     def raw_features(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) normalised -> (B, C, H/2, W/2): the output of ``scratch.head1``."""
-        return self._features(x).contiguous()
+        features, official = self._embedding(x)
+        return (features if official else upsample_x2(features)).contiguous()
 
-    def _features(self, x: Tensor) -> Tensor:
+    def _embedding(self, x: Tensor) -> tuple[Tensor, bool]:
+        """The raw pixel embedding: (B, C, H/2, W/2) and True, or (B, C, H/4, W/4) before its x2 and False.
+
+        The official order (x2, then ``head1``, then the labels) is needed where somebody looks: a hook sees what it
+        would see officially. Otherwise the x2 comes last, as in our network, with a quarter of the work.
+        """
         check_images(x)
         check_range(self, x)
-        scratch, maps = self.scratch, forward_vit(self.pretrained, x)
+        scratch = self.scratch
+        if self._is_as_built():
+            return self.network.decoder(self.pretrained.maps(x, official=False)), False
+        maps = forward_vit(self.pretrained, x)
         path = scratch.refinenet4(scratch.layer4_rn(maps[3]))
         path = scratch.refinenet3(path, scratch.layer3_rn(maps[2]))
         path = scratch.refinenet2(path, scratch.layer2_rn(maps[1]))
         path = scratch.refinenet1(path, scratch.layer1_rn(maps[0]))  # (B, F, H/2, W/2)
-        return scratch.head1(path)
+        return scratch.head1(path), True
+
+    def _is_as_built(self) -> bool:
+        """Whether no part was replaced, and none that only the official order calls has a hook or another forward."""
+        if torch.compiler.is_compiling() or self._parts != [*self.pretrained.modules(), *self.scratch.modules()]:
+            return False
+        return not any(
+            part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or "forward" in part.__dict__
+            for part in self._only_official
+        )
 
     def unit_features(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) normalised -> (B, C, H/2, W/2) float32 unit vectors."""
@@ -199,9 +220,11 @@ class LSegNet(nn.Module):
             return nn.functional.normalize(self.clip_pretrained.token_features(self.text), dim=-1)
         return self.network.text_matrix([labelset] if isinstance(labelset, str) else labelset, batch)
 
-    def _logits(self, features: Tensor, labelset: str | Labels | None) -> Tensor:
-        """Raw features (B, C, h, w) -> (B, N, h, w) float32, through the regularisation block if there is one."""
+    def _logits(self, features: Tensor, official: bool, labelset: str | Labels | None) -> Tensor:
+        """What ``_embedding`` gives -> (B, N, H/2, W/2) float32, through the regularisation block if there is one."""
         text = self._text(labelset, len(features))
+        if not official:
+            return self.network.head.half_logits(features, text)
         with full_precision(features.device):
             pixels = features.float().permute(0, 2, 3, 1).flatten(1, 2)  # (B, h * w, C), contiguous in a wide network
             norm_sq = torch.linalg.vecdot(pixels, pixels).clamp_min(TINY_NORM_SQ)
@@ -219,10 +242,11 @@ class LSegEncNet(LSegNet):
 
     def forward(self, x: Tensor, labelset: str | Labels | None = "") -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """(B, 3, H, W) -> unit vectors times 1 / 0.07, then x2: (B, C, H, W); logits (B, N, H, W)."""
-        features = self.raw_features(x)
+        features, official = self._embedding(x)
+        half = features if official else upsample_x2(features)
         with full_precision(x.device):
-            scaled = nn.functional.normalize(features.float(), dim=1) * LOGIT_SCALE
-        logits = self._logits(features, labelset)
+            scaled = nn.functional.normalize(half.contiguous().float(), dim=1) * LOGIT_SCALE
+        logits = self._logits(features, official, labelset)
         return self.scratch.output_conv(scaled), self.scratch.output_conv(logits).contiguous()
 
 
@@ -237,142 +261,3 @@ class LSegFeatureNet(LSegNet):
 def forward_vit(pretrained: Any, x: Tensor) -> tuple[Tensor, ...]:
     """The four feature maps of ``net.pretrained``, at 1/4, 1/8, 1/16 and 1/32 of x (B, 3, H, W)."""
     return pretrained.maps(x)
-
-
-# ------------------------------------------------------------------------------------------------ the official parts
-
-
-class Activations(dict[str, Tensor]):
-    """Tokens by the number of the block's hook, "1" to "4". Copies of a network begin without any."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Activations:
-        return Activations()
-
-
-class ProjectReadout(nn.Module):
-    """(B, 1 + n, D) tokens -> (B, n, D): each patch's token with the class token's behind it."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.project = nn.Sequential(linear, nn.GELU())
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        class_token, patches = tokens[:, :1], tokens[:, 1:]
-        return self.project(torch.cat([patches, class_token.expand_as(patches)], dim=-1))
-
-
-class Transpose(nn.Module):
-    """(B, n, D) -> (B, D, n)"""
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return tokens.transpose(1, 2)
-
-
-def postprocess(reassemble: Reassemble, side: int) -> nn.Sequential:
-    """``act_postprocess``: readout, transpose, unflatten (to the side of pretraining), project, resample."""
-    parts = [ProjectReadout(reassemble.readout), Transpose(), nn.Unflatten(2, torch.Size([side, side]))]
-    resample = [] if isinstance(reassemble.resample, nn.Identity) else [reassemble.resample]
-    return nn.Sequential(*parts, reassemble.project, *resample)
-
-
-class PretrainedViT(nn.Module):
-    """``net.pretrained`` around a ViT. ``model.forward_flex(x)`` fills ``activations``, as officially."""
-
-    def __init__(self, encoder: ViTEncoder) -> None:
-        super().__init__()
-        self.encoder: ViTEncoder
-        self.__dict__["encoder"] = encoder  # not a child: its parts are registered below
-        self.model: Any = encoder.vit
-        self.model.patch_size = [encoder.patch_size, encoder.patch_size]
-        self.model.forward_flex = MethodType(PretrainedViT.forward_flex, self)
-        side = round((encoder.vit.pos_embed.shape[1] - 1) ** 0.5)
-        for level, reassemble in enumerate(encoder.reassemble, start=1):
-            self.add_module(f"act_postprocess{level}", postprocess(reassemble, side))  # type: ignore[arg-type]
-        self.activations = Activations()
-
-    def forward_flex(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> the ViT's last tokens (B, 1 + h*w, D), normalised; the hooked ones go to ``activations``."""
-        levels, _ = self.encoder.levels(x)
-        self.activations.update(zip("1234", levels, strict=True))
-        return self.model.norm(levels[-1])
-
-    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
-        """See ``forward_vit``."""
-        self.model.forward_flex(x)
-        grid = [side // self.encoder.patch_size for side in x.shape[2:]]
-        found = []
-        for level, tokens in self.activations.items():
-            post: Any = getattr(self, f"act_postprocess{level}")
-            found.append(post[3:](post[:2](tokens).unflatten(2, grid)))
-        return tuple(found)
-
-
-class PretrainedResNet(nn.Module):
-    """``net.pretrained`` around a ResNet: its four stages."""
-
-    def __init__(self, encoder: ResNetEncoder) -> None:
-        super().__init__()
-        for level, stage in enumerate(encoder.stages, start=1):
-            self.add_module(f"layer{level}", stage)
-
-    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
-        """See ``forward_vit``."""
-        found = []
-        for stage in self.children():
-            x = stage(x)
-            found.append(x)
-        return tuple(found)
-
-
-class Refine(nn.Module):
-    """``refinenet``: the fusion block with its upsampling."""
-
-    def __init__(self, block: FusionBlock) -> None:
-        super().__init__()
-        self.resConfUnit1, self.resConfUnit2, self.out_conv = block.skip_unit, block.merge_unit, block.out_conv
-
-    def forward(self, path: Tensor, skip: Tensor | None = None) -> Tensor:
-        """(B, F, h, w), and the level's map unless it is the deepest -> (B, F, 2h, 2w)."""
-        x = path if skip is None else path + self.resConfUnit1(skip)
-        return upsample_x2(self.out_conv(self.resConfUnit2(x)))  # in this order a quarter of the work, see FusionBlock
-
-
-class SharedKernel(nn.Module):
-    """One 3x3 kernel for every label's map: (B, N, h, w) -> (B, N, h, w)."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.depthwise = conv
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.depthwise(x.flatten(0, 1).unsqueeze(1)).view(x.shape)
-
-
-class HeadBlock(nn.Module):
-    """``head_block``: one application of the regularisation block."""
-
-    def __init__(self, block: RegularisationBlock) -> None:
-        super().__init__()
-        self.depthwise = SharedKernel(block.conv)
-        self.bottleneck, self.activation = block.bottleneck, block.activation
-
-    def forward(self, x: Tensor, act: bool = True) -> Tensor:
-        """(B, N, h, w) -> (B, N, h, w); ``act``: with the activation behind it."""
-        mixed = self.depthwise(x)
-        if self.bottleneck:
-            mixed = mixed + x.amax(dim=1, keepdim=True)
-        return self.activation(mixed) if act else mixed
-
-
-class Scratch(nn.Module):
-    """``net.scratch``: decoder and head."""
-
-    def __init__(self, decoder: Decoder, block: RegularisationBlock | None) -> None:
-        super().__init__()
-        for level, (projection, fusion) in enumerate(zip(decoder.projections, decoder.fusions), start=1):
-            self.add_module(f"layer{level}_rn", projection)
-            self.add_module(f"refinenet{level}", Refine(fusion))  # type: ignore[arg-type]
-        self.head1 = decoder.embedding
-        if block is not None:
-            self.head_block = HeadBlock(block)
-        self.output_conv = nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True))

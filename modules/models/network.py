@@ -65,6 +65,15 @@ class LSegNet(nn.Module):
         self.metadata: dict[str, Any] = {}
         self.check_range = True
 
+    def follow(self, metadata: dict[str, Any]) -> None:
+        """Take over what a file says about its network: ``metadata`` itself, labels, normalisation and sizes."""
+        self.metadata = metadata
+        self.labels = None if metadata.get("labels") is None else check_labels(metadata["labels"])
+        if "sizes" in metadata:  # absent in older files, which were trained at the backbone's sizes
+            self.base_size, self.crop_size = (int(metadata["sizes"][key]) for key in ("base", "crop"))
+        if "normalization" in metadata:
+            self.mean, self.std = (tuple(map(float, metadata["normalization"][key])) for key in ("mean", "std"))
+
     def forward(self, images: Tensor, labels: Labels | None = None) -> Tensor:
         """Logits of every pixel for every label.
 

@@ -80,6 +80,36 @@ def test_a_hook_on_head1_sees_the_embedding_at_half_size(net):
     assert torch.equal(seen[0], net.raw_features(images))
 
 
+@pytest.mark.parametrize("place", ["head1", "refinenet2", "output_conv", "act_postprocess1", "readout"])
+def test_whoever_looks_at_a_part_sees_the_official_order(place):
+    net, images, seen = LSegNet.of(tiny_net("tiny_vit")), pictures(1, 64, 96), []
+    expected = net(images), net.raw_features(images)
+    parts = {
+        "act_postprocess1": net.pretrained.act_postprocess1[0],
+        "readout": net.pretrained.act_postprocess1[0].project[0],
+    }
+    part = parts.get(place) or getattr(net.scratch, place)
+    handle = part.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    torch.testing.assert_close((net(images), net.raw_features(images)), expected, atol=1e-5, rtol=0)
+    assert seen
+    shapes = {"head1": (64, 32, 48), "refinenet2": (16, 16, 24), "output_conv": (3, 64, 96)}
+    assert place not in shapes or seen[0][1:] == shapes[place]
+    handle.remove()
+    assert torch.equal(net(images), expected[0])
+
+
+def test_a_part_that_was_replaced_is_used():
+    net, images = LSegNet.of(tiny_net("tiny_vit")), pictures(1, 64, 96)
+    tokens = {level: part.clone() for level, part in (net(images), net.pretrained.activations)[1].items()}
+    assert list(tokens) == list("1234") and tokens["1"].shape == (1, 1 + 8 * 12, 96)
+    net.scratch.output_conv = nn.Identity()
+    assert net(images).shape == (1, 3, 32, 48)
+    other = LSegNet.of(tiny_net("tiny_vit"))
+    other.scratch.head1 = nn.Conv2d(16, 64, 1)
+    nn.init.zeros_(other.scratch.head1.weight)
+    assert (other.raw_features(images) == other.scratch.head1.bias[:, None, None]).all()
+
+
 def test_text_is_encoded_once(net):
     calls, images = [], pictures(1, 32, 32)
     net.clip_pretrained.transformer.register_forward_hook(lambda *_: calls.append(1))
