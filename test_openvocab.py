@@ -49,6 +49,8 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--save_masks", action="store_true", help="also write every prediction, as PNG of class numbers"
     )
+    mask_wise = "also compute CP-IoU (needs the probabilities of all labels at once: slow, and much memory)"
+    parser.add_argument("--cp_iou", action="store_true", help=mask_wise)
     parser.add_argument(
         "--output_dir", type=Path, help="write the results to this folder; default: outputs/openvocab_*"
     )
@@ -73,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.predictions:
         model, name, fingerprint = None, f"predictions in {options.predictions}", ""
     else:
-        given = (options.weights, options.clip, options.model, options.trust_checkpoint)
+        given = (options.weights, options.clip, options.model, options.backbone, options.trust_checkpoint)
         model, name, fingerprint = load_segmenter(str(device), options.precision, *given)
     results = []
     with locked(folder, "--output_dir") if is_rank_zero() else nullcontext():
@@ -112,7 +114,7 @@ def run_benchmark(
     benchmark: Benchmark, options: argparse.Namespace, wording: Wording, model: Any, folder: Path, facts: dict[str, str]
 ) -> dict[str, Any] | None:
     """One benchmark: its labels as texts, then all its pictures."""
-    from openvocab.models import SavedPredictions, picture_names, text_matrix
+    from openvocab.models import SavedPredictions, class_probabilities, picture_names, text_matrix
     from openvocab.suite import measure, pixels_of
 
     dataset = get_dataset(
@@ -126,12 +128,17 @@ def run_benchmark(
         facts = {**facts, "fingerprint": saved.fingerprint(names)}
 
         def predict(image: Any, name: str) -> Any:
-            return saved.label_map(name, tuple(image.shape[1:]), len(task.classes))
+            asked = name, tuple(image.shape[1:]), len(task.classes)
+            return saved.label_map(*asked), saved.probabilities(*asked) if options.cp_iou else None
     else:
         text, owner = text_matrix(model, task.labels, wording)
 
         def predict(image: Any, name: str) -> Any:
-            return owner[model.best(model.see(image, look), text)]
+            seen = model.see(image, look)
+            labels = owner[model.best(seen, text)]
+            if not options.cp_iou:
+                return labels, None
+            return labels, class_probabilities(model.probabilities(seen, text), owner, len(task.classes))
 
     facts = {
         "benchmark": benchmark.name,
@@ -142,6 +149,7 @@ def run_benchmark(
         **wording.describe(),
         "background": task.background,
         "precision": "of the saved predictions" if model is None else model.precision,
+        **({"cp_iou": "of softmax probabilities, at thresholds 0.1 to 0.9"} if options.cp_iou else {}),
         "labels_sha256": task.sha256,
         "labels": [" | ".join(labels) for labels in task.labels],
     }

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from openvocab.suite import Pictures, picture_by_picture, pixels_of
 
     device = join_group(resolve_device(options.device))
-    given = (options.weights, options.clip, options.model, options.trust_checkpoint)
+    given = (options.weights, options.clip, options.model, options.backbone, options.trust_checkpoint)
     model, name, fingerprint = load_segmenter(str(device), options.precision, *given)
     where = {"split": options.split, "mode": "testval", "transform": pixels_of}
     dataset: Any = get_dataset(options.dataset, options.data_path, **where)

@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(choice.table([len(part) for part in data.train_set.parts]))
         run_training(training, data, partial(LSegModuleJoint, config=config, texts=texts, facts=more, **facts))
     else:
-        run_training(training, data, partial(LSegModule, config=config, **facts))
+        run_training(training, data, partial(LSegModule, config=config, dataset_file=choice.file, **facts))
 
 
 if __name__ == "__main__":

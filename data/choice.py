@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data import get_dataset, name_of
+from data.description import SUFFIXES
 from data.description_parts import SIDE_MULTIPLE
 from lseg_utils.errors import raise_all
 
@@ -45,6 +46,11 @@ class DataChoice:
     def name(self) -> str:
         """What results and checkpoints call the dataset."""
         return name_of(self.dataset)
+
+    @property
+    def file(self) -> Path | None:
+        """The YAML file of the user's own that describes the dataset; None for a known name."""
+        return Path(self.dataset).expanduser() if self.dataset.endswith(SUFFIXES) else None
 
     def load(self, split: str, mode: str | None = None, transform: Callable[..., Any] | None = None) -> Any:
         """The dataset of a split; ``mode`` and ``transform`` as in ``data.get_dataset``."""

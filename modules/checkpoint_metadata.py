@@ -79,7 +79,10 @@ DESCRIPTION: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "a dict of base and crop, pixels",
         lambda value: isinstance(value, dict) and all(_is_whole(value.get(key), 1) for key in ("base", "crop")),
     ),
-    **{key: ("a text or None", lambda value: isinstance(value, str | None)) for key in ("dataset", "data_path")},
+    **{
+        key: ("a text or None", lambda value: isinstance(value, str | None))
+        for key in ("dataset", "data_path", "dataset_file")
+    },
     "metric": (
         "a dict of numbers",
         lambda value: isinstance(value, dict) and all(isinstance(one, int | float) for one in value.values()),

@@ -58,6 +58,7 @@ class LSegModule(pl.LightningModule):
         net: the network, with its labels.
         config: optimiser, rates and schedule.
         dataset, data_path: name of the dataset and its folder (None: the default one), for the checkpoint.
+        dataset_file: the YAML file that describes the dataset; None: one of the known ones.
         seed: of everything random inside the network (dropout).
 
     Attributes:
@@ -78,6 +79,7 @@ class LSegModule(pl.LightningModule):
         *,
         dataset: str | None = None,
         data_path: Path | None = None,
+        dataset_file: Path | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -85,7 +87,7 @@ class LSegModule(pl.LightningModule):
         self.mean, self.std = list(net.mean), list(net.std)
         self.base_size, self.crop_size = net.base_size, net.crop_size
         self.config = config or OptimizationConfig()
-        self.dataset, self.data_path = dataset, data_path
+        self.dataset, self.data_path, self.dataset_file = dataset, data_path, dataset_file
         self.seed = seed
         self.metric: Any = SegmentationMetric(len(net.labels)) if net.labels else None  # a subclass may have another
         self.skipped: list[str] = []
@@ -274,6 +276,7 @@ class LSegModule(pl.LightningModule):
             self.net,
             dataset=self.dataset,
             data_path=self.data_path and str(self.data_path.resolve()),
+            dataset_file=self.dataset_file and str(self.dataset_file.resolve()),
             optimization=asdict(self.config),
             run=self.run_facts,
             epoch=self.current_epoch,

@@ -190,6 +190,10 @@ def own_command(path: Path, metadata: dict[str, Any], notes: list[str]) -> list[
     dataset, folder = metadata.get("dataset"), metadata.get("data_path")
     if not dataset:
         return []
+    if file := metadata.get("dataset_file"):
+        if not Path(file).is_file():
+            notes.append(f"the dataset {dataset} is described by {file}, which does not exist here")
+        dataset = file
     # A miniature has no usual place: it lies where it was made.
     unknown = not Path(folder).is_dir() if folder else dataset.startswith("miniature")
     if unknown:

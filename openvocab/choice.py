@@ -9,6 +9,7 @@ from data import check_dataset, get_available_datasets
 from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError, did_you_mean
 from modules.choices import PRECISIONS
+from modules.models.backbones import BACKBONES
 from modules.options import weights_name
 from modules.weights_file import check_weights_file
 from openvocab.benchmarks import BENCHMARKS, GROUPS, Benchmark, find_benchmark
@@ -27,6 +28,8 @@ def add_model_options(parser: Parser, saved: bool = True) -> None:
             type=Path,
             help="score the predictions in this folder: PNG of class numbers, or .npy of logits",
         )
+    ambiguous = "load --weights as this backbone, where the file fits several (the message then says so)"
+    add("--backbone", choices=list(BACKBONES), help=ambiguous)
     add("--trust_checkpoint", action="store_true", help="run code contained in the checkpoint: risky")
     add("--device", default="auto", help="run on auto, cpu, cuda, cuda:1 or mps")
     add("--precision", choices=PRECISIONS, default="auto", help="compute LSeg in this precision")
@@ -54,6 +57,8 @@ def check_model(options: argparse.Namespace, saved: bool = True) -> str:
         flags = "--weights, --clip, --model or --predictions" if saved else "--weights, --clip or --model"
         raise InputError(f"give one model: {flags}; you gave {found}")
     ((kind, value),) = given.items()
+    if options.backbone and kind != "weights":
+        raise InputError(f"--backbone is the network of --weights; leave it out with --{kind}")
     if kind == "model":
         file, _, name = value.rpartition(":")
         if not name or not Path(file).expanduser().is_file():

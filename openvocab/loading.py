@@ -9,9 +9,15 @@ from openvocab.models import LSegSegmenter, PluggedSegmenter, Segmenter, plugged
 
 
 def load_segmenter(
-    device: str, precision: str, weights: Path | None, clip: Path | None, model: str | None, trust_checkpoint: bool
+    device: str,
+    precision: str,
+    weights: Path | None,
+    clip: Path | None,
+    model: str | None,
+    backbone: str | None,
+    trust_checkpoint: bool,
 ) -> tuple[Segmenter, str, str]:
-    """The one model that is given, its name, and the SHA-256 of its file."""
+    """The one model that is given, its name, and the SHA-256 of its file. ``backbone``: of ``weights``."""
     if model:
         return plugged_from(model), model, f"sha256 {sha256_of(model.rpartition(':')[0])}"
     if clip:
@@ -21,5 +27,5 @@ def load_segmenter(
     from modules.checkpoints import load_lseg
 
     assert weights is not None  # ``check_model`` has looked
-    net = load_lseg(weights, trust_checkpoint=trust_checkpoint)
+    net = load_lseg(weights, trust_checkpoint=trust_checkpoint, backbone=backbone)
     return LSegSegmenter(net, device, precision), f"LSeg {weights}", f"sha256 {sha256_of(weights)}"

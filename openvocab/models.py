@@ -28,6 +28,7 @@ from openvocab.look import Look
 from openvocab.wording import Wording
 
 SCORES = 2**24  # numbers of a chunk of labels on a whole picture: 64 MB
+CLIP_SCALE = 100.0  # of cosines before a softmax
 VIEWS = 4  # of a picture that go through LSeg together
 
 
@@ -35,7 +36,7 @@ class DenseModel(Protocol):
     """What a model of your own must have: ``encode_labels``, and ``embed`` or ``logits`` (or both; ``embed`` wins).
 
     ``embed(image)``: a picture (3, H, W), float32 RGB in 0..1, -> a map (C, h, w) of any size and scale. A label's
-    score at a pixel is the cosine of the two vectors.
+    score at a pixel is the cosine of the two vectors, and for probabilities 100 (CLIP's scale) times the cosine.
     ``logits(image, text)``: the same picture, and what ``encode_labels`` gave for all texts, -> scores (T, h, w).
     """
 
@@ -57,6 +58,10 @@ class Segmenter(Protocol):
 
     def best(self, seen: Any, text: Tensor) -> Tensor:
         """The number of the best text of each pixel, integers (H, W) on the CPU."""
+        ...
+
+    def probabilities(self, seen: Any, text: Tensor) -> Tensor:
+        """The softmax over all texts, (T, H, W): as large as it says, and asked for where nothing less will do."""
         ...
 
 
@@ -84,6 +89,11 @@ class LSegSegmenter:
     def best(self, seen: EmbeddedImage, text: Tensor) -> Tensor:
         """Streamed over chunks of labels, so that memory does not grow with T."""
         return rank(seen, text.to(self.device), self.net.head).indices[0].long().cpu()
+
+    def probabilities(self, seen: EmbeddedImage, text: Tensor) -> Tensor:
+        """See ``Segmenter``."""
+        ranking = rank(seen, text.to(self.device), self.net.head, k=len(text))
+        return torch.empty_like(ranking.scores).scatter_(0, ranking.indices.long(), ranking.scores.softmax(dim=0))
 
 
 class PluggedSegmenter:
@@ -127,6 +137,17 @@ class PluggedSegmenter:
             better = scores > best
             best, labels = torch.where(better, scores, best), torch.where(better, index + first, labels)
         return labels.cpu()
+
+    @torch.inference_mode()
+    def probabilities(self, seen: tuple[Tensor, tuple[int, int], Look], text: Tensor) -> Tensor:
+        """See ``Segmenter``; scores are averaged over scales and mirror images before the softmax."""
+        maps, size, look = seen
+        views = 1 if look.short_side else len(look.scales) * (1 + look.flip)
+        if hasattr(self.model, "embed"):
+            scores = CLIP_SCALE * torch.einsum("kc,chw->khw", text.to(maps), maps)
+        else:
+            scores = self._map(maps, look, lambda crop: self.model.logits(crop, text).float())
+        return _resized(scores / views, size).softmax(dim=0)
 
     @torch.inference_mode()
     def _map(self, rgb: Tensor, look: Look, compute: Any) -> Tensor:
@@ -189,6 +210,16 @@ class SavedPredictions:
 
     def label_map(self, name: str, size: tuple[int, int], classes: int) -> Tensor:
         """The classes of a picture, int64 (H, W)."""
+        saved = self._saved(name, size, classes)
+        return saved.argmax(dim=0) if saved.ndim == 3 else saved
+
+    def probabilities(self, name: str, size: tuple[int, int], classes: int) -> Tensor:
+        """The same as probabilities, float32 (N, H, W): 1 and 0 for a PNG."""
+        saved = self._saved(name, size, classes)
+        return saved.softmax(dim=0) if saved.ndim == 3 else F.one_hot(saved, classes).movedim(-1, 0).float()
+
+    def _saved(self, name: str, size: tuple[int, int], classes: int) -> Tensor:
+        """Logits in the picture's size, float32 (N, H, W), or classes, int64 (H, W)."""
         path = self._file(name)
         assert path is not None  # ``problems`` has looked
         try:
@@ -202,7 +233,7 @@ class SavedPredictions:
         if path.suffix == ".npy":
             if values.ndim != 3 or len(values) != classes or not np.issubdtype(values.dtype, np.floating):
                 raise InputError(f"{path} is {values.dtype} {values.shape}; logits of {classes} classes are (N, h, w)")
-            return _resized(torch.from_numpy(values.astype(np.float32)), size).argmax(dim=0)
+            return _resized(torch.from_numpy(values.astype(np.float32)), size)
         if values.shape != size:
             raise InputError(f"{path} is {values.shape}, its picture is {size} (height, width); one number per pixel")
         if values.max() >= classes:
@@ -245,6 +276,12 @@ def text_matrix(model: Segmenter, labels: Sequence[Sequence[str]], wording: Word
         return vectors[[place[name] for name in names]], torch.tensor(owner)
     means = [vectors[[place[name] for name in group]].mean(dim=0) for _, group in per_label]
     return F.normalize(torch.stack(means), dim=-1), torch.tensor([cls for cls, _ in per_label])
+
+
+def class_probabilities(of_texts: Tensor, owner: Tensor, classes: int) -> Tensor:
+    """(T, H, W) -> (N, H, W): a class has the sum of its texts' probabilities. ``owner``: the class of each text."""
+    total = of_texts.new_zeros(classes, *of_texts.shape[1:])
+    return total.index_add_(0, owner.to(of_texts.device), of_texts)
 
 
 def picture_names(paths: Sequence[str]) -> list[str]:

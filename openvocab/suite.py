@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from encoding_ext.mask_scores import boundary_counts, boundary_iou
+from encoding_ext.mask_scores import boundary_counts, boundary_iou, cp_iou
 from encoding_ext.metrics import scores_from_confusion
 from lseg_utils.distributed import wait_for_all
 from lseg_utils.errors import InputError
@@ -29,8 +29,8 @@ from openvocab.benchmarks import Benchmark, Task
 from openvocab.models import picture_names
 from openvocab.wording import word_similarity
 
-# (image uint8 (3, H, W), name) -> classes int64 (H, W)
-Predict = Callable[[Tensor, str], Tensor]
+# (image uint8 (3, H, W), name) -> classes int64 (H, W), and where CP-IoU is asked for the probabilities (N, H, W)
+Predict = Callable[[Tensor, str], tuple[Tensor, Tensor | None]]
 # (index, image, classes of the truth (H, W)) -> what is kept of a picture
 Count = Callable[[int, Tensor, Tensor], dict[str, Any]]
 
@@ -101,10 +101,14 @@ def measure(
     classes, names = len(task.classes), picture_names([dataset.name_of(i) for i in range(len(dataset))])
 
     def count(index: int, image: Tensor, truth: Tensor) -> dict[str, Any]:
-        predicted = predict(image, names[index]).numpy()
+        labels, probabilities = predict(image, names[index])
+        predicted = labels.numpy()
         if masks is not None:
             save_picture(masks / f"{names[index]}.png", label_picture(predicted, classes))
-        return counted(truth.numpy(), predicted, classes)
+        record = counted(truth.numpy(), predicted, classes)
+        if probabilities is not None:
+            record["cp_iou"] = cp_iou(probabilities, truth.to(probabilities.device)).tolist()
+        return record
 
     header = {**facts, "writes_masks": masks is not None}
     pictures = Pictures(dataset, names, task.class_of)
@@ -159,6 +163,10 @@ def results(
     confusion, boundaries = summed(records, len(task.classes))
     scores = scores_from_confusion(confusion, np.array(word_similarity(task.classes)))
     scores["boundary_iou"] = boundary_iou(boundaries)
+    by_threshold = []
+    if records and "cp_iou" in records[0]:
+        by_threshold = (100 * np.mean([record["cp_iou"] for record in records], axis=0)).tolist()
+        scores["cp_iou"] = float(np.mean([row[0] for row in by_threshold]))
     hits = confusion.diagonal()
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
     per_class = (100 * hits / np.maximum(union, 1)).tolist()
@@ -178,4 +186,5 @@ def results(
         "quoted_score": benchmark.score,
         "scores": scores,
         "per_class_iou": per_class,
+        **({"cp_iou_by_threshold": by_threshold} if by_threshold else {}),
     }

@@ -22,35 +22,40 @@ COLUMNS = {
     "pacc": "pAcc",
     "boundary_iou": "boundary",
     "open_miou_present": "open",
+    "cp_iou": "CP-IoU",
 }
 NOTE = (
     "All figures in percent. mIoU: by the definition that the literature quotes for the benchmark. The next three\n"
     "columns are its mean over the classes present in the truth, present or predicted, and over all classes.\n"
-    "boundary: boundary IoU. open: Open mIoU over the classes present, similarity by common words."
+    "boundary: boundary IoU. open: Open mIoU over the classes present, similarity by common words. CP-IoU (--cp_iou):\n"
+    "IoU of the masks of thresholded probabilities, the mean over classes, pictures and thresholds."
 )
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "opencv-python", "clip-anytorch")
 
 
 def rows_of(results: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows, as ``text_table`` takes them."""
+    """Header and rows, as ``text_table`` takes them; the column CP-IoU if it was computed anywhere."""
+    computed = any("cp_iou" in result["scores"] for result in results)
+    columns = {name: text for name, text in COLUMNS.items() if name != "cp_iou" or computed}
     rows = [
         [
             result["benchmark"],
             result["pictures"],
             len(result["labels"]),
             float(result["scores"][result["quoted_score"]]),
-            *(float(result["scores"][name]) for name in COLUMNS),
+            *(float(result["scores"][name]) if name in result["scores"] else None for name in columns),
         ]
         for result in results
     ]
-    return ["benchmark", "pictures", "classes", "mIoU", *COLUMNS.values()], rows
+    return ["benchmark", "pictures", "classes", "mIoU", *columns.values()], rows
 
 
 def write_table(folder: Path, results: Sequence[Mapping[str, Any]], missing: Sequence[str]) -> str:
     """results.json, table.txt and report.html; the table as text."""
     header, rows = rows_of(results)
     domains = domain_rows(results)
-    text = f"{text_table(header, rows)}\n\n{NOTE}"
+    shown = [["-" if cell is None else cell for cell in row] for row in rows]
+    text = f"{text_table(header, shown)}\n\n{NOTE}"
     if domains:
         text += f"\n\n{text_table(DOMAIN_HEADER, domains)}\n\n{DOMAIN_NOTE}"
     state = {"versions": versions(PACKAGES), "git": git_state(), "command": sys.argv}

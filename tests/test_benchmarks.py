@@ -27,7 +27,7 @@ SCRIPTS = {
     "train_step": (4, ["--labels", "3"]),
     "evaluate": (3, ["--images", "2", "--texts", "1"]),
     "labels": (3, ["--labels", "2", "7", "--plain_up_to", "2"]),
-    "openvocab": (2, []),
+    "openvocab": (3, []),
     "scaling": (2, ["--batch", "2"]),
 }
 

@@ -21,6 +21,7 @@ from modules.checkpoints import load_lseg
 from modules.lseg_module import LSegModule
 from modules.models import backbones, build
 from modules.models.upsampling import upsample_x2
+from modules.zoo import identify
 from pages import commands
 from scripts import REPOSITORY
 from tiny import tiny_net
@@ -84,6 +85,9 @@ def test_a_dataset_trains_is_tested_and_evaluated(tmp_path, monkeypatch, capsys)
     tiny += " --accelerator cpu --backbone tiny_vit --backbone_weights random --checkpoint_dir checkpoints"
     run(f"{dry} {tiny}")
     run(f"{training} {tiny}", max_epochs=1)
+    (last,) = tmp_path.glob("checkpoints/street/version_0/checkpoints/last.ckpt")
+    report = identify(last)
+    assert f"--dataset {tmp_path / 'street' / 'street.yaml'} --weights" in report.commands[0]
     run(test, device="cpu", workers=0, scales=1, output_dir="out", log_dir="logs")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert list(results["per_class_iou"]) == ["road", "building", "car", "tree", "sky"]

@@ -155,6 +155,7 @@ def test_a_regularisation_block_is_told(tmp_path, capsys):
         ({"dataset": "ade20k", "data_path": "/nowhere"}, "--dataset ade20k --data_path DATA_FOLDER --weights"),
         ({"dataset": "ade20k", "data_path": str(REPOSITORY)}, f"--data_path {shlex.quote(str(REPOSITORY))} --weights"),
         ({"dataset": "miniature"}, "--dataset miniature --data_path DATA_FOLDER --weights"),
+        ({"dataset": "street", "dataset_file": "/none/s.yaml"}, "--dataset /none/s.yaml --weights"),
     ],
 )
 def test_a_file_of_this_project_says_it_itself(trained, command, tmp_path, capsys):

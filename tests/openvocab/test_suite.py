@@ -10,16 +10,25 @@ import pytest
 import torch
 from PIL import Image
 
+import data
 import test_openvocab as script
 from ade_tree import make_tree
 from encoding_ext.evaluator import MultiScaleEvaluator
+from encoding_ext.mask_scores import cp_iou
 from lseg_utils.errors import InputError
 from modules.checkpoints import save_file, to_official
 from openvocab import suite
 from openvocab.benchmarks import Benchmark, task_of
 from openvocab.clip_dense import ClipDense
 from openvocab.look import Look
-from openvocab.models import LSegSegmenter, PluggedSegmenter, picture_names, text_matrix
+from openvocab.models import (
+    LSegSegmenter,
+    PluggedSegmenter,
+    SavedPredictions,
+    class_probabilities,
+    picture_names,
+    text_matrix,
+)
 from openvocab.wording import Wording, word_similarity
 from scripts import run_light
 from tiny import tiny_clip, tiny_net
@@ -132,6 +141,62 @@ def test_saved_logits_and_what_is_wrong_with_saved_files(root):
         Image.fromarray(values).save(folder / "a1.png")
         message = refused(*options, "--output_dir", root.parent / fact)
         assert "a1.png" in message and fact in message
+
+
+def test_cp_iou_of_the_suite_is_that_of_the_probabilities(root, weights):
+    direct = openvocab(root, "--weights", weights, "--cp_iou")["results"][0]
+    model = LSegSegmenter(tiny_net("tiny_vit", None), "cpu", "32")
+    dataset = data.get_dataset("ade20k", root, "val", "testval", suite.pixels_of)
+    text, owner = text_matrix(model, [(label,) for label in dataset.labels], Wording())
+    rows = []
+    for image, truth in (dataset[i] for i in range(PICTURES)):
+        seen = model.see(image, Look(520, 480, (1.0,), False, short_side=64))
+        probabilities = class_probabilities(model.probabilities(seen, text), owner, 150)
+        torch.testing.assert_close(probabilities.sum(dim=0), torch.ones(image.shape[1:]))
+        assert torch.equal(probabilities.argmax(dim=0), owner[model.best(seen, text)])
+        rows.append(cp_iou(probabilities, truth))
+    expected = 100 * np.mean(rows, axis=0)
+    np.testing.assert_allclose(direct["cp_iou_by_threshold"], expected, rtol=1e-5)
+    assert direct["scores"]["cp_iou"] == pytest.approx(expected[:, 0].mean())
+    assert "CP-IoU" in (root.parent / "out" / "table.txt").read_text()
+    with pytest.raises(InputError, match="cp_iou"):  # earlier counts have it, these would not
+        openvocab(root, "--weights", weights)
+
+
+def test_probabilities_of_any_model_and_of_saved_files(root):
+    picture = torch.randint(0, 3, (3, 64, 96), dtype=torch.uint8)
+    model, look = PluggedSegmenter(Letters()), Look(64, 32, (0.5, 1.0), True)
+    text, owner = text_matrix(model, [("car", "automobile"), ("tree",)], Wording())
+    whole = Look(1, 32, (1.0,), False, short_side=64)
+    cosines = torch.einsum("kc,chw->khw", text, Letters().embed(picture / 255))
+    found = model.probabilities(model.see(picture, whole), text)
+    torch.testing.assert_close(found, (100 * cosines).softmax(dim=0), rtol=1e-3, atol=1e-5)
+    seen = model.see(picture, look)
+    assert torch.equal(model.probabilities(seen, text).argmax(dim=0), model.best(seen, text))
+    both = class_probabilities(found, owner, 2)
+    assert both.shape == (2, 64, 96) and torch.allclose(both[0], found[0] + found[1])
+    folder = root.parent / "saved"
+    folder.mkdir()
+    np.save(folder / "a.npy", np.array([[[0.0]], [[np.log(3)]]], np.float32))
+    Image.fromarray(np.array([[0, 1]], np.uint8)).save(folder / "b.png")
+    saved = SavedPredictions(folder, "x")
+    assert saved.probabilities("a", (1, 1), 2).flatten().tolist() == pytest.approx([0.25, 0.75])
+    assert saved.probabilities("b", (1, 2), 2).tolist() == [[[1, 0]], [[0, 1]]]
+
+
+def test_a_benchmark_on_a_copy_and_a_backbone_that_the_file_cannot_tell(root, weights, tmp_path):
+    copy = root / "ADEChallengeData2016" / "own.yaml"
+    labels = "labels: {file: ade20k_objectInfo150.txt}\nmask: {first: 1, ignore: [0]}\n"
+    copy.write_text(
+        f"name: own\nsplits: {{val: {{images: images/validation, masks: annotations/validation}}}}\n{labels}"
+    )
+    result = openvocab(root, "--weights", weights, datasets=f"A-150={copy}")["results"][0]
+    assert result["benchmark"] == "A-150" and result["dataset"] == "own"
+    assert "'A-151=" in refused("--datasets", f"A-151={copy}", "--weights", weights, "--data_path", root)
+    message = refused("--datasets", "A-150", "--model", f"{copy}:x", "--backbone", "tiny_vit", "--data_path", root)
+    assert "leave it out with --model" in message
+    with pytest.raises(InputError, match="is a tiny_vit"):
+        openvocab(root, "--weights", weights, "--backbone", "tiny_resnet", out="other")
 
 
 def test_a_killed_run_resumes_and_counts_every_picture_once(root, weights, monkeypatch):
