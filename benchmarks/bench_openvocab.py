@@ -57,7 +57,7 @@ def main() -> None:
     parser = build_parser(__doc__, "labels", "batch")
     parser.add_argument("--base", type=int, default=520, help="long side at scale 1")
     parser.add_argument("--crop", type=int, default=480, help="side of the windows")
-    options = parse(parser, cpu={"size": 683, "batch": 1, "rounds": 2}, cuda={"size": 683, "batch": 1, "rounds": 10})
+    options = parse(parser, cpu={"size": 672, "batch": 1, "rounds": 2}, cuda={"size": 672, "batch": 1, "rounds": 10})
     if options.quick:
         options.base = options.crop = 64
     makers: dict[str, Maker] = {str(count): partial(one_picture, count) for count in COUNTS}

@@ -6,7 +6,7 @@ Legend: N classes; H x W a picture.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +71,22 @@ def counted(truth: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str,
     }
 
 
-def summed(records: Iterable[Mapping[str, Any]], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """The confusion matrix (N, N) and the boundary counts (N, 2) of all pictures; one matrix, filled in place."""
-    confusion, boundaries = np.zeros((classes, classes), np.int64), np.zeros((classes, 2), np.int64)
+def summed(records: Sequence[Mapping[str, Any]], classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The classes that occur (M,), their confusion matrix (M, M), and the boundary counts (N, 2) of all pictures.
+
+    Classes that no pixel has or is predicted as are left out: of 10,000 labels a matrix would take 800 MB.
+    """
+    found = np.unique([number for record in records for pair in record["pairs"] for number in pair[:2]]).astype(int)
+    place = np.zeros(classes, int)
+    place[found] = np.arange(len(found))
+    confusion, boundaries = np.zeros((len(found), len(found)), np.int64), np.zeros((classes, 2), np.int64)
     for record in records:
         if record["pairs"]:
             truth, predicted, pixels = np.array(record["pairs"]).T
-            confusion[truth, predicted] += pixels  # no pair occurs twice in a picture
+            confusion[place[truth], place[predicted]] += pixels  # no pair occurs twice in a picture
         for cls, *counts in record["boundary"]:
             boundaries[cls] += counts
-    return confusion, boundaries
+    return found, confusion, boundaries
 
 
 def measure(
@@ -160,8 +166,12 @@ def results(
     benchmark: Benchmark, task: Task, records: list[dict[str, Any]], facts: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
     """Scores of all pictures, in percent, and a page with the classes."""
-    confusion, boundaries = summed(records, len(task.classes))
-    scores = scores_from_confusion(confusion, np.array(word_similarity(task.classes)))
+    found, confusion, boundaries = summed(records, len(task.classes))
+    if not len(found):
+        raise InputError(f"{benchmark.name}: no pixel of the {len(records)} pictures counts; look at their masks")
+    names = [task.classes[cls] for cls in found]
+    scores = scores_from_confusion(confusion, word_similarity(names))
+    scores["miou_all"] *= len(found) / len(task.classes)  # those that do not occur count 0
     scores["boundary_iou"] = boundary_iou(boundaries)
     by_threshold = []
     if records and "cp_iou" in records[0]:
@@ -169,7 +179,8 @@ def results(
         scores["cp_iou"] = float(np.mean([row[0] for row in by_threshold]))
     hits = confusion.diagonal()
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
-    per_class = (100 * hits / np.maximum(union, 1)).tolist()
+    of_class = dict(zip(found.tolist(), (100 * hits / np.maximum(union, 1)).tolist(), strict=True))
+    per_class = [of_class.get(cls, 0.0) for cls in range(len(task.classes))]
     quoted = {f"mIoU of the literature ({benchmark.score})": scores[benchmark.score]}
     shown = {name: value for name, value in facts.items() if name != "labels"}
     write_report(
@@ -178,7 +189,7 @@ def results(
         quoted | {name: value for name, value in scores.items() if name != benchmark.score},
         {**shown, "pictures": len(records)},
         list(zip(task.classes, per_class, strict=True)),
-        worst_confusions(confusion, task.classes),
+        worst_confusions(confusion, names),
     )
     return {
         **facts,

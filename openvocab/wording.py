@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from lseg_utils.errors import InputError
 
 SYNONYMS = ("first", "mean", "max", "whole")
@@ -85,17 +87,23 @@ class Wording:
         return {"templates": named, "synonyms": self.synonyms}
 
 
-def word_similarity(labels: Sequence[str]) -> list[list[float]]:
-    """How much two labels have in common, 0..1, (N, N): the share of common words of their most similar names (Dice).
+def word_similarity(labels: Sequence[str]) -> np.ndarray:
+    """How much two labels have in common, 0..1, float64 (N, N): by Dice, the words that their most similar names share.
 
     "pool table" and "table" are alike by 2/3. It needs no model and no dictionary, so that no model is judged by its
     own text tower; figures with it are not comparable with those of a WordNet similarity.
     """
-    words = [[set(name.lower().split()) for name in label.split(",") if name.strip()] for label in labels]
-
-    def alike(one: list[set[str]], other: list[set[str]]) -> float:
-        return max(2 * len(a & b) / (len(a) + len(b)) for a in one for b in other)
-
-    count = range(len(labels))
-    # Two classes with the same name are still two classes, of which each pixel belongs to one: only the diagonal is 1.
-    return [[1.0 if i == j else alike(words[i], words[j]) for j in count] for i in count]
+    names = [[{*name.lower().split()} for name in label.split(",") if name.strip()] for label in labels]
+    number = {
+        word: i for i, word in enumerate(sorted({word for several in names for name in several for word in name}))
+    }
+    flat = [name for several in names for name in several]
+    contains = np.zeros((len(flat), len(number)), np.float32)
+    for row, name in enumerate(flat):
+        contains[row, [number[word] for word in name]] = 1
+    shared, length = (contains @ contains.T).astype(np.float64), contains.sum(axis=1)
+    alike = 2 * shared / (length[:, None] + length)  # of names
+    starts = np.cumsum([0, *map(len, names[:-1])])
+    alike = np.maximum.reduceat(np.maximum.reduceat(alike, starts, axis=0), starts, axis=1)
+    np.fill_diagonal(alike, 1)
+    return alike

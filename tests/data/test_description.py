@@ -181,6 +181,47 @@ def test_check_tells_a_coloured_mask_and_one_of_another_size(tmp_path: Path, cap
     assert main(["check", name]) == 1 and "no masks in" in capsys.readouterr().out
 
 
+def lone_image(folder: Path) -> None:
+    Image.new("RGB", (12, 8)).save(folder / "images" / "b.png")
+
+
+def lone_mask(folder: Path) -> None:
+    Image.fromarray(VALUES).save(folder / "masks" / "b.png")
+
+
+def no_image(folder: Path) -> None:
+    (folder / "images" / "a.png").unlink()
+
+
+def strange_values(folder: Path) -> None:
+    Image.fromarray(np.where(VALUES == 1, 7, VALUES)).save(folder / "masks" / "a.png")
+
+
+def cut_off(folder: Path) -> None:
+    content = (folder / "masks" / "a.png").read_bytes()
+    (folder / "masks" / "a.png").write_bytes(content[: len(content) // 2])
+
+
+DAMAGES = {
+    lone_image: ("1 of 2 images have no mask", "b.png"),
+    lone_mask: ("1 of 2 masks have no image", "b.png"),
+    no_image: ("no images in", "images"),
+    strange_values: ("a.png contains the values 7 (32 pixels)", "0..1, 255"),
+    cut_off: ("a.png", "download it again"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_what_is_wrong_with_the_files_is_told(damage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = described(tmp_path)
+    Image.fromarray(VALUES).save(tmp_path / "masks" / "a.png")
+    assert main(["check", name, "--deep"]) == 0
+    damage(tmp_path)
+    assert main(["check", name, "--deep"]) == 1
+    printed = capsys.readouterr().out
+    assert all(piece in printed for piece in DAMAGES[damage]), printed
+
+
 def test_undeclared_colours_are_counted(tmp_path: Path) -> None:
     name = described(tmp_path, mask="{colours: {1 2 3: road, 4 5 6: car}}")
     Image.new("RGB", (12, 8), (255, 0, 0)).save(tmp_path / "masks" / "a.png")
