@@ -8,6 +8,7 @@ import lseg_utils.interrupt  # noqa: F401  first: Ctrl-C while the rest is impor
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
@@ -25,11 +26,14 @@ from lseg_utils.progress import is_rank_zero
 from modules.models.backbones import BACKBONES
 from modules.options import add_data_options, add_training_options, training_settings
 from openvocab.wording import Wording
+from recipes.training import with_recipe
 
 
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
+    recipe = "take the options of this recipe; others on the command line win. `python -m recipes.training` lists them"
+    parser.add_argument("--recipe", help=recipe)
     add_data_options(parser)
     add_joint_options(parser)
     add_training_options(parser, backbone="clip_vitl16_384", exp_name="lseg_ade20k_l16")
@@ -91,7 +95,7 @@ def synonyms_of(source: str | None) -> dict[str, list[str]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then load the data and train; a run that exists is resumed."""
-    options = build_parser().parse(argv)
+    options = build_parser().parse(with_recipe(sys.argv[1:] if argv is None else argv))
     joint = is_joint(options)
     problems = joint_problems(options) if joint else []
     if options.augment:

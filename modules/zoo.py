@@ -205,7 +205,8 @@ def own_command(path: Path, metadata: dict[str, Any], notes: list[str]) -> list[
     zero_shot = metadata.get("zero_shot")
     script = ["test_lseg_zs.py", "--fold", str(zero_shot["fold"])] if zero_shot else ["test_lseg.py", "--eval"]
     data = ["--data_path", folder] if folder else []
-    return [shlex.join(["python", *script, "--dataset", dataset, *data, "--weights", str(path)])]
+    names = metadata.get("label_sets", {dataset: []})  # several were trained together
+    return [shlex.join(["python", *script, "--dataset", name, *data, "--weights", str(path)]) for name in names]
 
 
 def test_command(entry: Released, path: Path) -> str:

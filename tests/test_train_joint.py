@@ -19,6 +19,7 @@ from joint_sets import COLOURS, SHAPES, make_two
 from lseg_utils.errors import InputError
 from modules.checkpoints import load_lseg
 from modules.safe_load import read_torch_file
+from modules.zoo import identify
 from scripts import REPOSITORY, TINY, command, environment
 
 ALL_AT_ONCE = ("--label_sampling", 2, "--synonyms", "known", "--templates", "imagenet")
@@ -57,6 +58,7 @@ def test_trains_says_what_it_trains_and_the_checkpoint_explains_itself(tmp_path,
     assert {"val_miou_epoch", "val_miou_colours", "val_miou_shapes"} <= metadata["metric"].keys()
     assert metadata["step"] == 7  # (6 + 2 * 4) / 2
     assert load_lseg(last).labels == [*COLOURS, *SHAPES]
+    assert [command.split("--dataset ")[1].split()[0] for command in identify(last).commands] == ["colours", "shapes"]
     # A test on one of the datasets takes that dataset's labels.
     test = ["--eval", "--weights", last, "--dataset", tmp_path / "shapes.yaml", "--scales", 1, "--workers", 0]
     test_lseg.main(list(map(str, [*test, "--output_dir", tmp_path / "out", "--log_dir", tmp_path / "logs"])))
