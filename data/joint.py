@@ -144,11 +144,20 @@ class JointChoice:
 
     def table(self, images: Sequence[int]) -> str:
         """A table of the datasets for the log. ``images``: how many training images each has."""
+        licences = [described_dataset(part.dataset).licence or "not stated" for part in self.parts]
         rows = [
-            (one.name, f"{weight:g}", f"{count:,}", f"{round(weight * count):,}", len(one.labels), len(one.unions))
-            for one, weight, count in zip(self.label_sets, self.weights, images, strict=True)
+            (
+                one.name,
+                f"{weight:g}",
+                f"{count:,}",
+                f"{round(weight * count):,}",
+                len(one.labels),
+                len(one.unions),
+                terms,
+            )
+            for one, weight, count, terms in zip(self.label_sets, self.weights, images, licences, strict=True)
         ]
-        header = ("dataset", "weight", "training images", "in an epoch", "labels", "of these unions")
+        header = ("dataset", "weight", "images", "in an epoch", "labels", "unions", "licence")
         return "\n".join([text_table(header, rows), *self.unshared()])
 
     def unshared(self) -> list[str]:
