@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from data.description_parts import Description, Files, TestProtocol
-from data.masks import MaskReader, read_segments
+from data.masks import MaskReader, missing_package, read_segments
 from data.pairs import find_pairs, size_problems
 from data.reading import EncodedImage, read_image
 from data.sampled import SampledDataset
@@ -86,6 +86,8 @@ class DescribedDataset(SampledDataset):
             self.groups["seen"] = [place for place in range(len(indices)) if place not in unseen]
             self.groups |= {"unseen": unseen} if unseen else {}
         self.masks = MaskReader(description.masks, indices, self.name)
+        if self.mode != "test" and (lacking := missing_package(description.masks, self.name)):
+            raise InputError(lacking)
         self.transform = samples.transform or image_to_tensor(MEAN, STD)
         self._train_transform = TrainTransform(self.base_size, self.crop_size, self.sizes.scales)
         self._val_transform = ValTransform(self.crop_size)
@@ -235,7 +237,8 @@ def problems(description: Description, root: Path, splits: Sequence[str]) -> lis
     Warns if the labels look shifted by one, for which it decodes some masks of a dataset that is not a known one.
     """
     raise_all(_split_problems(description, splits))
-    missing, unequal = [], []
+    lacking = missing_package(description.masks, description.name)
+    missing, unequal = [], [lacking] if lacking else []
     reader = MaskReader(description.masks, tuple(range(len(description.labels))), description.name)
     for split in splits:
         pairs, texts = files_of(description, root, split)

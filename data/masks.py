@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cached_property, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -178,11 +179,16 @@ class MaskReader:
         return np.asarray(canvas)
 
 
+def missing_package(masks: Masks, name: str) -> str:
+    """A sentence if the masks of dataset ``name`` need a package that is not installed."""
+    if masks.coding != "mat" or find_spec("scipy"):
+        return ""
+    return f"reading the masks of {name} (MATLAB files) needs scipy; run `pip install -r requirements-extras.txt`"
+
+
 def _matlab_array(path: Path, variable: str) -> np.ndarray:
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise InputError(f"reading {path} needs scipy; run `pip install -r requirements-extras.txt`") from error
+    from scipy.io import loadmat  # ``missing_package`` has looked
+
     try:
         array = loadmat(path, variable_names=[variable])[variable]
     except KeyError as error:

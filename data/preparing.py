@@ -20,7 +20,7 @@ from PIL import Image
 from data.described import files_of, files_of_part, problems, segments_of
 from data.description import read_description
 from data.description_parts import Description
-from data.masks import MaskReader
+from data.masks import MaskReader, missing_package
 from data.pairs import IMAGE_SUFFIXES, files_by_key, picture_size
 from lseg_utils.errors import InputError, raise_all
 from lseg_utils.files import write_aside
@@ -50,7 +50,9 @@ def prepare(
     Raises ``InputError`` for files that are missing, masks that cannot be read or have another size than their image,
     and if ``folder`` contains masks that were made by another description.
     """
-    raise_all([text for split in splits for text in files_of(description, root, split)[1]])
+    found = [missing_package(description.masks, description.name)]
+    found += [text for split in splits for text in files_of(description, root, split)[1]]
+    raise_all(filter(None, found))
     meaning = hashlib.sha256(repr((description.masks, description.labels)).encode()).hexdigest()
     try:
         ledger = Ledger(folder / "converted.jsonl", {"dataset": description.name, "masks_sha256": meaning})

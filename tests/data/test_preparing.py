@@ -121,5 +121,10 @@ def test_matlab_files_without_scipy(name: str, tmp_path: Path, monkeypatch) -> N
         (tmp_path / "mat" / str(number) / "a.mat").write_bytes(b"no matter")
     monkeypatch.setitem(sys.modules, "scipy", None)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(InputError, match=r"a\.mat needs scipy; run `pip install -r requirements-extras.txt`"):
+    needed = r"masks of tiny \(MATLAB files\) needs scipy; run `pip install -r requirements-extras.txt`"
+    with pytest.raises(InputError, match=needed):
         main(["prepare", name])
+    with pytest.raises(InputError, match=needed):
+        data.get_dataset(name, split="val")
+    assert "needs scipy" in "".join(data.problems(name, splits=("val",)))
+    assert data.get_dataset(name, split="val", mode="test")[0][1] == "a_rgb.jpg"
