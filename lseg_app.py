@@ -14,18 +14,23 @@ from data import get_labels
 from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError, run_script
 from lseg_utils.files import REPOSITORY
+from modules.models.backbones import BACKBONES
 
 
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__.splitlines()[0])
     parser.add_argument(
-        "--checkpoint", "--weights", type=Path, help="begin with this one; others can be chosen in the page"
+        "--checkpoint", "--weights", type=Path, help="checkpoint to start with; visitors can choose others on the page"
     )
+    shapes = "say what --checkpoint was trained as, if its weights fit several networks"
+    parser.add_argument("--backbone", choices=list(BACKBONES), help=shapes)
     folder = REPOSITORY / "checkpoints"
-    parser.add_argument("--checkpoint_dir", type=Path, default=folder, help="look for checkpoints here")
+    parser.add_argument("--checkpoint_dir", type=Path, default=folder, help="look for checkpoints in this folder")
     folder = REPOSITORY / "quickstart"
-    parser.add_argument("--quickstart", type=Path, default=folder, help="look for networks of quickstart.sh here")
+    parser.add_argument(
+        "--quickstart", type=Path, default=folder, help="look for the quickstart's networks in this folder"
+    )
     parser.add_argument("--device", default="auto", help="run on auto, cpu, cuda, cuda:1 or mps")
     return parser
 
@@ -37,15 +42,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         options = build_parser().parse(argv)
     except SystemExit:  # it would end Streamlit's thread, and the visitor would see nothing
-        page.refused("The app was started with unknown options; the message in its terminal names them.")
+        page.refused("The app was started with options that it does not have. The message in its terminal lists them.")
         return
-    page.show(
-        options.checkpoint,
-        options.checkpoint_dir,
-        options.quickstart,
-        options.device,
-        {"ADE20K, 150 labels": get_labels("ade20k", "corrected")},
-    )
+    if options.backbone and not options.checkpoint:
+        page.refused(
+            "The app was started with --backbone but without --checkpoint, the file that it describes. Give both."
+        )
+        return
+    start = page.Start(options.checkpoint, options.backbone, options.checkpoint_dir, options.quickstart, options.device)
+    page.show(start, {"ADE20K, 150 labels": get_labels("ade20k", "corrected")})
 
 
 def refuse() -> None:

@@ -1,4 +1,4 @@
-"""Pages of HTML that need nothing beside them, all in one design: the reports of trainings, tests and runs.
+"""Pages of HTML that need no other file, all in one design: the reports of trainings, tests and runs.
 
 They follow the reader's light or dark mode, fit a phone, print on paper, and can be read by a screen reader. Every text
 is escaped here; parts of a page are HTML as these functions return it.
@@ -110,8 +110,15 @@ def headlines(figures: Mapping[str, str]) -> str:
 
 
 def fact_list(facts: Mapping[str, object]) -> str:
-    """Names and values, one below the other."""
-    terms = [f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items()]
+    """Names and values, one below the other; the parts of a list or dict are joined with commas."""
+
+    def text(value: object) -> str:
+        """A value in words."""
+        if isinstance(value, Mapping):
+            return ", ".join(f"{name} {part}" for name, part in value.items())
+        return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+    terms = [f"<dt>{escape(name)}</dt><dd>{escape(text(value))}</dd>" for name, value in facts.items()]
     return f"<dl>{''.join(terms)}</dl>"
 
 

@@ -93,8 +93,8 @@ def what_next(checkpoint: Path) -> str:
     weights = shlex.quote(str(checkpoint))
     return (
         f"trained network: {checkpoint}\n\nwhat to try next, after `source .venv/bin/activate`:\n"
-        f'  python predict_lseg.py docs/sample.png --weights {weights} --labels "crimson disc, azure box, lawn"\n'
-        "  pip install -r requirements-extras.txt    # for the app and the notebook\n"
+        f'  python predict_lseg.py docs/sample.png --weights {weights} --labels "sea, ivory wedge, crimson hoop"\n'
+        '  pip install "streamlit>=1.65"    # for the app\n'
         f"  streamlit run lseg_app.py -- --checkpoint {weights}\n"
         "  lseg_demo.ipynb, in any Jupyter\n"
         "This network only understands the miniature's shapes, colours and textures; README.md says how to get others."

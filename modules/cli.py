@@ -16,6 +16,7 @@ from lseg_utils.label_list import split_labels
 
 from . import zoo
 from .choices import CALLERS, LAYOUTS, MODES, VARIANTS
+from .models.backbones import BACKBONES
 from .weights_file import check_weights_file
 
 
@@ -31,6 +32,8 @@ def build_parser() -> Parser:
         command.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture to read")
         command.add_argument("--weights", required=True, help="checkpoint to use")
         command.add_argument("--output_dir", default="lseg_output", help="folder to write to")
+        shapes = "say what the checkpoint was trained as, if its weights fit several networks"
+        command.add_argument("--backbone", choices=list(BACKBONES), help=shapes)
         command.add_argument("--device", default="auto", help="run on auto, cpu, cuda, cuda:1 or mps")
         if name == "segment":
             command.add_argument("--labels", help="labels, separated by commas; default: the checkpoint's own")
@@ -66,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from .predictor import LSegPredictor
 
-    predictor = LSegPredictor.from_checkpoint(options.weights, device=options.device)
+    predictor = LSegPredictor.from_checkpoint(options.weights, options.device, backbone=options.backbone)
     for picture in pictures:
         place = folder / picture.stem
         if options.command == "segment":

@@ -94,3 +94,14 @@ def test_the_snippet_of_the_predicting_page_runs(tmp_path, monkeypatch):
     assert names["best"].shape == names["scores"].shape == (2, 40, 50)
     assert names["tail"].shape == (40, 50) and names["again"].labels == ["animal", "plant"]
     assert names["embedding"].shape == (20, 25, 64)
+
+
+def test_every_optional_package_has_its_purpose_in_install_md():
+    page = (DOCS / "install.md").read_text(encoding="utf-8")
+    extras = (REPOSITORY / "requirements-extras.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [line for line in extras if line and not line.startswith("#") and not line.startswith("nb")]
+    assert [line for line in wanted if f'"{line}"' not in page] == []
+    names = re.findall(
+        r"^(\w+) = \[", (REPOSITORY / "pyproject.toml").read_text().split("optional-dependencies]")[1], re.M
+    )
+    assert [name for name in names[:4] if f"`{name}`" not in page] == []

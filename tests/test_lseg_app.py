@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from apps.web import inputs, page, places
+from apps.web import choosing, inputs, places, showing
 from checkpoint_files import own_file
 from predicting import picture
 from scripts import REPOSITORY
 from tiny import tiny_net
+
+SAMPLE_SIZE = (320, 320)  # of docs/sample.png, with which the miniature begins
 
 
 @pytest.fixture
@@ -72,10 +74,12 @@ def test_begins_with_the_miniature_its_pictures_and_its_labels(app):
     visitor = app()
     assert not messages(visitor)
     assert set(visitor.text_area[0].value.splitlines()) == {"red square", "grass", "blue ring"}
-    assert result(visitor).mask.shape == (64, 64)
-    box(visitor, "Begin with").set_value("all labels of the miniature").run()
+    assert result(visitor).mask.shape == SAMPLE_SIZE
+    box(visitor, "Label list").set_value("all labels of the miniature").run()
     assert result(visitor).labels == ["red square", "grass", "blue ring"]
-    assert len(box(visitor, "Or a sample").options) == 2
+    assert box(visitor, "Or choose a sample").options == ["sample", "validation 0", "validation 1"]
+    box(visitor, "Or choose a sample").select_index(2).run()
+    assert not messages(visitor) and result(visitor).mask.shape == (64, 64)
 
 
 def test_without_a_checkpoint_it_says_what_to_run(app, quickstart):
@@ -97,6 +101,13 @@ def test_finds_checkpoints_in_folders_and_names_one_that_is_none(app, tmp_path, 
 
 def test_options_that_do_not_exist_are_said_in_the_page(app):
     assert "terminal" in messages(app("--chekpoint", "x"))
+
+
+def test_the_backbone_of_the_checkpoint_can_be_named(app, quickstart):
+    checkpoint = str(next(quickstart.rglob("last.ckpt")))
+    assert result(app("--checkpoint", checkpoint, "--backbone", "tiny_resnet")).mask.shape == SAMPLE_SIZE
+    assert "tiny_resnet" in messages(app("--checkpoint", checkpoint, "--backbone", "tiny_vit"))
+    assert "--checkpoint" in messages(app("--backbone", "tiny_resnet"))
 
 
 def test_new_labels_need_no_new_pass_through_the_network(app, monkeypatch):
@@ -138,6 +149,7 @@ def test_uploads_that_cannot_be_used_are_explained(app, monkeypatch):
     ):
         visitor.file_uploader[0].set_value((name, content, "image/png")).run()
         assert message in messages(visitor) and name in messages(visitor)
+        assert visitor.text_area and result(visitor).mask.shape == SAMPLE_SIZE  # the page is still there
 
 
 def test_uploads_of_odd_sizes_are_segmented(app):
@@ -157,24 +169,24 @@ def test_a_clicked_pixel_shows_its_nearest_labels_and_another_picture_forgets_it
         keys.append(key)
         return 0.999, 0.5
 
-    monkeypatch.setattr(page, "clickable_picture", click)
+    monkeypatch.setattr(showing, "clickable_picture", click)
     visitor = app()
-    assert any(text.value == "**Pixel 32, 63**" for text in visitor.markdown)
+    assert any(text.value == "**Pixel 160, 319**" for text in visitor.markdown)
     rows = next(html.proto.body for html in visitor.get("html") if "tabular-nums" in html.proto.body)
     labels = result(visitor).labels
-    assert min(labels, key=rows.index) == labels[result(visitor).mask[63, 32]]
-    box(visitor, "Or a sample").select_index(1).run()
+    assert min(labels, key=rows.index) == labels[result(visitor).mask[319, 160]]
+    box(visitor, "Or choose a sample").select_index(1).run()
     assert len(set(keys)) == 2
 
 
 def _loaded(visitor):
     checkpoint, modified, *_ = visitor.session_state["work"].source
-    return str(checkpoint), modified, "cpu"
+    return str(checkpoint), modified, "cpu", None
 
 
 def test_heat_map_of_a_query(app):
     visitor = app()
-    visitor.segmented_control[0].set_value(page.HEAT).run()
+    visitor.segmented_control[0].set_value(showing.HEAT).run()
     visitor.button[0].click().run()  # one of the labels, offered as words to look for
     assert visitor.text_input[0].value in result(visitor).labels
     visitor.text_input[0].set_value("  a crimson   disc ").run()
@@ -188,8 +200,8 @@ def test_two_visitors_share_the_network_and_nothing_else(app):
     first, second = app(), app()
     first.file_uploader[0].upload("mine.png", png_of(30, 50), "image/png").run()
     second.run()
-    assert result(first).mask.shape == (30, 50) and result(second).mask.shape == (64, 64)
-    assert page._shared_predictor(*_loaded(second)) is page._shared_predictor(*_loaded(first))
+    assert result(first).mask.shape == (30, 50) and result(second).mask.shape == SAMPLE_SIZE
+    assert choosing.shared_predictor(*_loaded(second)) is choosing.shared_predictor(*_loaded(first))
     assert "mine.png" not in str(second.main)
 
 
@@ -197,25 +209,25 @@ def test_nothing_is_written(app, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     visitor = app()
     visitor.text_area[0].set_value("cat, dog").run()
-    visitor.segmented_control[0].set_value(page.PHOTO).run()
+    visitor.segmented_control[0].set_value(showing.PHOTO).run()
     assert not messages(visitor)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_link_shows_the_same_page_again(app):
     visitor = app()
-    visitor.segmented_control[0].set_value(page.HEAT).run()
+    visitor.segmented_control[0].set_value(showing.HEAT).run()
     visitor.text_input[0].set_value("a dog").run()
     visitor.text_area[0].set_value("lawn\ncrimson box").run()
     link = {name: values if isinstance(values, str) else values[0] for name, values in visitor.query_params.items()}
     other = app(link=link)
-    assert other.segmented_control[0].value == page.HEAT and other.text_input[0].value == "a dog"
+    assert other.segmented_control[0].value == showing.HEAT and other.text_input[0].value == "a dog"
     assert result(other).labels == ["lawn", "crimson box"]
 
 
 def test_a_link_cannot_ask_for_what_the_page_does_not_offer(app):
     visitor = app(link={"view": "../x", "opacity": "many", "network": "/etc/passwd", "sample": "../../x"})
-    assert not messages(visitor) and visitor.segmented_control[0].value == page.LABELS
+    assert not messages(visitor) and visitor.segmented_control[0].value == showing.LABELS
 
 
 def test_two_lists_of_labels_are_compared(app):
@@ -229,14 +241,14 @@ def test_two_lists_of_labels_are_compared(app):
 
 def test_the_files_asked_for_are_those_of_the_page_as_it_is(app, monkeypatch):
     delivered = []
-    monkeypatch.setattr(page, "wanted_download", lambda key: "mask")
-    monkeypatch.setattr(page, "download_buttons", lambda offers, key, *file: delivered.append(file[:2]))
+    monkeypatch.setattr(showing, "wanted_download", lambda key: "mask")
+    monkeypatch.setattr(showing, "download_buttons", lambda offers, key, *file: delivered.append(file[:2]))
     visitor = app()
     visitor.text_area[0].set_value("lawn, <b>box</b>").run()
     name, content = delivered[-1]
-    assert name == "validation_0_lawn-b_box_b_mask.png"
+    assert name == "sample_lawn-b_box_b_mask.png"
     with Image.open(io.BytesIO(content)) as mask:
-        assert mask.size == (64, 64)
+        assert mask.size == SAMPLE_SIZE
         assert (np.asarray(mask) == result(visitor).mask + 1).all()
 
 

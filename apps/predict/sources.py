@@ -45,7 +45,9 @@ def find_sources(inputs: Sequence[str], output_folder: Path) -> tuple[list[Sourc
     for text in inputs:
         path = Path(text).expanduser()
         if not text.strip():  # Path("") is the current folder: more than anybody asked for
-            problems.append(f"an input is blank ({text!r}); name a file, a folder (. is the current one) or a camera")
+            problems.append(
+                f"an input is blank ({text!r}); give a file, a folder (. is the current one) or the number of a camera"
+            )
         elif os.path.isdir(path) and os.path.realpath(path) == os.path.realpath(output_folder):
             problems.append(f"{path} is an input and also the output folder; choose another output folder")
         elif os.path.isdir(path):  # unlike Path.is_dir, False for a text that is too long for a name
@@ -66,7 +68,9 @@ def find_sources(inputs: Sequence[str], output_folder: Path) -> tuple[list[Sourc
         try:
             os.fsencode(source.path).decode("utf-8")
         except UnicodeDecodeError:
-            problems.append(f"the name {os.fsencode(source.path)!r} is not UTF-8, which results need; rename the file")
+            problems.append(
+                f"the name {os.fsencode(source.path)!r} is not valid UTF-8, so results cannot have it; rename the file"
+            )
     return _named(sources, problems), problems
 
 

@@ -77,7 +77,7 @@ class VideoFile:
                 self.timing = Timing(stream.time_base, rate, frames)
         # A stream's name or its rate may be damaged too, which raises a ValueError or an ArithmeticError.
         except (av.FFmpegError, OSError, IndexError, ValueError, ArithmeticError) as error:
-            empty = "it contains no moving picture" if isinstance(error, IndexError) else ""
+            empty = "it contains no video stream" if isinstance(error, IndexError) else ""
             reason = empty or getattr(error, "strerror", None) or error
             raise VideoError(f"{path} cannot be read as a video ({reason}); fetch it again, or convert it") from error
 
@@ -101,7 +101,7 @@ class VideoFile:
             damage.at_end = damage.at_end or f"{float(missing):.1f} seconds are missing"
         problems = [f"has {damage.skipped} damaged frames, which were left out"] if damage.skipped else []
         if damage.at_end:
-            problems.append(f"is damaged or cut off after {count} whole frames ({damage.at_end})")
+            problems.append(f"is damaged or cut off after {count} complete frames ({damage.at_end})")
         if problems:
             raise VideoError(f"{self.path} {', and '.join(problems)}; fetch it again")
 

@@ -43,7 +43,8 @@ export default function({ parentElement, data, setStateValue }) {
     };
     if (image.src !== data.image) image.src = data.image;
     image.alt = data.alt;
-    frame.setAttribute("aria-label", data.alt + " Arrow keys move a mark; its labels are listed below.");
+    const hint = " Use the arrow keys to move a mark; its nearest labels are listed below.";
+    frame.setAttribute("aria-label", data.alt + hint);
     let pixel = data.pixel;
     move(pixel);
 
@@ -203,7 +204,7 @@ def wanted_download(key: str) -> str | None:
 def download_buttons(offers: list[Download], key: str, name: str, content: bytes | None, picture: str) -> None:
     """A button for each file; ``content`` is the PNG that was asked for in this run, which is delivered as ``name``.
 
-    picture: tells the pictures of a session apart.
+    picture: tells the pictures of a session apart, and uploads that were refused.
     """
     component = st.components.v2.component("lseg_files", html=_FILES_HTML, css=_FILES_CSS, js=_FILES_JS)
     file = None

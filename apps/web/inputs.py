@@ -26,15 +26,15 @@ def parse_labels(text: str) -> list[str]:
     """
     labels = split_labels(text)
     if not labels:
-        raise InputError("Write at least one label: one per line, or separated by commas.")
+        raise InputError("Enter at least one label: one per line, or separated by commas.")
     problems = []
     if len(labels) > MAX_LABELS:
-        problems.append(f"{len(labels)} labels are too many; at most {MAX_LABELS} are possible here. Remove some.")
+        problems.append(f"{len(labels)} labels are too many: this page takes at most {MAX_LABELS}. Remove some.")
     if twice := list(duplicates(labels)):
-        problems.append(f"Duplicate labels: {_few(twice)}. Only the first can be predicted: remove the others.")
+        problems.append(f"Duplicate labels: {_few(twice)}. Enter each label once.")
     long = [f"{label[:30]}…" for label in labels if len(label) > MAX_LETTERS]
     if long:
-        problems.append(f"Longer than {MAX_LETTERS} letters: {_few(long)}. CLIP cannot read more: shorten them.")
+        problems.append(f"Longer than {MAX_LETTERS} letters: {_few(long)}. CLIP cannot read that much: shorten them.")
     raise_all(problems)
     return labels
 
@@ -43,7 +43,7 @@ def parse_query(text: str) -> str:
     """The text without spaces around it, "" if it is blank; ``InputError`` if it is too long."""
     query = " ".join(text.split())
     if len(query) > MAX_LETTERS:
-        raise InputError(f"The text is longer than {MAX_LETTERS} letters. CLIP cannot read more: shorten it.")
+        raise InputError(f"The text is longer than {MAX_LETTERS} letters. CLIP cannot read that much: shorten it.")
     return query
 
 
@@ -55,7 +55,7 @@ def read_picture(data: bytes, name: str) -> tuple[np.ndarray, str]:
     """
     if len(data) > MAX_UPLOAD_MB * 2**20:
         megabytes = len(data) / 2**20
-        raise InputError(f"{name} is {megabytes:.0f} MB large; the limit is {MAX_UPLOAD_MB} MB. Make it smaller.")
+        raise InputError(f"{name} is {megabytes:.0f} MB large; the limit is {MAX_UPLOAD_MB} MB. Choose a smaller file.")
     return _shrunk(to_pixels(decode_rgb(data, name, MAX_PIXELS)))
 
 
@@ -64,7 +64,9 @@ def read_sample(path: Path) -> tuple[np.ndarray, str]:
     try:
         return read_picture(path.read_bytes(), path.name)
     except OSError as error:
-        raise InputError(f"The sample {path.name} cannot be read ({error.strerror}); upload a picture.") from error
+        raise InputError(
+            f"The sample {path.name} cannot be read ({error.strerror}); choose another, or upload a picture."
+        ) from error
 
 
 def _shrunk(pixels: np.ndarray) -> tuple[np.ndarray, str]:
@@ -74,8 +76,8 @@ def _shrunk(pixels: np.ndarray) -> tuple[np.ndarray, str]:
         return pixels, ""
     size = max(round(width * factor), 1), max(round(height * factor), 1)
     small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
-    note = f"{width} x {height} pixels, resized to {size[0]} x {size[1]}. `python predict_lseg.py` keeps the full size."
-    return np.asarray(small), note
+    sizes = f"from {width} x {height} to {size[0]} x {size[1]} pixels"
+    return np.asarray(small), f"Reduced {sizes}; `python predict_lseg.py` keeps the full size."
 
 
 def _few(names: list[str]) -> str:

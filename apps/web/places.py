@@ -13,7 +13,8 @@ from lseg_utils.files import REPOSITORY
 SUFFIXES = (".ckpt", ".pth")
 TRAINED = "runs*/trained_seed*/version_*/checkpoints/last.ckpt"  # where quickstart.sh leaves the miniature
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "astronaut.png")  # a cat, a cup, a woman
-SAMPLE = REPOSITORY / "docs" / "sample.png"
+SAMPLE = REPOSITORY / "docs" / "sample.png"  # a sail, a lifebuoy, a ball and a starfish, as the miniature draws them
+SAMPLE_LABELS = ("water", "white triangle", "red ring", "yellow star", "purple circle")
 MAX_SAMPLES = 12
 MAX_FEW = 6  # labels that a page begins with
 FAMILIAR = ("grass", "water", "blue square", "yellow circle", "red cross", "green star")  # labels of the miniature
@@ -31,9 +32,9 @@ def default_checkpoint(checkpoint_dir: Path = REPOSITORY / "checkpoints", quicks
     found = sorted(quickstart.glob(TRAINED)) or found_checkpoints(checkpoint_dir, quickstart)
     if not found:
         raise InputError(
-            f"there is no checkpoint in {checkpoint_dir} and none of the quickstart in {quickstart}; run "
-            "`bash quickstart.sh` (about ten minutes), or put a published file, which `python -m modules.zoo` lists, "
-            "into checkpoints/"
+            f"there is no checkpoint in {checkpoint_dir}, and no network of the quickstart in {quickstart}; run "
+            "`bash quickstart.sh` (about ten minutes), or put a published checkpoint into checkpoints/ "
+            "(`python -m modules.zoo` lists them)"
         )
     return found[0]
 
@@ -66,13 +67,13 @@ def miniature_folder(checkpoint: Path) -> Path | None:
 
 
 def sample_pictures(checkpoint: Path) -> list[Path]:
-    """Pictures to try a checkpoint with: validation images of the miniature, or photographs that scikit-image ships.
+    """Pictures to try a checkpoint with: those of the miniature, or photographs that scikit-image ships.
 
     Empty where a network for photographs finds no scikit-image.
     """
     if folder := miniature_folder(checkpoint):
         images = sorted((folder / "images" / "validation").glob("*.jpg"))
-        return images[:MAX_SAMPLES] or [SAMPLE]
+        return [SAMPLE, *images[:MAX_SAMPLES]]
     package = find_spec("skimage")
     photographs = Path(package.origin).parent / "data" if package and package.origin else None
     return [photographs / name for name in PHOTOGRAPHS if (photographs / name).is_file()] if photographs else []
@@ -89,14 +90,14 @@ def label_lists(checkpoint: Path, sample: Path | None = None) -> dict[str, list[
     sample: one of the miniature's pictures, whose own labels come first in the short list.
     """
     folder = miniature_folder(checkpoint)
-    files = {"all labels of the miniature": "labels.txt", "synonyms that it never saw": "synonyms.txt"}
+    files = {"all labels of the miniature": "labels.txt", "synonyms it never saw in training": "synonyms.txt"}
     paths = {name: folder / file for name, file in files.items()} if folder else {}
     lists = {name: path.read_text().splitlines() for name, path in paths.items() if path.is_file()}
     if not lists:
         return {}
     labels = next(iter(lists.values()))
     mask = folder / "annotations" / "validation" / f"{sample.stem}.png" if sample else None
-    there: list[str] = []
+    there = [label for label in SAMPLE_LABELS if label in labels] if sample == SAMPLE else []
     if mask is not None and mask.is_file():
         with Image.open(mask) as picture:  # value v is label v - 1; 0 is unlabelled
             there = [labels[value - 1] for _, value in sorted(picture.getcolors(), reverse=True) if value]

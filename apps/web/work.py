@@ -61,9 +61,12 @@ class SharedPredictor:
         self.backbone = predictor.net.architecture["backbone"]
 
     @classmethod
-    def load(cls, checkpoint: Path, device: str) -> SharedPredictor:
-        """From an official or own file; ``InputError`` for one that cannot be used."""
-        return cls(LSegPredictor.from_checkpoint(checkpoint, device=device))
+    def load(cls, checkpoint: Path, device: str, backbone: str | None = None) -> SharedPredictor:
+        """From an official or own file; ``InputError`` for one that cannot be used.
+
+        backbone: what the file was trained as, where its weights do not tell.
+        """
+        return cls(LSegPredictor.from_checkpoint(checkpoint, device, backbone=backbone))
 
     def segment(self, picture: np.ndarray | Segmentation, labels: Sequence[str], mode: str = "whole") -> Segmentation:
         """``LSegPredictor.segment``; an earlier result is compared with other labels without the network running."""

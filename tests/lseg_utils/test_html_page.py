@@ -57,6 +57,12 @@ def test_ticks_of_epochs_are_whole_numbers(last, expected):
     assert html_page.ticks(1, last, whole=True) == expected
 
 
+def test_facts_are_written_without_the_brackets_of_python():
+    made = html_page.fact_list({"versions": {"torch": "2.6", "numpy": "2.0"}, "sizes": [1, 2], "none": ""})
+    values = re.findall("<dd>(.*?)</dd>", made)
+    assert values == ["torch 2.6, numpy 2.0", "1, 2", ""]
+
+
 def test_a_chart_draws_each_line_from_its_first_to_its_last_point():
     made = html_page.chart("Loss", [Line("training", [(1, 4.0), (2, 2.0)]), Line("nothing", [])])
     (points,) = re.findall(r'<polyline[^>]*points="([^"]*)"', made)

@@ -41,6 +41,13 @@ def test_embed(here, options, shape):
     assert (pixels.shape, pixels.dtype) == (shape, np.float16)
 
 
+def test_segment_with_the_name_of_the_network(here):
+    command = ["segment", "cat.png", "--weights", "tiny.ckpt", "--labels", "cat", "--device", "cpu", "--backbone"]
+    assert cli.main([*command, "tiny_vit"]) == 0
+    with pytest.raises(InputError, match="tiny_vit"):
+        cli.main([*command, "tiny_resnet"])
+
+
 def test_zoo(here, capsys):
     assert cli.main(["zoo", "check", "tiny.ckpt"]) == 0
     assert "tiny_vit" in capsys.readouterr().out

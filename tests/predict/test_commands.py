@@ -51,7 +51,7 @@ def test_bad_options_are_explained(weights, folder, more, message):
 def test_a_name_that_is_not_utf8_and_a_long_number_are_explained(weights, tmp_path):
     name = os.fsdecode(b"caf\xe9.png")
     Image.fromarray(picture(20, 30)).save(tmp_path / name)
-    with pytest.raises(InputError, match=r"is not UTF-8.*\n?.*") as error:
+    with pytest.raises(InputError, match=r"is not valid UTF-8.*\n?.*") as error:
         predict(weights, tmp_path, "20241124001340", more=["--output_dir", tmp_path.parent / "out"])
     assert "there is no file or folder 20241124001340" in str(error.value)
 
