@@ -19,7 +19,7 @@ from lseg_utils.pictures import save_picture
 from miniature.drawing import Placement, coverage, object_colours, texture
 from miniature.world import SIZE
 
-FACTOR = 5  # of the world's own size
+FACTOR = 6  # of the world's own size
 BACKGROUND = "water"
 THINGS = (
     Placement("white triangle", 19, 20, 13, 0.03),
@@ -30,7 +30,7 @@ THINGS = (
 
 
 def draw_sample(seed: int = 4) -> Image.Image:
-    """The picture, 320 x 320."""
+    """The picture, 384 x 384."""
     rng, size = np.random.default_rng(seed), SIZE * FACTOR
     waves = np.clip(texture(BACKGROUND, SIZE, rng), 0, 255).astype(np.uint8)
     pixels = np.array(Image.fromarray(waves).resize((size, size), Image.Resampling.BICUBIC), np.float32)

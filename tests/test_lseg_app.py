@@ -17,7 +17,7 @@ from predicting import picture
 from scripts import REPOSITORY
 from tiny import tiny_net
 
-SAMPLE_SIZE = (320, 320)  # of docs/sample.png, with which the miniature begins
+SAMPLE_SIZE = (384, 384)  # of docs/sample.png, with which the miniature begins
 
 
 @pytest.fixture
@@ -171,10 +171,10 @@ def test_a_clicked_pixel_shows_its_nearest_labels_and_another_picture_forgets_it
 
     monkeypatch.setattr(showing, "clickable_picture", click)
     visitor = app()
-    assert any(text.value == "**Pixel 160, 319**" for text in visitor.markdown)
+    assert any(text.value == "**Pixel 192, 383**" for text in visitor.markdown)
     rows = next(html.proto.body for html in visitor.get("html") if "tabular-nums" in html.proto.body)
     labels = result(visitor).labels
-    assert min(labels, key=rows.index) == labels[result(visitor).mask[319, 160]]
+    assert min(labels, key=rows.index) == labels[result(visitor).mask[383, 192]]
     box(visitor, "Or choose a sample").select_index(1).run()
     assert len(set(keys)) == 2
 
