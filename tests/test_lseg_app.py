@@ -138,14 +138,14 @@ def test_labels_that_cannot_be_used_are_explained_beside_the_picture(app):
 
 
 def test_uploads_that_cannot_be_used_are_explained(app, monkeypatch):
-    monkeypatch.setattr(inputs, "MAX_PIXELS", 9000)
+    monkeypatch.setattr(inputs, "MAX_PIXELS", 150_000)
     visitor = app()
     for name, content, message in (
         ("notes.png", b"not a picture", "not an image"),
         ("empty.png", b"", "empty"),
         ("cut.png", png_of(90, 70)[:2000], "damaged or cut off"),
         ("heavy.png", b"\0" * (inputs.MAX_UPLOAD_MB * 2**20 + 1), "20 MB"),
-        ("wide.png", png_of(100, 91), "91 x 100 pixels; at most"),
+        ("wide.png", png_of(400, 391), "391 x 400 pixels; at most"),
     ):
         visitor.file_uploader[0].set_value((name, content, "image/png")).run()
         assert message in messages(visitor) and name in messages(visitor)
