@@ -128,12 +128,14 @@ def run_benchmark(
         facts = {**facts, "fingerprint": saved.fingerprint(names)}
 
         def predict(image: Any, name: str) -> Any:
+            """What was saved: classes, and their probabilities if CP-IoU needs them."""
             asked = name, tuple(image.shape[1:]), len(task.classes)
             return saved.label_map(*asked), saved.probabilities(*asked) if options.cp_iou else None
     else:
         text, owner = text_matrix(model, task.labels, wording)
 
         def predict(image: Any, name: str) -> Any:
+            """Classes, and their probabilities if CP-IoU needs them."""
             seen = model.see(image, look)
             labels = owner[model.best(seen, text)]
             if not options.cp_iou:

@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
 
     def count(index: int, image: Any, truth: Any) -> dict[str, Any]:
+        """Predict one picture under every list; what is kept of it."""
         return compare(prepared, predictions(model, prepared, image, look), truth.numpy())
 
     with locked(folder, "--output_dir") if is_rank_zero() else nullcontext():

@@ -51,8 +51,10 @@ def prepare(
     and if ``folder`` contains masks that were made by another description.
     """
     found = [missing_package(description.masks, description.name)]
-    found += [text for split in splits for text in files_of(description, root, split)[1]]
-    raise_all(filter(None, found))
+    missing = [f"split {split}: {text}" for split in splits for text in files_of(description, root, split)[1]]
+    if missing and len(splits) > 1:
+        missing.append("Get what is missing, or convert one split alone with --split")
+    raise_all(filter(None, [*found, *missing]))
     meaning = hashlib.sha256(repr((description.masks, description.labels)).encode()).hexdigest()
     try:
         ledger = Ledger(folder / "converted.jsonl", {"dataset": description.name, "masks_sha256": meaning})

@@ -76,6 +76,7 @@ def changes_of(labels: Sequence[str], vocabulary: Vocabulary, seed: int = 0) -> 
     rng = random.Random(seed)
 
     def other_names(name: str, texts: Sequence[str], templates: str = "none") -> Change:
+        """The same classes under other texts."""
         count = sum(text != label for text, label in zip(texts, labels, strict=True))
         return Change(name, tuple(texts), same, same, labels, templates, count)
 

@@ -159,6 +159,7 @@ class PluggedSegmenter:
             return compute(F.interpolate(rgb[None], size, mode="bilinear", antialias=True)[0])
 
         def of_crop(crops: Tensor) -> Tensor:
+            """One window (1, 3, crop, crop) -> its map, in a size that divides the window's."""
             (crop,) = crops
             scores = compute(crop)
             side = scores.shape[-1]

@@ -107,6 +107,7 @@ def measure(
     classes, names = len(task.classes), picture_names([dataset.name_of(i) for i in range(len(dataset))])
 
     def count(index: int, image: Tensor, truth: Tensor) -> dict[str, Any]:
+        """Predict one picture; what is kept of it."""
         labels, probabilities = predict(image, names[index])
         predicted = labels.numpy()
         if masks is not None:
@@ -137,12 +138,14 @@ def picture_by_picture(
     header = {**header, "pictures_sha256": hashlib.sha256(counted_on.encode(errors="surrogateescape")).hexdigest()}
 
     def ledger(path: Path) -> Ledger:
+        """The counts in a file; the error of another run's says what to do."""
         try:
             return Ledger(path, header)
         except InputError as error:
             raise InputError(f"{error}\nGive another --output_dir, or delete {folder}") from None
 
     def records() -> list[dict[str, Any]]:
+        """Those of all processes of this run and of earlier ones."""
         return [record for path in sorted(folder.glob("pictures_*.jsonl")) for record in ledger(path).records]
 
     # Each process appends to a file of its own; all read all of them before any appends.

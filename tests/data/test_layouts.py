@@ -53,7 +53,16 @@ def test_a_stand_in_is_checked_and_read(name: str, tmp_path: Path, capsys: pytes
         assert mask[0, [0, 15, -1]].tolist() == [0, len(description.labels) - 1, -1 if ignored else 0]
 
 
-@pytest.mark.parametrize("name", [*TRAINABLE, "pascal_context459"])
+QUICK = ("ade20k", "coco_panoptic133", "pascal_context459")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in (*TRAINABLE, "pascal_context459")
+    ],
+)
 def test_a_stand_in_is_drawn_and_converted(name: str, tmp_path: Path) -> None:
     stand_in(name, tmp_path)
     assert main(["show", name, "--data_path", str(tmp_path), "--out", str(tmp_path / "sheet.png")]) == 0
