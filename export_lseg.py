@@ -30,8 +30,7 @@ from lseg_utils.errors import InputError, raise_all, run_script
 from lseg_utils.files import REPOSITORY, unwritable, write_aside
 from lseg_utils.lock import locked
 from lseg_utils.results import write_json
-from modules.models.backbones import BACKBONES
-from modules.options import weights_name
+from modules.options import BACKBONE_NAMES, weights_name
 from modules.weights_file import check_weights_file
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def build_parser() -> Parser:
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=list(FORMATS), help=some)
     parser.add_argument("--output_dir", type=Path, help="write to this folder; default: outputs/export_<weights>")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    parser.add_argument("--backbone", choices=list(BACKBONES), help="the file has this backbone; default: find out")
+    parser.add_argument("--backbone", choices=BACKBONE_NAMES, help="the file has this backbone; default: find out")
     parser.add_argument("--trust_checkpoint", action="store_true", help="run code found in the file: risky")
     return parser
 

@@ -23,7 +23,7 @@ from lseg_utils.cli import Parser, chosen
 from lseg_utils.distributed import run_distributed
 from lseg_utils.errors import raise_all
 from lseg_utils.progress import is_rank_zero
-from modules.models.backbones import BACKBONES
+from modules.models.backbones import backbone_spec
 from modules.options import add_data_options, add_training_options, training_settings
 from openvocab.wording import Wording
 from recipes.training import with_recipe
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for name, _ in (split_sets(options.dataset) if joint else [(options.dataset, 1)])
         ],
     )
-    config, seed, backbone = training.optimization, training.run.seed, BACKBONES[training.network.backbone]
+    config, seed, backbone = training.optimization, training.run.seed, backbone_spec(training.network.backbone)
     config.check_batch_statistics(choice.crop_size, images=config.batch_size)
 
     # What follows takes seconds to import, so it comes after everything that is quickly refused.

@@ -21,7 +21,7 @@ from lseg_utils.cli import Parser, chosen
 from lseg_utils.distributed import run_distributed
 from lseg_utils.errors import InputError, raise_all
 from lseg_utils.progress import is_rank_zero
-from modules.models.backbones import BACKBONES
+from modules.models.backbones import backbone_spec
 from modules.options import NO_EFFECT, add_data_options, add_training_options, training_settings
 from modules.training.run import Training
 from recipes.zero_shot import recipe_for
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from modules.lseg_module_zs import LSegModuleZS
     from modules.training.trainer import run_training
 
-    config, seed, backbone = training.optimization, training.run.seed, BACKBONES[training.network.backbone]
+    config, seed, backbone = training.optimization, training.run.seed, backbone_spec(training.network.backbone)
     to_tensor = image_to_tensor(backbone.mean, backbone.std)
     split = training_split(options)
     data = TrainingData(choice, to_tensor, batch_size=config.batch_size, seed=seed, train_split=split)

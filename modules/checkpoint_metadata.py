@@ -53,7 +53,7 @@ def _is_architecture(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and isinstance(value.get("backbone"), str)
-        and isinstance(value.get("activation", ""), str)
+        and all(isinstance(value.get(name, ""), str) for name in ("activation", "text_tower"))
         and all(_is_whole(value.get(name, 0)) for name in ("arch_option", "block_depth"))
         and _is_whole(value.get("features", 256), 1, MAX_FEATURES)
         and _are_labels(value.get("classes"))

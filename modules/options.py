@@ -11,12 +11,21 @@ from lseg_utils.errors import raise_all
 from lseg_utils.files import REPOSITORY
 
 from .choices import OPTIMIZERS, PRECISIONS, SCHEDULES, USE_PRETRAINED, Speed
-from .models.backbones import BACKBONES, MULTIPLE, RANDOM
+from .models.backbones import BACKBONES, MULTIPLE, RANDOM, TIMM
 from .training.optimization import OptimizationConfig
 from .training.processes import Processes
 from .training.run import Run, Training
 from .training.start import NetworkChoice
 
+
+class BackboneNames(tuple[str, ...]):
+    """What ``--backbone`` takes: the names, and anything that begins with timm:, which is checked when it is built."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and name.startswith(TIMM))
+
+
+BACKBONE_NAMES = BackboneNames((*BACKBONES, f"{TIMM}NAME"))
 NO_EFFECT = "accepted for old command lines; changes nothing, as in the official code"
 
 
@@ -55,7 +64,8 @@ def add_data_options(parser: Parser, default_dataset: str = "ade20k", base_size:
 def add_network_options(parser: Parser, backbone: str | None) -> None:
     """The architecture. ``backbone`` None: for a test, which reads from the checkpoint whatever the file tells."""
     add = parser.add_argument_group("network").add_argument
-    add("--backbone", default=backbone, choices=list(BACKBONES), help="use this image and text encoder")
+    encoders = f"use this image encoder; {TIMM}NAME: any network of timm with maps (docs/encoders.md)"
+    add("--backbone", default=backbone, choices=BACKBONE_NAMES, help=encoders)
     if backbone is not None:
         add("--num_features", type=int, default=256, help="set the width of the decoder")
     blocks = "choose the regularisation block: 0 none, 1 bottleneck, 2 depthwise"
@@ -90,6 +100,8 @@ def add_optimization_options(parser: Parser) -> None:
     add("batch_size", "use this many images per process and step")
     add("base_lr", "set the learning rate per 16 images of a batch")
     add("scratch_factor", "train decoder and head at this multiple of the encoder's rate")
+    add("encoder_lr_factor", "multiply the image encoder's rate alone")
+    add("layer_decay", "train each block of the encoder at this multiple of the next one's rate; 1: all alike")
     add("weight_decay", "set the weight decay")
     add("momentum", "set the momentum of sgd")
     group.add_argument(
@@ -111,10 +123,15 @@ def add_training_options(parser: Parser, backbone: str, exp_name: str) -> None:
     add = parser.add_argument_group("start").add_argument
     add("--finetune_weights", type=Path, help="start from this checkpoint instead of ImageNet weights")
     other = f"'{RANDOM}' for random weights; default: download"
-    add("--clip_weights", help=f"read the text encoder from this CLIP file; {other}")
+    add(
+        "--text_tower", help="train against this text encoder: a CLIP model; default: the backbone's (docs/encoders.md)"
+    )
+    add("--clip_weights", "--text_weights", help=f"read the text encoder from this file; {other}")
     add("--backbone_weights", help=f"read ImageNet weights from this file; {other}")
     start = "True: ImageNet weights, False: random ones, clip: those of CLIP's image tower, clip_fixed: those, frozen"
     add("--use_pretrained", choices=USE_PRETRAINED, default="True", help=f"start the image encoder from these; {start}")
+    frozen = "leave the pretrained image encoder as it is: only what is built on it learns"
+    add("--freeze_encoder", action="store_true", help=frozen)
     add("--trust_checkpoint", action="store_true", help="run code contained in --finetune_weights: risky")
     add_optimization_options(parser)
 

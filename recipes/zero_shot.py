@@ -59,7 +59,9 @@ def recipe_for(benchmark: str, backbone: str) -> tuple[Recipe, str]:
         raise InputError(f"there is no zero-shot recipe for {benchmark!r}{hint}; {instead}")
 
     def nearness(recipe: Recipe) -> tuple[bool, bool, float]:
-        same_kind = BACKBONES[recipe.backbone].encoder == BACKBONES[backbone].encoder
+        same_kind = BACKBONES[recipe.backbone].encoder == (
+            BACKBONES[backbone].encoder if backbone in BACKBONES else "vit"
+        )
         return recipe.backbone == backbone, same_kind, SequenceMatcher(None, recipe.backbone, backbone).ratio()
 
     nearest = max(rows, key=nearness)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 MULTIPLE = 32  # image sides are multiples of it: the coarsest feature map has 1/32 of the resolution
+TIMM = "timm:"  # what names of timm's networks begin with
 RANDOM = "random"  # given in place of a weights file: keep the random initial weights
 
 
@@ -25,8 +27,13 @@ class TextTower:
 TEXT_TOWERS = {
     "ViT-B/32": TextTower(embed_dim=512, width=512),
     "ViT-B/16": TextTower(embed_dim=512, width=512),
+    "ViT-L/14": TextTower(embed_dim=768, width=768),
+    "ViT-L/14@336px": TextTower(embed_dim=768, width=768),
+    "RN50": TextTower(embed_dim=1024, width=512),
+    "RN101": TextTower(embed_dim=512, width=512),
     "RN50x4": TextTower(embed_dim=640, width=640),
     "RN50x16": TextTower(embed_dim=768, width=768),
+    "RN50x64": TextTower(embed_dim=1024, width=1024),
     "tiny": TextTower(embed_dim=64, width=64, layers=3, context_length=16),  # the miniature's
 }
 
@@ -36,16 +43,18 @@ class Backbone:
     """An image encoder, the text tower it is trained against, and how its images are prepared.
 
     Attributes:
-        encoder: which function of ``build.ENCODERS`` builds it: "vit", "resnet" or "small_resnet".
+        encoder: which function of ``build.ENCODERS`` builds it: "vit", "resnet", "small_resnet" or "timm".
         image: the image network's name in timm or torchvision.
         text: a key of ``TEXT_TOWERS``.
         channels: channels of the four feature maps, finest first.
         weights: where the pretrained weights of ``image`` come from: "timm", "torchvision", or "none".
-        hooks: indices of the ViT blocks whose tokens become the four maps; () for a ResNet.
+        hooks: indices of the ViT blocks whose tokens become the four maps; of timm's other networks, those of the
+            stages; () for a ResNet.
         options: further arguments of the image network.
         base_size: long side in pixels that training and testing count as scale 1.
         crop_size: side in pixels of training crops and of the sliding windows.
         mean, std: normalisation of the images (values in 0..1, RGB).
+        licence: of the pretrained weights, as timm names it; "" if it is not known.
     """
 
     encoder: str
@@ -59,6 +68,7 @@ class Backbone:
     crop_size: int = 480
     mean: tuple[float, float, float] = HALF
     std: tuple[float, float, float] = HALF
+    licence: str = ""
 
 
 def vit_large(text: str) -> Backbone:
@@ -104,3 +114,22 @@ BACKBONES = {
         crop_size=64,
     ),
 }
+
+
+def backbone_spec(name: str) -> Backbone:
+    """The row of ``BACKBONES``, or for timm:NAME what timm's network says about itself (imports torch and timm).
+
+    Raises:
+        ValueError: an unknown name, or a network of timm that gives no maps.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if name.startswith(TIMM):
+        from .timm_encoders import timm_backbone
+
+        return timm_backbone(name.removeprefix(TIMM))
+    near = get_close_matches(name, BACKBONES, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ValueError(
+        f"backbone {name!r} is unknown{hint}; choose one of {', '.join(BACKBONES)}, or {TIMM}NAME for a network of timm"
+    )

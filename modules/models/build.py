@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from .backbones import BACKBONES, TEXT_TOWERS, Backbone
+from .backbones import TEXT_TOWERS, Backbone, backbone_spec
 from .class_encoder import ClassEncoder
 from .decoder import Decoder
 from .head import CorrelationHead, RegularisationBlock
-from .image_encoders import ResNetEncoder, ViTEncoder
+from .image_encoders import ImageEncoder, ResNetEncoder, ViTEncoder
 from .network import LSegNet
 from .precision import channels_last
 from .pretrained import load_pretrained
@@ -29,12 +29,13 @@ def build_lseg(
     features: int = 256,
     classes: Sequence[str] | None = None,
     dropout: float = 0.0,
+    text_tower: str | None = None,
     pretrained: bool = False,
 ) -> LSegNet:
     """Build LSeg with random weights, or with CLIP's text tower and the ImageNet backbone if ``pretrained``.
 
     Args:
-        backbone: a key of ``BACKBONES``.
+        backbone: a key of ``BACKBONES``, or timm:NAME for any network of timm that gives feature maps.
         labels: the network's own label set; None for one that is always called with labels.
         arch_option: 0 no spatial regularisation, 1 bottleneck block, 2 depthwise block (paper, section 3.3).
         block_depth: how often that block is applied (0 counts as 1).
@@ -42,21 +43,24 @@ def build_lseg(
         features: width of the decoder.
         classes: names of the classes of a plain classifier without text (the paper's DPT baseline); None: LSeg.
         dropout: rate after the ViT's position embedding and in its blocks; 0 in the official networks.
+        text_tower: a key of ``TEXT_TOWERS``; None: the one that the backbone is usually trained against.
         pretrained: download what a training starts from. Nothing is downloaded otherwise.
 
     Raises:
         ValueError: an unknown name or option, an empty label list.
     """
-    if backbone not in BACKBONES:
-        raise ValueError(f"backbone {backbone!r} is unknown; choose one of {', '.join(BACKBONES)}")
+    spec = backbone_spec(backbone)
     if arch_option not in (0, 1, 2):
         raise ValueError(f"arch_option {arch_option!r} is unknown; 0 is none, 1 bottleneck block, 2 depthwise block")
     if block_depth < 0:
         raise ValueError(f"block_depth is {block_depth}; it counts applications and cannot be negative")
     if classes is not None and arch_option:
         raise ValueError("a plain classifier has no regularisation block; leave arch_option 0")
-    spec = BACKBONES[backbone]
-    tower = TEXT_TOWERS[spec.text]
+    if text_tower is not None and text_tower not in TEXT_TOWERS:
+        raise ValueError(f"text_tower {text_tower!r} is unknown; choose one of {', '.join(TEXT_TOWERS)}")
+    if text_tower is not None and classes is not None:
+        raise ValueError("a plain classifier has no text tower; leave text_tower out")
+    tower = TEXT_TOWERS[text_tower or spec.text]
     image_encoder = ENCODERS[spec.encoder](spec, dropout)  # publishes out_channels and strides
     block = {"arch_option": arch_option, "block_depth": block_depth, "activation": activation}
     # The order of these three is the order in which a seed's random numbers are drawn; another order gives a seed other
@@ -76,7 +80,8 @@ def build_lseg(
         head=CorrelationHead(regularisation, cosine=classes is None),
         labels=classes if labels is None else labels,
         architecture={"backbone": backbone, **block, "features": features}
-        | ({} if classes is None else {"classes": list(classes)}),
+        | ({} if classes is None else {"classes": list(classes)})
+        | ({} if text_tower in (None, spec.text) else {"text_tower": text_tower}),
         mean=spec.mean,
         std=spec.std,
         base_size=spec.base_size,
@@ -135,8 +140,16 @@ def refuse_dropout(spec: Backbone, dropout: float) -> None:
         raise ValueError(f"dropout is {dropout}, but {spec.image} has no dropout layers; use a ViT, or 0")
 
 
-ENCODERS: dict[str, Callable[[Backbone, float], ViTEncoder | ResNetEncoder]] = {
+def timm_encoder(spec: Backbone, dropout: float) -> ImageEncoder:
+    """Any network of timm."""
+    from .timm_encoders import TimmEncoder, create_network
+
+    return TimmEncoder(create_network(spec.image, dropout), spec.hooks, spec.channels, **spec.options)
+
+
+ENCODERS: dict[str, Callable[[Backbone, float], ImageEncoder]] = {
     "vit": vit_encoder,
     "resnet": resnet_encoder,
     "small_resnet": small_resnet_encoder,
+    "timm": timm_encoder,
 }

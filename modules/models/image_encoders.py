@@ -1,13 +1,13 @@
 """Image encoders: an image becomes four feature maps, at 1/4, 1/8, 1/16 and 1/32 of its size.
 
-Each encoder publishes what the decoder is built from:
-``out_channels`` (channels of the four maps) and ``strides`` (their reduction of the input).
+``ImageEncoder`` is what all of them have in common; timm_encoders.py has the one for any other network of timm.
 
 Shapes: B images, H x W pixels (multiples of 32), D token width, P patch size, h x w = H/P x W/P tokens.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -73,24 +73,71 @@ def batch_norm_statistics_kept(part: nn.Module) -> Iterator[None]:
             norm.num_batches_tracked.copy_(count)
 
 
-class Reassemble(nn.Module):
-    """Tokens of one ViT block become a feature map of a given stride (DPT, "Reassemble" with readout "project")."""
+class ImageEncoder(nn.Module):
+    """What the rest of LSeg knows of an image encoder.
 
-    def __init__(self, width: int, channels: int, patch_size: int, stride: int) -> None:
+    It takes normalised images (B, 3, H, W) whose sides are multiples of 32, and returns four maps, finest first, of
+    shape (B, out_channels[i], H / strides[i], W / strides[i]). Mean and std of its images are in its ``Backbone``.
+
+    Attributes:
+        out_channels: channels of the four maps; set by the subclass.
+        pretrained: name of the attribute with the network that comes with pretrained weights; set by the subclass.
+        frozen: whether that network is left as it is.
+        checkpointing: compute activations again in the backward pass instead of keeping them.
+    """
+
+    strides = STRIDES
+    out_channels: tuple[int, ...]
+    pretrained: str
+
+    def __init__(self) -> None:
         super().__init__()
-        self.readout = nn.Linear(2 * width, width)
+        self.checkpointing = self.frozen = False
+
+    def recompute(self, activations: bool) -> None:
+        """Set ``checkpointing``: less memory for more time."""
+        self.checkpointing = activations
+
+    @property
+    def network(self) -> Any:
+        """The network that comes with pretrained weights: all but the reassemble blocks."""
+        return getattr(self, self.pretrained)
+
+    def freeze(self) -> None:
+        """Leave the pretrained network as it is: no gradients, and eval mode, so that batch norm keeps still."""
+        self.frozen = True
+        self.network.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        """As for any module, except that a frozen network stays in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.network.eval()
+        return self
+
+
+class Reassemble(nn.Module):
+    """Tokens of one ViT block become a feature map of a given stride (DPT, "Reassemble").
+
+    With a class token the readout is DPT's "project", else "ignore". Where the stride is no power of two times the
+    patch, the map has the nearest stride that is: 3.5 instead of 4 for patches of 14.
+    """
+
+    def __init__(self, width: int, channels: int, patch_size: int, stride: int, class_token: bool = True) -> None:
+        super().__init__()
+        self.readout = nn.Linear(2 * width, width) if class_token else None
         self.project = nn.Conv2d(width, channels, kernel_size=1)
-        self.resample: nn.Module
-        if stride < patch_size:
-            factor = patch_size // stride
-            self.resample = nn.ConvTranspose2d(channels, channels, kernel_size=factor, stride=factor)
-        elif stride == patch_size:
-            self.resample = nn.Identity()
-        else:
-            self.resample = nn.Conv2d(channels, channels, kernel_size=3, stride=stride // patch_size, padding=1)
+        self.resample: nn.Module = nn.Identity()
+        power = round(math.log2(patch_size / stride))
+        if power > 0:
+            self.resample = nn.ConvTranspose2d(channels, channels, kernel_size=2**power, stride=2**power)
+        elif power < 0:
+            self.resample = nn.Conv2d(channels, channels, kernel_size=3, stride=2**-power, padding=1)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """tokens (B, 1 + h*w, D), class token first -> map (B, channels, h*P/stride, w*P/stride)."""
+        """tokens (B, 1 + h*w, D), class token first if there is one -> map (B, channels, h*P/stride, w*P/stride)."""
+        if self.readout is None:
+            return self.resample(self.project(tokens.transpose(1, 2).unflatten(2, grid)))
         class_token, patches = tokens[:, :1], tokens[:, 1:]
         # Linear(concat(patch, class)) = patch @ W1 + class @ W2: the class half is the same for every patch.
         patch_weight, class_weight = self.readout.weight.chunk(2, dim=1)
@@ -119,7 +166,7 @@ def check_vit(vit: Any, hooks: Sequence[int]) -> None:
         )
 
 
-class ViTEncoder(nn.Module):
+class ViTEncoder(ImageEncoder):
     """A timm vision transformer whose blocks at ``hooks`` are reassembled into four maps (paper, section 3.1).
 
     Args:
@@ -130,18 +177,14 @@ class ViTEncoder(nn.Module):
 
     Raises:
         ValueError: another kind of ViT, a patch size or hooks that do not fit.
-
-    Attributes:
-        checkpointing: compute blocks again in the backward pass instead of keeping what is inside them.
     """
 
-    strides = STRIDES
+    pretrained = "vit"
 
     def __init__(self, vit: VisionTransformer, hooks: Sequence[int], out_channels: Sequence[int]) -> None:
         super().__init__()
         check_vit(vit, hooks)
         self.vit: Any = vit  # torch declares its parts as Tensor or Module
-        self.checkpointing = False
         self.hooks, self.out_channels = tuple(hooks), tuple(out_channels)
         self.patch_size: int = vit.patch_embed.proj.kernel_size[0]
         self.reassemble = nn.ModuleList(
@@ -171,18 +214,14 @@ class ViTEncoder(nn.Module):
         return levels, grid
 
 
-class ResNetEncoder(nn.Module):
-    """A ResNet cut into its four stages, the stem belonging to the first; they feed the decoder directly.
+class ResNetEncoder(ImageEncoder):
+    """A ResNet cut into its four stages, the stem belonging to the first; they feed the decoder directly."""
 
-    ``checkpointing``: as for ``ViTEncoder``, stage by stage.
-    """
-
-    strides = STRIDES
+    pretrained = "stages"
 
     def __init__(self, stages: Sequence[nn.Module], out_channels: Sequence[int]) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
-        self.checkpointing = False
         self.out_channels = tuple(out_channels)
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -16,7 +16,7 @@ from .class_encoder import ClassEncoder
 from .decoder import Decoder
 from .doubts import check_range
 from .head import CorrelationHead
-from .image_encoders import ResNetEncoder, ViTEncoder
+from .image_encoders import ImageEncoder
 from .text_encoder import TextEncoder, check_labels
 from .upsampling import upsample_x2
 
@@ -44,7 +44,7 @@ class LSegNet(nn.Module):
 
     def __init__(
         self,
-        image_encoder: ViTEncoder | ResNetEncoder,
+        image_encoder: ImageEncoder,
         decoder: Decoder,
         text_encoder: TextEncoder | ClassEncoder,
         head: CorrelationHead,

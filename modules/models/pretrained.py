@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .backbones import BACKBONES, RANDOM, Backbone
-from .image_encoders import ResNetEncoder, ViTEncoder
+from .backbones import RANDOM, Backbone, backbone_spec
+from .image_encoders import ImageEncoder, ResNetEncoder
 from .network import LSegNet
 from .text_encoder import TextEncoder, clip_package
 
@@ -38,11 +38,12 @@ def load_pretrained(
     Raises:
         ValueError: a file that does not fit, or a failed download; the text names the file and its place.
     """
-    spec = BACKBONES[net.architecture["backbone"]]
+    spec = backbone_spec(net.architecture["backbone"])
     read = read or (lambda path: torch.load(path, map_location="cpu", weights_only=True))
     use_clip_image = from_clip and backbone_weights != RANDOM
     if clip_weights != RANDOM and (isinstance(net.text_encoder, TextEncoder) or use_clip_image):
-        path = Path(clip_weights) if clip_weights else download_clip(spec.text)
+        tower = net.architecture.get("text_tower", spec.text)
+        path = Path(clip_weights) if clip_weights else download_clip(tower)
         clip_file = read(path)
         if isinstance(net.text_encoder, TextEncoder):
             _load(net.text_encoder, clip_file, str(path), "a CLIP file with this text tower")
@@ -54,10 +55,10 @@ def load_pretrained(
         load_backbone(net.image_encoder, weights, source)
 
 
-def load_backbone(image_encoder: ViTEncoder | ResNetEncoder, weights: Mapping[str, Tensor], source: str) -> None:
+def load_backbone(image_encoder: ImageEncoder, weights: Mapping[str, Tensor], source: str) -> None:
     """Fill the backbone (not the reassemble blocks, which no classifier has) from timm's or torchvision's names."""
-    if isinstance(image_encoder, ViTEncoder):
-        _load(image_encoder.vit, weights, source, "timm's weights of this ViT")
+    if not isinstance(image_encoder, ResNetEncoder):
+        _load(image_encoder.network, weights, source, "timm's weights of this network")
         return
     # torchvision's stem (conv1, bn1) and layer1 are our first stage, layers 2 to 4 the others
     places = {"conv1.": "0.0.", "bn1.": "0.1.", "layer1.": "0.4.", "layer2.": "1.", "layer3.": "2.", "layer4.": "3."}

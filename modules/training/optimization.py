@@ -21,6 +21,10 @@ class OptimizationConfig:
     """Images per process and step; the numbers of processes and of accumulated batches do not change the rate."""
     scratch_factor: float = 10.0
     """The decoder and the head start from nothing and learn at this multiple of the encoder's rate."""
+    encoder_lr_factor: float = 1.0
+    """The image encoder learns at this multiple of base_lr / 16 * batch_size; decoder and head do not change."""
+    layer_decay: float = 1.0
+    """Each block of the image encoder learns at this multiple of the next one's rate; 1: all alike."""
     optimizer: str = "sgd"
     """sgd (with momentum), adam (betas 0.9 and 0.999; the official --midasproto) or adamw."""
     momentum: float = 0.9
@@ -46,7 +50,7 @@ class OptimizationConfig:
             problems.append("warmup_steps needs --schedule cosine; poly starts at the full rate")
         problems += [
             f"{name} is {getattr(self, name)}, but must be positive and finite"
-            for name in ("base_lr", "batch_size", "scratch_factor", "max_epochs")
+            for name in ("base_lr", "batch_size", "scratch_factor", "encoder_lr_factor", "max_epochs")
             if not 0 < getattr(self, name) < math.inf
         ]
         problems += [
@@ -59,6 +63,8 @@ class OptimizationConfig:
                 f"schedule_epochs is {self.schedule_epochs}, but max_epochs {self.max_epochs}: the rate would be 0 at "
                 "the end; give at least as many"
             )
+        if not 0 < self.layer_decay <= 1:
+            problems.append(f"layer_decay is {self.layer_decay}, but must be above 0 and at most 1")
         if not 0 <= self.momentum < 1:
             problems.append(f"momentum is {self.momentum}, but must be at least 0 and below 1")
         raise_all(problems)
@@ -66,12 +72,16 @@ class OptimizationConfig:
     @property
     def encoder_lr(self) -> float:
         """Initial rate of the image encoder (backbone and reassemble blocks)."""
-        return self.base_lr / 16 * self.batch_size
+        return self._rate * self.encoder_lr_factor
 
     @property
     def scratch_lr(self) -> float:
         """Initial rate of the decoder and the head."""
-        return self.encoder_lr * self.scratch_factor
+        return self._rate * self.scratch_factor
+
+    @property
+    def _rate(self) -> float:
+        return self.base_lr / 16 * self.batch_size
 
     def check_batch_statistics(self, crop_size: int | None, images: int) -> None:
         """``InputError`` if batch normalisation would get one value per channel from ``images`` crops.
@@ -88,11 +98,15 @@ class OptimizationConfig:
     def describe(self) -> str:
         """The two rates with the formula, for the log."""
         early = f", ending after {self.max_epochs}" if self.schedule_epochs else ""
+        rate = f"base_lr / 16 * batch_size = {self.base_lr:g} / 16 * {self.batch_size} = {self._rate:g}"
+        scaled = "" if self.encoder_lr_factor == 1 else f", times {self.encoder_lr_factor:g} = {self.encoder_lr:g}"
+        decay = "" if self.layer_decay == 1 else f", {self.layer_decay:g} of it for each block before the last"
+        base = "that" if not scaled else f"{self._rate:g}"
+        early = f", ending after {self.max_epochs}" if self.schedule_epochs else ""
         return (
-            f"{self.optimizer}, image encoder lr = base_lr / 16 * batch_size = {self.base_lr:g} / 16 * "
-            f"{self.batch_size} = {self.encoder_lr:g}; decoder and head lr = {self.scratch_factor:g} * that = "
-            f"{self.scratch_lr:g}; weight decay {self.weight_decay:g}; {self.schedule} over "
-            f"{self.schedule_epochs or self.max_epochs} epochs{early}"
+            f"{self.optimizer}, image encoder lr = {rate}{scaled}{decay}; decoder and head lr = "
+            f"{self.scratch_factor:g} * {base} = {self.scratch_lr:g}; weight decay {self.weight_decay:g}; "
+            f"{self.schedule} over {self.schedule_epochs or self.max_epochs} epochs{early}"
         )
 
     def factor(self, epoch: int, step: int, total_steps: int) -> float:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lseg_utils.errors import InputError, raise_all
+from lseg_utils.errors import InputError, did_you_mean, raise_all
 from lseg_utils.files import sha256_of
+from lseg_utils.progress import is_rank_zero
 
 from ..choices import block_options
-from ..models.backbones import BACKBONES, RANDOM
+from ..models.backbones import RANDOM, TEXT_TOWERS, backbone_spec
 
 if TYPE_CHECKING:
     from ..models import LSegNet
@@ -41,6 +42,10 @@ class NetworkChoice:
     use_pretrained: str = "True"
     """What the image encoder starts from: ImageNet (True), random (False), CLIP's image tower (clip), frozen
     (clip_fixed)."""
+    text_tower: str | None = None
+    """Another text tower than the one that the backbone is usually trained against."""
+    freeze_encoder: bool = False
+    """The image encoder keeps its first weights; what reassembles its tokens, decoder and head learn."""
 
     def __post_init__(self) -> None:
         given = {name: path for name in WEIGHTS if (path := getattr(self, name))}
@@ -55,9 +60,19 @@ class NetworkChoice:
             problems.append("--dropout has no effect on the network of --finetune_weights; leave one of them out")
         if self.use_pretrained != "True" and (self.finetune_weights or self.backbone_weights):
             problems.append("--use_pretrained decides what other weights files replace; give only one kind")
-        if self.from_clip:
-            spec = BACKBONES[self.backbone]
-            if (spec.image, spec.text) != ("vit_base_patch32_384", "ViT-B/32"):
+        if self.freeze_encoder and RANDOM in (self.backbone_weights, "" if self.use_pretrained == "True" else RANDOM):
+            problems.append("--freeze_encoder would freeze random weights; name or download pretrained ones")
+        try:
+            spec = backbone_spec(self.backbone)
+        except ValueError as error:
+            problems.append(f"--backbone: {error}")
+            spec = None
+        if self.text_tower is not None and self.text_tower not in TEXT_TOWERS:
+            near = did_you_mean(self.text_tower, TEXT_TOWERS)
+            problems.append(f"--text_tower {self.text_tower} is unknown{near}; choose one of {', '.join(TEXT_TOWERS)}")
+        if spec and self.from_clip:
+            towers = spec.image, self.text_tower or spec.text
+            if towers != ("vit_base_patch32_384", "ViT-B/32"):
                 problems.append(
                     f"--use_pretrained {self.use_pretrained} needs an image encoder of the shape of CLIP's: --backbone "
                     f"clip_vitb32_384, not {self.backbone}"
@@ -69,6 +84,8 @@ class NetworkChoice:
         if self.head == "classes":
             if self.arch_option:
                 problems.append("--head classes has no regularisation block; leave out --arch_option")
+            if self.text_tower:
+                problems.append("--head classes has no text encoder; leave out --text_tower")
             if self.clip_weights not in (None, RANDOM):
                 problems.append("--head classes has no text encoder; leave out --clip_weights")
         raise_all(problems)
@@ -78,9 +95,9 @@ class NetworkChoice:
         """Whether the image encoder starts from CLIP's own image tower."""
         return self.use_pretrained in ("clip", "clip_fixed")
 
-    def sources(self) -> dict[str, str | None]:
+    def sources(self) -> dict[str, Any]:
         """What the first weights are read from, for the checkpoint: name, size and SHA-256 of the files."""
-        found: dict[str, str | None] = {"use_pretrained": self.use_pretrained}
+        found: dict[str, Any] = {"use_pretrained": self.use_pretrained, "freeze_encoder": self.freeze_encoder}
         for name in WEIGHTS:
             path = getattr(self, name)
             found[name] = None if path is None else str(path)
@@ -102,7 +119,11 @@ def build_network(choice: NetworkChoice, labels: list[str], *, weights: bool = T
     from ..checkpoints import load_lseg
     from ..models import build_lseg
     from ..models.pretrained import load_pretrained
+    from ..models.timm_encoders import licence_note
 
+    spec = backbone_spec(choice.backbone)
+    if (note := licence_note(spec)) and is_rank_zero():
+        print(note)
     try:
         if choice.finetune_weights:  # also where its weights are replaced: the file decides the architecture
             given = {"trust_checkpoint": choice.trust_checkpoint, **block_options(choice)}
@@ -112,10 +133,22 @@ def build_network(choice: NetworkChoice, labels: list[str], *, weights: bool = T
                 raise InputError(
                     f"--head is {choice.head}, but {choice.finetune_weights} was trained with --head {found}"
                 )
+            tower = net.architecture.get("text_tower", spec.text)
+            if choice.text_tower not in (None, tower):
+                raise InputError(
+                    f"--text_tower is {choice.text_tower}, but {choice.finetune_weights} was trained against {tower}: "
+                    "its pixels speak no other language; leave the option out, or train from ImageNet weights"
+                )
+            if (net.mean, net.std) != (spec.mean, spec.std):
+                raise InputError(
+                    f"{choice.finetune_weights} was trained with images of mean {net.mean} and std {net.std}, but "
+                    f"{choice.backbone} has mean {spec.mean} and std {spec.std}: name the one that it was trained as"
+                )
         else:
             sizes: dict[str, Any] = {
                 "features": choice.num_features,
                 "dropout": choice.dropout,
+                "text_tower": choice.text_tower,
                 **block_options(choice),
             }
             classes = labels if choice.head == "classes" else None
@@ -128,8 +161,8 @@ def build_network(choice: NetworkChoice, labels: list[str], *, weights: bool = T
                 print("dry run: random weights replace what a training would download")
                 sources = [source or RANDOM for source in sources]
             load_pretrained(net, sources[0], sources[1], read_weights, choice.from_clip)
-        if choice.use_pretrained == "clip_fixed":
-            net.image_encoder.vit.requires_grad_(False)  # reassemble blocks and decoder learn
+        if choice.freeze_encoder or choice.use_pretrained == "clip_fixed":
+            net.image_encoder.freeze()  # reassemble blocks and decoder learn
     except ValueError as error:
         raise InputError(str(error)) from error
     return net.train()

@@ -35,6 +35,7 @@ from ..models.precision import compile_parts
 from ..safe_load import read_torch_file
 from .display import EpochLines, ValidationPictures
 from .official import check_training_checkpoint, loops_of, official_run
+from .optimization import OptimizationConfig
 from .report import PAGE, TrainingReport
 from .run import Run, Training
 from .start import build_network
@@ -99,7 +100,10 @@ def run_training(training: Training, data: TrainingData, make_module: Callable[[
         read = {last: read_torch_file(last)} if last else {}
         net = build_network(training.network, data.labels, weights=last is None, download=not run.dry_run)
         net.base_size, net.crop_size = data.sizes
-        net.image_encoder.checkpointing = run.grad_checkpointing
+        try:
+            net.image_encoder.recompute(run.grad_checkpointing)
+        except ValueError as error:
+            raise InputError(str(error)) from error
         module = make_module(net)
         images, validation_images = len(data.train_set), len(data.val_set)
         facts = {"seed": run.seed, "accumulate_grad_batches": run.accumulate_grad_batches}
@@ -152,7 +156,13 @@ def check_same_run(last: Path, before: dict[str, Any], module: LSegModule) -> No
     pairs = {key: (before.get(key), value) for key, value in (now | module.extra_metadata()).items()}
     pretrained = [known.get("use_pretrained", "True") for known in (facts, module.run_facts)]
     pairs["use_pretrained"] = pretrained[0], pretrained[1]  # with clip_fixed, other weights are trained
+    frozen = [known.get("freeze_encoder", False) for known in (facts, module.run_facts)]
+    pairs["freeze_encoder"] = frozen[0], frozen[1]
     pairs["optimizer"] = settings.get("optimizer"), module.config.optimizer
+    pairs["layer_decay"] = settings.get("layer_decay", 1.0), module.config.layer_decay  # decides the parameter groups
+    if normalised := before.get("normalization"):
+        for key, value in (("mean", module.net.mean), ("std", module.net.std)):
+            pairs[f"the images' {key}"] = list(normalised[key]), list(value)
     if sizes := before.get("sizes"):
         pairs["base_size"] = sizes["base"], module.net.base_size
         pairs["crop_size"] = sizes["crop"], module.net.crop_size
@@ -172,8 +182,9 @@ def check_same_run(last: Path, before: dict[str, Any], module: LSegModule) -> No
     names = ("seed", "accumulate_grad_batches", "images", "validation_images")
     free = {name: module.run_facts[name] for name in names if name in facts}
     free |= {"data_path": module.data_path and str(module.data_path.resolve())}
+    defaults = asdict(OptimizationConfig())  # older files lack settings that came later
     for key, value in (asdict(module.config) | free).items():
-        if (old := (before | settings | facts).get(key)) != value:
+        if (old := (before | defaults | settings | facts).get(key)) != value:
             print(f"note: {key} was {old} in this run and is {value} from now on")
 
 
