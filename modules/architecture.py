@@ -13,7 +13,7 @@ from lseg_utils.errors import InputError
 from .checkpoint_file import CheckpointFile
 from .checkpoint_metadata import MAX_FEATURES
 from .models import BACKBONES, LSegNet, build_lseg
-from .models.backbones import TEXT_TOWERS, TIMM
+from .models.backbones import OPEN_CLIP, TEXT_TOWERS, TIMM
 from .models.fingerprint import DEAD
 
 BLOCK_OPTIONS = ("arch_option", "block_depth", "activation")  # what shapes cannot tell
@@ -24,10 +24,12 @@ ANY_BLOCK = {"arch_option": 1, "block_depth": 0, "activation": "lrelu"}
 def skeleton(path: str | Path, architecture: dict[str, Any]) -> LSegNet:
     """The network that the file at ``path`` belongs to, on the device "meta": its weights come from the file.
 
-    A network of timm has tables that no file contains, such as those of rotary positions, and is built with them.
+    Networks of timm and open_clip have tables that no file contains, such as those of rotary positions and of causal
+    attention, and are built with them.
     """
+    own_tables = architecture["backbone"].startswith(TIMM) or architecture.get("text_tower", "").startswith(OPEN_CLIP)
     try:
-        with torch.device("cpu" if architecture["backbone"].startswith(TIMM) else "meta"):
+        with torch.device("cpu" if own_tables else "meta"):
             return build_lseg(labels=None, **architecture)
     except (TypeError, ValueError) as error:
         raise InputError(f"the network of {path} cannot be built by this version: {error}") from error

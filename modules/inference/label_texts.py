@@ -16,7 +16,7 @@ from lseg_utils.errors import InputError
 
 from ..models.class_encoder import ClassEncoder
 from ..models.doubts import warn_caller
-from ..models.text_encoder import AS_IT_IS, TextEncoder, check_labels
+from ..models.text_encoder import AS_IT_IS, LabelEncoder, check_labels
 from .clip_templates import IMAGENET_TEMPLATES
 
 LabelInput = Sequence[str] | Tensor | np.ndarray
@@ -24,7 +24,7 @@ OTHER = "other"
 
 
 def named_matrix(
-    encoder: TextEncoder | ClassEncoder,
+    encoder: LabelEncoder | ClassEncoder,
     labels: LabelInput,
     names: Sequence[str] | None = None,
     templates: str | Sequence[str] | None = None,
@@ -73,7 +73,7 @@ def named_matrix(
 
 
 def encode_with_templates(
-    encoder: TextEncoder | ClassEncoder,
+    encoder: LabelEncoder | ClassEncoder,
     labels: Sequence[str],
     templates: str | Sequence[str] | None = None,
     truncate: bool = False,
@@ -98,7 +98,7 @@ def encode_with_templates(
         if not isinstance(form, str) or form.count("{}") != 1:
             raise InputError(f"every template needs exactly one {{}} for the label; {form!r} does not have it")
     try:
-        if truncate and isinstance(encoder, TextEncoder):
+        if truncate and isinstance(encoder, LabelEncoder):
             labels = [_fitting(encoder, label, forms) for label in check_labels(labels)]
         return encoder(labels, forms).clone()
     except (TypeError, ValueError) as error:
@@ -106,7 +106,7 @@ def encode_with_templates(
         raise InputError(f"{error}{advice}") from None
 
 
-def _fitting(encoder: TextEncoder, label: str, forms: Sequence[str]) -> str:
+def _fitting(encoder: LabelEncoder, label: str, forms: Sequence[str]) -> str:
     """The longest beginning of a label that the tower takes in every template."""
 
     def fits(length: int) -> bool:

@@ -10,6 +10,7 @@ HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 MULTIPLE = 32  # image sides are multiples of it: the coarsest feature map has 1/32 of the resolution
+OPEN_CLIP = "open_clip:"  # what names of text towers of the package open_clip begin with
 TIMM = "timm:"  # what names of timm's networks begin with
 RANDOM = "random"  # given in place of a weights file: keep the random initial weights
 
@@ -133,3 +134,22 @@ def backbone_spec(name: str) -> Backbone:
     raise ValueError(
         f"backbone {name!r} is unknown{hint}; choose one of {', '.join(BACKBONES)}, or {TIMM}NAME for a network of timm"
     )
+
+
+def text_dimension(name: str) -> int:
+    """C of a text tower: a key of ``TEXT_TOWERS``, or open_clip:MODEL[/TAG] (imports that package).
+
+    Raises:
+        ValueError: an unknown name (with the nearest), or open_clip is not installed.
+    """
+    if name.startswith(OPEN_CLIP):
+        from .open_clip_text import tower_config
+
+        return tower_config(name).embed_dim
+    if name not in TEXT_TOWERS:
+        near = get_close_matches(name, TEXT_TOWERS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(
+            f"text tower {name!r} is unknown{hint}; choose one of {', '.join(TEXT_TOWERS)}, or {OPEN_CLIP}MODEL/TAG"
+        )
+    return TEXT_TOWERS[name].embed_dim

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from .backbones import TEXT_TOWERS, Backbone, backbone_spec
+from .backbones import OPEN_CLIP, TEXT_TOWERS, Backbone, backbone_spec, text_dimension
 from .class_encoder import ClassEncoder
 from .decoder import Decoder
 from .head import CorrelationHead, RegularisationBlock
@@ -16,7 +16,7 @@ from .image_encoders import ImageEncoder, ResNetEncoder, ViTEncoder
 from .network import LSegNet
 from .precision import channels_last
 from .pretrained import load_pretrained
-from .text_encoder import TextEncoder
+from .text_encoder import LabelEncoder, TextEncoder
 
 
 def build_lseg(
@@ -43,7 +43,8 @@ def build_lseg(
         features: width of the decoder.
         classes: names of the classes of a plain classifier without text (the paper's DPT baseline); None: LSeg.
         dropout: rate after the ViT's position embedding and in its blocks; 0 in the official networks.
-        text_tower: a key of ``TEXT_TOWERS``; None: the one that the backbone is usually trained against.
+        text_tower: a key of ``TEXT_TOWERS``, or open_clip:MODEL[/TAG]; None: the one that the backbone is usually
+            trained against.
         pretrained: download what a training starts from. Nothing is downloaded otherwise.
 
     Raises:
@@ -56,22 +57,15 @@ def build_lseg(
         raise ValueError(f"block_depth is {block_depth}; it counts applications and cannot be negative")
     if classes is not None and arch_option:
         raise ValueError("a plain classifier has no regularisation block; leave arch_option 0")
-    if text_tower is not None and text_tower not in TEXT_TOWERS:
-        raise ValueError(f"text_tower {text_tower!r} is unknown; choose one of {', '.join(TEXT_TOWERS)}")
     if text_tower is not None and classes is not None:
         raise ValueError("a plain classifier has no text tower; leave text_tower out")
-    tower = TEXT_TOWERS[text_tower or spec.text]
     image_encoder = ENCODERS[spec.encoder](spec, dropout)  # publishes out_channels and strides
     block = {"arch_option": arch_option, "block_depth": block_depth, "activation": activation}
     # The order of these three is the order in which a seed's random numbers are drawn; another order gives a seed other
     # initial weights, and its results no longer come back.
-    embed_dim = tower.embed_dim if classes is None else len(classes)
+    embed_dim = text_dimension(text_tower or spec.text) if classes is None else len(classes)
     decoder = Decoder(image_encoder.out_channels, image_encoder.strides, features, embed_dim)
-    text_encoder: TextEncoder | ClassEncoder = (
-        TextEncoder(tower.embed_dim, tower.width, tower.layers, tower.context_length)
-        if classes is None
-        else ClassEncoder(classes)
-    )
+    text_encoder = text_encoder_of(text_tower or spec.text) if classes is None else ClassEncoder(classes)
     regularisation = RegularisationBlock(arch_option == 1, block_depth, activation) if arch_option else None
     net = LSegNet(
         image_encoder=image_encoder,
@@ -90,6 +84,16 @@ def build_lseg(
     if pretrained:
         load_pretrained(net)
     return channels_last(net, features)
+
+
+def text_encoder_of(name: str) -> LabelEncoder:
+    """A text tower with random weights; ``name`` as for ``text_dimension``."""
+    if name.startswith(OPEN_CLIP):
+        from .open_clip_text import OpenClipTextEncoder
+
+        return OpenClipTextEncoder(name)
+    tower = TEXT_TOWERS[name]
+    return TextEncoder(tower.embed_dim, tower.width, tower.layers, tower.context_length)
 
 
 # The encoders' libraries are imported where they are used: timm takes a second to import, torchvision half a second,

@@ -17,7 +17,7 @@ from .decoder import Decoder
 from .doubts import check_range
 from .head import CorrelationHead
 from .image_encoders import ImageEncoder
-from .text_encoder import TextEncoder, check_labels
+from .text_encoder import LabelEncoder, check_labels
 from .upsampling import upsample_x2
 
 Labels = Sequence[str] | Sequence[Sequence[str]] | Tensor
@@ -46,7 +46,7 @@ class LSegNet(nn.Module):
         self,
         image_encoder: ImageEncoder,
         decoder: Decoder,
-        text_encoder: TextEncoder | ClassEncoder,
+        text_encoder: LabelEncoder | ClassEncoder,
         head: CorrelationHead,
         labels: Sequence[str] | None,
         architecture: dict[str, Any],

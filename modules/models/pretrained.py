@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .backbones import RANDOM, Backbone, backbone_spec
 from .image_encoders import ImageEncoder, ResNetEncoder
 from .network import LSegNet
+from .open_clip_text import OpenClipTextEncoder, download_open_clip
 from .text_encoder import TextEncoder, clip_package
 
 NAMED_FILE = "load_pretrained(net, {0}=FILE), on the command line --{0} FILE"
@@ -29,7 +30,8 @@ def load_pretrained(
 
     Args:
         net: a network of ``build_lseg``.
-        clip_weights: an OpenAI CLIP file (TorchScript archive or state dict), "random", or None to download.
+        clip_weights: an OpenAI CLIP file (TorchScript archive or state dict), a file of open_clip for one of its
+            towers, "random", or None to download.
         backbone_weights: a timm / torchvision file, "random", or None to download.
         from_clip: the image encoder is a ViT that starts from the image tower of the CLIP file, unless
             ``backbone_weights`` is "random".
@@ -41,7 +43,12 @@ def load_pretrained(
     spec = backbone_spec(net.architecture["backbone"])
     read = read or (lambda path: torch.load(path, map_location="cpu", weights_only=True))
     use_clip_image = from_clip and backbone_weights != RANDOM
-    if clip_weights != RANDOM and (isinstance(net.text_encoder, TextEncoder) or use_clip_image):
+    if clip_weights != RANDOM and isinstance(net.text_encoder, OpenClipTextEncoder):
+        how = NAMED_FILE.format("clip_weights")
+        path = Path(clip_weights) if clip_weights else download_open_clip(net.architecture["text_tower"], how)
+        weights = net.text_encoder.weights_from(read(path))
+        _load(net.text_encoder.tower, weights, str(path), f"a file with the text tower of {net.text_encoder.model}")
+    elif clip_weights != RANDOM and (isinstance(net.text_encoder, TextEncoder) or use_clip_image):
         tower = net.architecture.get("text_tower", spec.text)
         path = Path(clip_weights) if clip_weights else download_clip(tower)
         clip_file = read(path)

@@ -82,32 +82,46 @@ class Transformer(nn.Module):
         return self.resblocks(x)
 
 
-class TextEncoder(nn.Module):
-    """CLIP's text half under CLIP's own parameter names. Always frozen, always in eval mode, always float32."""
+class LabelEncoder(nn.Module):
+    """What all text towers have in common: labels in, unit vectors out, each computed once and kept.
 
-    def __init__(self, embed_dim: int, width: int, layers: int, context_length: int, vocab_size: int = 49408) -> None:
+    Always frozen, always in eval mode, always float32. A subclass builds the tower and says how it reads text.
+
+    Args:
+        embed_dim: C.
+        context_length: the most tokens that a label may have.
+    """
+
+    def __init__(self, embed_dim: int, context_length: int) -> None:
         super().__init__()
         self.context_length, self.embed_dim = context_length, embed_dim
-        self.transformer = Transformer(width, layers)
-        self.token_embedding = nn.Embedding(vocab_size, width)
-        self.positional_embedding = nn.Parameter(torch.randn(context_length, width) * 0.01)
-        self.ln_final = nn.LayerNorm(width)
-        self.text_projection = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
-        # CLIP's own temperature. LSeg never uses it, but every official file contains it.
-        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
-        nn.init.normal_(self.token_embedding.weight, std=0.02)
-        self.requires_grad_(False)
-        self.eval()
         self._vectors: dict[tuple[str, ...], dict[str, Tensor]] = {}  # templates -> label -> vector
         self._matrices: dict[tuple[tuple[str, ...], ...], Tensor] = {}  # (labels, templates) -> matrix
         self._features_of: dict[tuple[tuple[int, ...], ...], Tensor] = {}  # tokens -> features
 
+    def freeze(self) -> None:
+        """No gradients, eval mode; called when the tower is complete."""
+        self.requires_grad_(False)
+        self.eval()
+
+    def tokenize(self, labels: Sequence[str]) -> Tensor:
+        """N strings -> (N, L) token ids on the tower's device; ``ValueError`` names a label that it cannot read."""
+        raise NotImplementedError
+
+    def _features(self, tokens: Tensor) -> Tensor:
+        """(N, L) token ids -> (N, C) float32, not normalised."""
+        raise NotImplementedError
+
+    def as_read(self, label: str) -> str:
+        """The label as the tower reads it: labels that are read alike are duplicates. CLIP's reads small letters."""
+        return " ".join(label.lower().split())
+
     @property
     def device(self) -> torch.device:
         """Where the tower is."""
-        return self.positional_embedding.device
+        return next(self.parameters()).device
 
-    def train(self, mode: bool = True) -> TextEncoder:
+    def train(self, mode: bool = True) -> LabelEncoder:
         """Stay in eval mode whatever ``mode`` is: the tower is frozen."""
         return super().train(False)
 
@@ -124,7 +138,7 @@ class TextEncoder(nn.Module):
         if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
             check_labels(labels)  # raises, and names the label
         key = (tuple(labels), tuple(templates))
-        read = Counter(" ".join(label.lower().split()) for label in labels)  # as CLIP reads them
+        read = Counter(map(self.as_read, labels))
         if len(read) < len(key[0]):
             twice = [label for label, count in read.items() if count > 1]
             warn_caller(f"duplicate labels (only the first can be predicted): {', '.join(twice)}")
@@ -151,16 +165,6 @@ class TextEncoder(nn.Module):
             return False
         return True
 
-    def tokenize(self, labels: Sequence[str]) -> Tensor:
-        """N strings -> (N, L) token ids on the tower's device; ``ValueError`` names a label that is too long."""
-        # One token more than fits: it is used only by labels that are too long.
-        tokens = clip_package().tokenize(list(labels), context_length=self.context_length + 1, truncate=True)
-        too_long = [label for label, over in zip(labels, tokens[:, -1], strict=True) if over]
-        if too_long:
-            tokens_read = f"CLIP's {self.context_length} tokens"
-            raise ValueError(f"label {too_long[0][:60]!r}... is longer than {tokens_read}; shorten it")
-        return tokens[:, :-1].to(self.device)
-
     def _encode_in(self, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
         sentences = self._encode([template.replace("{}", label) for label in labels for template in templates])
         if len(templates) == 1:
@@ -173,6 +177,52 @@ class TextEncoder(nn.Module):
         # In this order: leaving inference mode turns gradients on.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
             return F.normalize(self._features(self.tokenize(labels)), dim=-1)
+
+    def clear_cache(self) -> None:
+        """Forget all computed vectors; called whenever weights are loaded or moved."""
+        self._vectors.clear()
+        self._matrices.clear()
+        self._features_of.clear()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        self.clear_cache()
+
+        def keep_float32(tensor: Tensor) -> Tensor:
+            """Follow the network to another device, but not to another precision."""
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_float32, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.clear_cache()
+        super()._load_from_state_dict(*args, **kwargs)
+
+
+class TextEncoder(LabelEncoder):
+    """CLIP's text half under CLIP's own parameter names."""
+
+    def __init__(self, embed_dim: int, width: int, layers: int, context_length: int, vocab_size: int = 49408) -> None:
+        super().__init__(embed_dim, context_length)
+        self.transformer = Transformer(width, layers)
+        self.token_embedding = nn.Embedding(vocab_size, width)
+        self.positional_embedding = nn.Parameter(torch.randn(context_length, width) * 0.01)
+        self.ln_final = nn.LayerNorm(width)
+        self.text_projection = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
+        # CLIP's own temperature. LSeg never uses it, but every official file contains it.
+        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        self.freeze()
+
+    def tokenize(self, labels: Sequence[str]) -> Tensor:
+        """N strings -> (N, L) token ids on the tower's device; ``ValueError`` names a label that is too long."""
+        # One token more than fits: it is used only by labels that are too long.
+        tokens = clip_package().tokenize(list(labels), context_length=self.context_length + 1, truncate=True)
+        too_long = [label for label, over in zip(labels, tokens[:, -1], strict=True) if over]
+        if too_long:
+            tokens_read = f"CLIP's {self.context_length} tokens"
+            raise ValueError(f"label {too_long[0][:60]!r}... is longer than {tokens_read}; shorten it")
+        return tokens[:, :-1].to(self.device)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """(N, L) token ids of ``clip.tokenize`` -> (N, C) float16, not normalised: what CLIP gives on a GPU.
@@ -204,23 +254,3 @@ class TextEncoder(nn.Module):
         x = self.transformer(x.transpose(0, 1)).transpose(0, 1)  # attention wants (L, N, E)
         x = self.ln_final(x)[torch.arange(len(x)), end]  # (N, E)
         return x.float() @ self.text_projection.float()
-
-    def clear_cache(self) -> None:
-        """Forget all computed vectors; called whenever weights are loaded or moved."""
-        self._vectors.clear()
-        self._matrices.clear()
-        self._features_of.clear()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        self.clear_cache()
-
-        def keep_float32(tensor: Tensor) -> Tensor:
-            """Follow the network to another device, but not to another precision."""
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        return super()._apply(keep_float32, recurse)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.clear_cache()
-        super()._load_from_state_dict(*args, **kwargs)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lseg_utils.errors import InputError, did_you_mean, raise_all
+from lseg_utils.errors import InputError, raise_all
 from lseg_utils.files import sha256_of
 from lseg_utils.progress import is_rank_zero
 
 from ..choices import block_options
-from ..models.backbones import RANDOM, TEXT_TOWERS, backbone_spec
+from ..models.backbones import RANDOM, backbone_spec, text_dimension
 
 if TYPE_CHECKING:
     from ..models import LSegNet
@@ -60,16 +60,18 @@ class NetworkChoice:
             problems.append("--dropout has no effect on the network of --finetune_weights; leave one of them out")
         if self.use_pretrained != "True" and (self.finetune_weights or self.backbone_weights):
             problems.append("--use_pretrained decides what other weights files replace; give only one kind")
-        if self.freeze_encoder and RANDOM in (self.backbone_weights, "" if self.use_pretrained == "True" else RANDOM):
+        if self.freeze_encoder and (self.backbone_weights == RANDOM or self.use_pretrained == "False"):
             problems.append("--freeze_encoder would freeze random weights; name or download pretrained ones")
         try:
             spec = backbone_spec(self.backbone)
         except ValueError as error:
             problems.append(f"--backbone: {error}")
             spec = None
-        if self.text_tower is not None and self.text_tower not in TEXT_TOWERS:
-            near = did_you_mean(self.text_tower, TEXT_TOWERS)
-            problems.append(f"--text_tower {self.text_tower} is unknown{near}; choose one of {', '.join(TEXT_TOWERS)}")
+        try:
+            if self.text_tower:
+                text_dimension(self.text_tower)
+        except ValueError as error:
+            problems.append(f"--text_tower: {error}")
         if spec and self.from_clip:
             towers = spec.image, self.text_tower or spec.text
             if towers != ("vit_base_patch32_384", "ViT-B/32"):

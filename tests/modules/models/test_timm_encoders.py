@@ -329,7 +329,7 @@ def test_training_resumes_and_its_checkpoint_predicts(tmp_path, capsys):
     last = tmp_path / "a" / "version_0" / "checkpoints" / "last.ckpt"
     predictor = LSegPredictor.from_checkpoint(last, device="cpu")
     assert predictor.segment(np.zeros((40, 50, 3), np.uint8), ["sky", "tree"]).mask.shape == (40, 50)
-    other = NetworkChoice(line[-1], text_tower="ViT-B/16", finetune_weights=last)
+    other = NetworkChoice(f"timm:{family('convnextv2')}", text_tower="ViT-B/16", finetune_weights=last)
     with pytest.raises(InputError, match="ViT-B/16.*tiny"):
         build_network(other, get_labels("ade20k"))
 
