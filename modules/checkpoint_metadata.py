@@ -14,6 +14,7 @@ from lseg_utils.errors import InputError
 from lseg_utils.git import git_state
 
 from .models import LSegNet
+from .passport import is_passport, passport_of
 
 METADATA_KEY = "lseg"
 MAX_FEATURES = 8192  # a decoder of this width has 10 billion weights
@@ -27,6 +28,7 @@ def metadata_of(net: LSegNet, **progress: Any) -> dict[str, Any]:
         "labels": None if net.labels is None else list(net.labels),
         "normalization": {"mean": list(net.mean), "std": list(net.std)},
         "sizes": {"base": net.base_size, "crop": net.crop_size},
+        "passport": passport_of(net),
         "git": git_state(),
         **progress,
     }
@@ -92,6 +94,7 @@ DESCRIPTION: dict[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: isinstance(value, dict) and all(labels and _are_labels(labels) for labels in value.values()),
     ),
     "zero_shot": ("a dict with a fold", lambda value: isinstance(value, dict) and _is_whole(value.get("fold", 0))),
+    "passport": ("a dict of lists of numbers, image and text", is_passport),
     "epoch": ("a whole number", _is_whole),
     "step": ("a whole number", _is_whole),
 }

@@ -24,6 +24,7 @@ from .models.fingerprint import DEAD
 from .models.precision import channels_last
 from .models.pretrained import not_finite
 from .models.text_encoder import check_labels
+from .passport import check_passport
 from .weight_names import OFFICIAL_PREFIX, from_official, to_official
 
 __all__ = ["export_plain", "from_official", "load_lseg", "metadata_of", "read_checkpoint", "save_file", "to_official"]
@@ -82,7 +83,9 @@ def network_of(
     net.follow(file.metadata)
     if labels is not None:
         net.labels = check_labels(labels)
-    return channels_last(net.to(map_location), net.architecture["features"]).eval()
+    net = channels_last(net.to(map_location), net.architecture["features"]).eval()
+    check_passport(net, str(file.path))
+    return net
 
 
 def fitted(file: CheckpointFile, net: LSegNet) -> dict[str, Tensor]:

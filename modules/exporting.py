@@ -24,6 +24,7 @@ from .models import LSegNet
 from .models.backbones import MULTIPLE
 from .models.head import LOGIT_SCALE
 from .models.upsampling import upsample_x2
+from .passport import check_export, passport_of
 
 MIN_SIDE = 2 * MULTIPLE  # tracing treats one token or pixel differently from several
 TRACED = (2, 3, 160, 224)  # all sizes differ, none is 1: sizes that are equal while tracing have to stay equal
@@ -62,6 +63,7 @@ def facts(net: LSegNet) -> dict[str, Any]:
         "std": list(net.std),
         "logit_scale": LOGIT_SCALE,
         "architecture": net.architecture,
+        "passport": passport_of(net),
         "torch": torch.__version__,
     }
 
@@ -72,7 +74,15 @@ def write_program(program: ExportedProgram, path: Path, tower: ExportTower, abou
         warnings.filterwarnings("ignore", message="No complete tensor found")  # the file is checked below
         torch.export.save(program, aside, extra_files={METADATA_FILE: json.dumps(about)})
         loaded = torch.export.load(aside).module()
-        return {"largest_difference": checked(path, lambda images: loaded(torch.from_numpy(images)).numpy(), tower)}
+
+        def run(images: np.ndarray) -> np.ndarray:
+            """What the file computes."""
+            with torch.inference_mode():
+                return loaded(torch.from_numpy(images)).numpy()
+
+        difference = checked(path, run, tower)
+        check_export(path.name, run, about)
+    return {"largest_difference": difference}
 
 
 def write_onnx(program: ExportedProgram, path: Path, tower: ExportTower, about: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +101,13 @@ def write_onnx(program: ExportedProgram, path: Path, tower: ExportTower, about: 
     with write_aside(path) as aside:
         onnx_program.save(aside, external_data=False)
         session = onnxruntime.InferenceSession(aside, threads, providers=["CPUExecutionProvider"])
-        difference = checked(path, lambda images: session.run(None, {"images": images})[0], tower)
+
+        def run(images: np.ndarray) -> np.ndarray:
+            """What the file computes."""
+            return session.run(None, {"images": images})[0]
+
+        difference = checked(path, run, tower)
+        check_export(path.name, run, about)
     return {"opset": opset, "largest_difference": difference}
 
 

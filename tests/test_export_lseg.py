@@ -161,10 +161,13 @@ def test_a_file_that_differs_is_not_kept(suffix, write, tmp_path):
     program = torch.export.export(tower, (pictures(2, 64, 96),), dynamic_shapes=sizes)
     path = tmp_path / f"lseg.{suffix}"
     path.write_text("of before")
+    about = {"mean": [0.5] * 3, "std": [0.5] * 3, "passport": {"image": [], "text": []}}
     with pytest.raises(InputError, match=r"was not kept: .*differs from PyTorch"):
-        write(program, path, other, {})
+        write(program, path, other, about)
     assert [file.read_text() for file in tmp_path.iterdir()] == ["of before"]
-    assert write(program, path, tower, {})["largest_difference"] < 1e-5
+    assert write(program, path, tower, about)["largest_difference"] < 1e-5
+    with pytest.raises(InputError, match="built-in picture"):
+        write(program, path, tower, {**about, "passport": {"image": [1.0] * 60, "text": []}})
 
 
 @pytest.mark.parametrize(("suffix", "write"), WRITERS)
