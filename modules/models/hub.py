@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 # What a configuration contains of a checkpoint's metadata. Paths of files and folders stay where they are.
-PUBLISHED = ("dataset", "zero_shot", "epoch", "step", "metric", "optimization", "git")
+PUBLISHED = ("passport", "dataset", "zero_shot", "epoch", "step", "metric", "optimization", "git")
 
 
 def config_of(net: Network, weights_sha256: str) -> dict[str, Any]:
