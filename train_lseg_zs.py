@@ -21,7 +21,7 @@ from lseg_utils.cli import Parser, chosen
 from lseg_utils.distributed import run_distributed
 from lseg_utils.errors import InputError, raise_all
 from lseg_utils.progress import is_rank_zero
-from modules.models.backbones import backbone_spec
+from modules.models.named import backbone_spec
 from modules.options import NO_EFFECT, add_data_options, add_training_options, training_settings
 from modules.training.run import Training
 from recipes.zero_shot import recipe_for

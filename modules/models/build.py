@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from .backbones import OPEN_CLIP, TEXT_TOWERS, Backbone, backbone_spec, text_dimension
+from .backbones import OPEN_CLIP, TEXT_TOWERS, Backbone
 from .class_encoder import ClassEncoder
 from .decoder import Decoder
 from .head import CorrelationHead, RegularisationBlock
 from .image_encoders import ImageEncoder, ResNetEncoder, ViTEncoder
+from .named import backbone_spec, text_dimension
 from .network import LSegNet
 from .precision import channels_last
 from .pretrained import load_pretrained

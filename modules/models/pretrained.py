@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .backbones import RANDOM, Backbone, backbone_spec
+from .backbones import RANDOM, Backbone
 from .image_encoders import ImageEncoder, ResNetEncoder
+from .named import backbone_spec
 from .network import LSegNet
 from .open_clip_text import OpenClipTextEncoder, download_open_clip
 from .text_encoder import TextEncoder, clip_package

@@ -12,7 +12,8 @@ from lseg_utils.files import sha256_of
 from lseg_utils.progress import is_rank_zero
 
 from ..choices import block_options
-from ..models.backbones import RANDOM, backbone_spec, text_dimension
+from ..models.backbones import RANDOM
+from ..models.named import backbone_spec, text_dimension
 
 if TYPE_CHECKING:
     from ..models import LSegNet

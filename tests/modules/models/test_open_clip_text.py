@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from modules.checkpoints import load_lseg, metadata_of, save_file, to_official
 from modules.models import LSegNet, build_lseg, open_clip_text
-from modules.models.backbones import TEXT_TOWERS, text_dimension
+from modules.models.backbones import TEXT_TOWERS
+from modules.models.named import text_dimension
 from modules.models.open_clip_text import tower_config
 from modules.models.pretrained import load_pretrained
 from modules.predictor import LSegPredictor

@@ -15,8 +15,8 @@ from lseg_utils.errors import InputError
 from modules.checkpoints import load_lseg, metadata_of, save_file, to_official
 from modules.exporting import ExportTower, facts, trace, write_onnx, write_program
 from modules.models import LSegNet, build_lseg
-from modules.models.backbones import backbone_spec
 from modules.models.image_encoders import STRIDES
+from modules.models.named import backbone_spec
 from modules.models.pretrained import load_pretrained
 from modules.models.timm_encoders import has_class_token, licence_note, timm_backbone
 from modules.predictor import LSegPredictor
