@@ -124,6 +124,10 @@ def check(options: argparse.Namespace, folder: Path) -> tuple[Plan, Chosen, bool
     with_figures = any(entry.kind == "figures" for entry in wanted)
     if options.lrs and chosen and all(entry.kind != "zero_shot" for entry, _ in chosen):
         problems.append("--lrs is for zero-shot training; elsewhere give --train_options '--base_lr RATE'")
+    if options.weights:
+        idle = {"--seeds": options.seeds > 1, "--lrs": options.lrs, "--train_options": options.train_options}
+        given = ", ".join(name for name, value in idle.items() if value)
+        problems += [f"{given} would have no effect: --weights tests without training; leave one out"] if given else []
     if not options.dry_run:
         for entry, rows in chosen:
             problems += wrong_weights(entry, rows, plan)

@@ -163,8 +163,8 @@ def measure(
     run(script, [*data_words(entry, plan), *arguments, *plan.test_options])
     result = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     keys = {"miou": "mIoU", "fb_iou": "FB-IoU", "pixel_accuracy": "pixel accuracy"}
-    identity = identity_of(entry, plan.data_path(entry), checkpoint)
-    identity |= {key: result[key] for key in ("setting", "protocol", "precision") if key in result}
+    identity = identity_of(checkpoint)
+    identity |= {key: result[key] for key in ("setting", "protocol", "precision", "labels_sha256") if key in result}
     return {"measures": {name: result[key] for key, name in keys.items() if key in result}, "identity": identity}
 
 

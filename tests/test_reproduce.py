@@ -49,6 +49,8 @@ def test_bad_input_is_reported_at_once(tmp_path):
         reproduce.main(["table4", "--row", "bottleneck2", *where])
     with pytest.raises(InputError, match="--lrs is for zero-shot training"):
         reproduce.main(["table6", "--lrs", "0.1", *where])
+    with pytest.raises(InputError, match="--seeds, --train_options would have no effect"):
+        reproduce.main(["table6", "--weights", "released", "--seeds", "2", "--train_options=--compile", *where])
     with pytest.raises(InputError) as error:
         reproduce.main(["table1", "demo", "figures", "--weights", "released", *where])
     assert all(text in str(error.value) for text in ("VOC2012", "demo_e200.ckpt", "prepare_ade20k.py", "figures:"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -154,7 +155,9 @@ def test_shuffled_labels_permute_the_prediction(measured):
 def test_label_file_is_used_and_its_length_checked(measured, root, official, tmp_path):
     lines = [f"thing {i}" for i in range(150)]
     (tmp_path / "mine.txt").write_text("\n".join(lines))
-    assert list(measured("--label_src", tmp_path / "mine.txt")["per_class_iou"]) == lines
+    mine = measured("--label_src", tmp_path / "mine.txt")
+    assert list(mine["per_class_iou"]) == lines
+    assert mine["labels_sha256"] == hashlib.sha256("\n".join(lines).encode()).hexdigest()
     options = arguments(root, official, "--eval", "--label_src")
     (tmp_path / "short.txt").write_text("a\nb\n")
     assert "short.txt" in refused(*options, tmp_path / "short.txt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -69,6 +70,7 @@ def write_results(
     facts: Mapping[str, Any],
     figures: Mapping[str, float],
     rows: Sequence[tuple[int, str, float]],
+    labels: Sequence[str],
     results: Mapping[str, Any],
     control: str,
     **more: Any,
@@ -76,14 +78,16 @@ def write_results(
     """The table on the screen, results.json, per_class_iou.csv, report.html, a log line; figures in percent.
 
     log: the name of the log file before the job's and the dataset's, and the line. facts: what was tested, and how.
-    figures: the headline numbers. rows: (class, label, IoU), classes counted from 0. results: further entries of
-    results.json. control: what the report calls ``shuffle_labels``. more: for ``write_report``.
+    figures: the headline numbers. rows: (class, label, IoU), classes counted from 0. labels: the dataset's whole list
+    as it was tested; results.json has its SHA-256. results: further entries of results.json. control: what the report
+    calls ``shuffle_labels``. more: for ``write_report``.
     """
     print(text_table(("class", "label", "IoU %"), rows))
     for name, value in figures.items():
         print(f"{name}: {value:.2f} %")
-    shuffled = {"shuffled_labels": run.shuffle_labels}
-    write_json(run.folder / "results.json", {**facts, **shuffled, **results, "git": git_state()})
+    listed = {"labels_sha256": hashlib.sha256("\n".join(labels).encode()).hexdigest()}
+    listed |= {"shuffled_labels": run.shuffle_labels}
+    write_json(run.folder / "results.json", {**facts, **listed, **results, "git": git_state()})
     write_csv(run.folder / "per_class_iou.csv", ("class", "label", "iou_percent"), rows)
     append_log(run.log_dir / f"{log[0]}_{run.jobname}_{facts['dataset']}.txt", log[1])
     shown = facts if run.shuffle_labels is None else {**facts, "control": control}

@@ -162,6 +162,7 @@ class EpisodeTest:
             self.facts,
             {"mIoU": miou, "FB-IoU": fb_iou},
             rows,
+            self.dataset.labels,
             {
                 "trained": self.net.metadata.get("zero_shot", {}),
                 "miou": miou,

@@ -143,6 +143,7 @@ class LabelSetTest:
             self.facts,
             {"pixel accuracy": pixel_accuracy, "mIoU": miou} | {f"mIoU {name}": iou for name, iou in groups.items()},
             [(i, label, iou) for i, (label, iou) in enumerate(zip(labels, per_class, strict=True))],
+            labels,
             {
                 "pixel_accuracy": pixel_accuracy,
                 "miou": miou,
