@@ -25,7 +25,7 @@ from .models.precision import channels_last
 from .models.pretrained import not_finite
 from .models.text_encoder import check_labels
 from .passport import check_passport
-from .weight_names import OFFICIAL_PREFIX, from_official, to_official
+from .weight_names import OFFICIAL_PREFIX, from_official, official_name, to_official
 
 __all__ = ["export_plain", "from_official", "load_lseg", "metadata_of", "read_checkpoint", "save_file", "to_official"]
 
@@ -98,8 +98,8 @@ def fitted(file: CheckpointFile, net: LSegNet) -> dict[str, Tensor]:
     if broken:
         raise InputError(
             f"{file.path} cannot be used: {len(broken)} of its tensors contain NaN or infinite numbers, the first is "
-            f"{next(iter(broken))} ({next(iter(broken.values()))} numbers). Its training diverged, or the file is "
-            "damaged; use an earlier checkpoint"
+            f"{official_name(next(iter(broken)))} ({next(iter(broken.values()))} numbers). Its training diverged, or the "
+            "file is damaged; use an earlier checkpoint"
         )
     expected = net.state_dict()
     # What the forward pass does not use may be absent.
@@ -109,13 +109,16 @@ def fitted(file: CheckpointFile, net: LSegNet) -> dict[str, Tensor]:
 
 
 def misfits(file: CheckpointFile, net: LSegNet) -> dict[str, list[str]]:
-    """Where the file's weights and ``net``'s differ: "missing", "unexpected" and "wrong shape" names, {} if nowhere."""
+    """Where the file's weights and ``net``'s differ: "missing", "unexpected" and "wrong shape", {} if nowhere.
+
+    Names are those in the file, without the prefix ``net.``.
+    """
     expected, weights = net.state_dict(), file.weights
     found = {
-        "missing": [name for name in expected if name not in weights and not name.startswith(DEAD)],
-        "unexpected": [name for name in weights if name not in expected],
+        "missing": [official_name(name) for name in expected if name not in weights and not name.startswith(DEAD)],
+        "unexpected": [official_name(name) for name in weights if name not in expected],
         "wrong shape": [
-            f"{name} {tuple(weights[name].shape)} instead of {tuple(expected[name].shape)}"
+            f"{official_name(name)} {tuple(weights[name].shape)} instead of {tuple(expected[name].shape)}"
             for name in expected
             if name in weights and weights[name].shape != expected[name].shape
         ],

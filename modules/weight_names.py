@@ -46,7 +46,12 @@ def from_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def to_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our names -> official names with the prefix ``net.``: the inverse of ``from_official``."""
-    return {f"{OFFICIAL_PREFIX}{_rename(name, TO_OFFICIAL)}": tensor for name, tensor in state_dict.items()}
+    return {f"{OFFICIAL_PREFIX}{official_name(name)}": tensor for name, tensor in state_dict.items()}
+
+
+def official_name(name: str) -> str:
+    """Our name of a weight -> its name in checkpoints, without the prefix ``net.``."""
+    return _rename(name, TO_OFFICIAL) or name
 
 
 def _rename(name: str, table: Mapping[str, str | None]) -> str | None:

@@ -148,13 +148,14 @@ def identify(path: Path, trust_checkpoint: bool = False) -> Report:
     from .checkpoints import misfits, read_checkpoint
     from .models.fingerprint import fingerprint
     from .models.pretrained import not_finite
+    from .weight_names import official_name
 
     file = read_checkpoint(path, trust_checkpoint)
     own, has_unknown_block = file.metadata, file.has_block and not file.metadata
     architecture = architecture_of(file, ANY_BLOCK if has_unknown_block else {})
     found = misfits(file, skeleton(path, architecture))
     if broken := not_finite(file.weights):
-        found["not finite"] = list(broken)
+        found["not finite"] = [official_name(name) for name in broken]
     candidates, named, notes = [], named_after(path), []
     if not (found or own or file.has_block) and architecture["features"] == DATA["features"]:
         candidates = [entry for entry in RELEASED if entry.backbone == architecture["backbone"]]

@@ -122,7 +122,7 @@ def test_weights_that_are_not_finite_are_reported(tmp_path, capsys):
     net = tiny_net()
     net.decoder.embedding.bias.data[0] = float("nan")
     report = checked(official_file(net, tmp_path / "diverged.ckpt"), capsys, code=1)
-    assert report["misfits"] == {"not finite": ["decoder.embedding.bias"]}
+    assert report["misfits"] == {"not finite": ["scratch.head1.bias"]}
 
 
 def test_a_file_that_is_not_whole(tmp_path, capsys):
@@ -133,12 +133,12 @@ def test_a_file_that_is_not_whole(tmp_path, capsys):
     torch.save(content, path)
     report = checked(path, capsys, code=1)
     assert report["misfits"] == {
-        "missing": ["image_encoder.stages.0.0.weight"],
+        "missing": ["pretrained.layer1.0.weight"],
         "unexpected": ["scratch.invented"],
     }
     assert report["can_be"] == [] and report["commands"] == []
     assert zoo.main(["check", str(path)]) == 1
-    assert "missing: 1 (image_encoder.stages.0.0.weight)" in capsys.readouterr().out
+    assert "missing: 1 (pretrained.layer1.0.weight)" in capsys.readouterr().out
 
 
 def test_a_regularisation_block_is_told(tmp_path, capsys):
