@@ -98,8 +98,8 @@ def fitted(file: CheckpointFile, net: LSegNet) -> dict[str, Tensor]:
     if broken:
         raise InputError(
             f"{file.path} cannot be used: {len(broken)} of its tensors contain NaN or infinite numbers, the first is "
-            f"{official_name(next(iter(broken)))} ({next(iter(broken.values()))} numbers). Its training diverged, or the "
-            "file is damaged; use an earlier checkpoint"
+            f"{official_name(next(iter(broken)))} ({next(iter(broken.values()))} numbers). Its training diverged, or "
+            "the file is damaged; use an earlier checkpoint"
         )
     expected = net.state_dict()
     # What the forward pass does not use may be absent.
