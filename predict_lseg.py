@@ -43,7 +43,7 @@ from lseg_utils.cli import Parser, doubts_as_notes
 from lseg_utils.errors import raise_all, run_script
 from lseg_utils.feature_store import BASIS, CODES
 from lseg_utils.files import REPOSITORY, unwritable
-from modules.choices import CALLERS, LAYOUTS, MODES, PRECISIONS, VARIANTS, block_options
+from modules.choices import CALLERS, LAYOUTS, MODES, PRECISIONS, VARIANTS, block_options, precision
 from modules.options import add_network_options, weights_name
 
 IDLE_ALONE = {"embedding_size": "half", "embedding_variant": "unit", "embedding_multi_scale": False}  # and defaults
@@ -114,6 +114,7 @@ def build_parser() -> Parser:
     group.add_argument("--device", default="auto", help="compute on auto, cpu, cuda, cuda:1 or mps")
     group.add_argument(
         "--precision",
+        type=precision,
         choices=PRECISIONS,
         default="auto",
         help="compute in this; auto: bf16 or fp16 on GPUs, 32 on CPUs",

@@ -22,7 +22,7 @@ from lseg_utils.files import unwritable
 from lseg_utils.git import git_state
 from lseg_utils.results import text_table, write_json
 from modules.device import resolve_device
-from modules.hardware import product_rate
+from modules.hardware import cpu_features, product_rate
 from modules.models import BACKBONES, LSegNet, build_lseg
 from modules.models.backbones import MULTIPLE
 
@@ -98,6 +98,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         processor = platform.processor() or platform.machine()
     result = {
         "processor": processor,
+        "features": cpu_features(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),

@@ -42,6 +42,8 @@ def describe(result: dict[str, Any]) -> str:
     machine, rates = result["machine"], result.get("matrix_product_flop_per_s", {})
     place = machine.get("gpu") or f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores"
     scale, unit = (1e12, "TFLOP/s") if "gpu" in machine else (1e9, "GFLOP/s")
+    if "gpu" not in machine and machine.get("features"):
+        place += f" with {', '.join(machine['features'])}"
     products = ", ".join(f"{rate / scale:.0f} {unit} in {dtype}" for dtype, rate in rates.items())
     return f"{place}, PyTorch {machine['torch']}" + (f"; matrix product {products}" if rates else "")
 

@@ -27,6 +27,7 @@ from .models.upsampling import upsample_x2
 from .passport import check_export, passport_of
 
 MIN_SIDE = 2 * MULTIPLE  # tracing treats one token or pixel differently from several
+BATCHES = 1 << 20  # images at most; without a limit PyTorch 2.7 refuses the graph
 TRACED = (2, 3, 160, 224)  # all sizes differ, none is 1: sizes that are equal while tracing have to stay equal
 CHECKED = ((1, 3, 96, 192), (3, 3, 224, 64))
 TOLERANCE = 1e-3  # of the largest number of an embedding, or of 1 where all are smaller
@@ -47,7 +48,7 @@ class ExportTower(nn.Module):
 
 def trace(tower: ExportTower) -> ExportedProgram:
     """The tower as a graph in which batch size, height and width can vary."""
-    sizes = {0: Dim("batch"), 2: MULTIPLE * Dim("rows", min=1), 3: MULTIPLE * Dim("columns", min=1)}
+    sizes = {0: Dim("batch", max=BATCHES), 2: MULTIPLE * Dim("rows", min=1), 3: MULTIPLE * Dim("columns", min=1)}
     return torch.export.export(tower, (_noise(TRACED),), dynamic_shapes={"images": sizes})
 
 

@@ -10,7 +10,7 @@ from lseg_utils.cli import Parser, chosen
 from lseg_utils.errors import raise_all
 from lseg_utils.files import REPOSITORY
 
-from .choices import OPTIMIZERS, PRECISIONS, SCHEDULES, USE_PRETRAINED, Speed
+from .choices import OPTIMIZERS, PRECISIONS, SCHEDULES, USE_PRETRAINED, Speed, precision
 from .models.backbones import BACKBONES, MULTIPLE, RANDOM, TIMM
 from .training.optimization import OptimizationConfig
 from .training.processes import Processes
@@ -84,7 +84,7 @@ def add_device_options(parser: Parser) -> None:
 def add_speed_options(group: argparse._ArgumentGroup) -> None:
     """The fields of ``Speed``."""
     numbers = "compute in this precision; auto: bf16, else fp16, on a GPU, 32 on the CPU"
-    group.add_argument("--precision", choices=PRECISIONS, default="auto", help=numbers)
+    group.add_argument("--precision", type=precision, choices=PRECISIONS, default="auto", help=numbers)
     group.add_argument("--compile", action="store_true", help="torch.compile the network: pays off in long runs")
 
 

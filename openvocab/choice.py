@@ -8,7 +8,7 @@ from pathlib import Path
 from data import check_dataset, get_available_datasets
 from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError, did_you_mean
-from modules.choices import PRECISIONS
+from modules.choices import PRECISIONS, precision
 from modules.models.backbones import BACKBONES
 from modules.options import weights_name
 from modules.weights_file import check_weights_file
@@ -32,7 +32,7 @@ def add_model_options(parser: Parser, saved: bool = True) -> None:
     add("--backbone", choices=list(BACKBONES), help=ambiguous)
     add("--trust_checkpoint", action="store_true", help="run code contained in the checkpoint: risky")
     add("--device", default="auto", help="run on auto, cpu, cuda, cuda:1 or mps")
-    add("--precision", choices=PRECISIONS, default="auto", help="compute LSeg in this precision")
+    add("--precision", type=precision, choices=PRECISIONS, default="auto", help="compute LSeg in this precision")
 
 
 def add_wording_options(parser: Parser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from copy import deepcopy
 
 import pytest
@@ -14,7 +15,7 @@ from encoding_ext.evaluator import MultiScaleEvaluator
 from modules.lseg_module import LSegModule
 from predict_script import tiny_weights
 from predicting import picture
-from scripts import run
+from scripts import REPOSITORY, environment, run
 from tiny import LABELS, TINY, pictures, tiny_net
 
 BLOCKS = ({}, {"arch_option": 1, "block_depth": 2}, {"arch_option": 2, "block_depth": 2})
@@ -142,3 +143,18 @@ def test_the_store_is_measured_on_a_trained_network(tmp_path):
         ("int8", 8),
     ]
     assert rows[0]["gigabytes"] == pytest.approx(19.66, abs=0.01) and rows[0]["synonyms"] > 99
+
+
+def test_one_failing_benchmark_is_named_and_does_not_stop_the_others(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\ncase "$*" in *labels*|*pytest*) exit 1 ;; esac\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["bash", REPOSITORY / "benchmarks" / "run_all.sh", "--gpu"],
+        env=environment(PYTHON=str(python)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "the tests bench_labels.py" in done.stderr
+    called = (tmp_path / "calls").read_text()
+    assert "bench_scaling.py" in called and "table.py --page" in called and "bench_memory.py" not in called

@@ -47,7 +47,8 @@ def test_the_table_has_a_row_for_each_gpu(capsys):
 
 
 @pytest.mark.slow
-def test_the_estimate_is_near_a_real_step(tmp_path):
-    options = "--backbone clip_vitb32_384 --batch 2 --side 256 --check".split()
+@pytest.mark.parametrize(("backbone", "batch", "side"), [("clip_vitb32_384", 2, 256), ("clip_resnet101", 2, 192)])
+def test_the_estimate_is_near_a_real_step(backbone, batch, side, tmp_path):
+    options = ("--backbone", backbone, "--batch", batch, "--side", side, "--check")
     output = run("benchmarks/estimate_step.py", *options, cwd=tmp_path)
     assert 0.85 < float(re.search(r"ratio ([\d.]+)", output)[1]) < 1.15, output

@@ -19,7 +19,7 @@ from encoding_ext.views import Canvas, protocol_canvases, scaled_size, whole_can
 from lseg_utils.errors import InputError
 from lseg_utils.image_input import to_pixels
 
-from ..choices import MODES, PRECISIONS
+from ..choices import INT8, MODES, PRECISIONS
 from ..device import reduced_dtype
 from ..models import LSegNet
 from ..models.backbones import MULTIPLE
@@ -50,7 +50,8 @@ class ImageTower:
 
     def __init__(self, net: LSegNet, device: torch.device, precision: str, base_size: int, crop_size: int) -> None:
         if precision not in PRECISIONS:
-            raise InputError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
+            unknown = f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}"
+            raise InputError(INT8 if precision == "int8" else unknown)
         check_positive(base_size=base_size, crop_size=crop_size)
         self.net, self.device = net, device
         self.dtype = reduced_dtype(precision, device)

@@ -139,6 +139,22 @@ def test_what_a_damaged_picture_would_have_drawn_goes_to_the_next_one(tmp_path: 
     assert item["index"] == 1 and item["image"].equal(image) and item["mask"].equal(mask)
 
 
+def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    Image.new("L", (4, 4)).save(path)
+    path.chmod(0)
+    root = os.geteuid() == 0  # who may read everything
+    if root:
+        os.seteuid(65534)  # nobody
+    try:
+        for read in (read_image, read_mask, EncodedImage):
+            with pytest.raises(UnreadableInputError, match=r"mask\.png.*[Pp]ermission"):
+                read(path)
+    finally:
+        if root:
+            os.seteuid(0)
+
+
 def test_a_named_pipe_and_links_in_a_ring_are_named_and_not_waited_for(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "mask.png")
     os.mkfifo(tmp_path / "pipe.png")

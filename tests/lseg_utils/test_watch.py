@@ -70,7 +70,7 @@ def start(kind: str) -> list[subprocess.Popen]:
 )
 def test_all_end_and_say_why(kind, codes, said):
     processes = start(kind)
-    texts = [process.communicate(timeout=60)[1] for process in processes]
+    texts = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == codes, texts
     assert all(part in text for part, text in zip(said, texts, strict=True)), texts
     assert kind == "bug" or not any("Traceback" in text for text in texts)
@@ -78,7 +78,7 @@ def test_all_end_and_say_why(kind, codes, said):
 
 @pytest.mark.slow
 def test_what_all_find_wrong_is_said_once():
-    texts = [process.communicate(timeout=60)[1] for process in start("all")]
+    texts = [process.communicate(timeout=300)[1] for process in start("all")]
     assert "".join(texts).count("no such folder") == 1
 
 
@@ -90,7 +90,7 @@ def test_a_process_that_gives_no_sign_of_life_ends_the_others():
     time.sleep(2)  # long enough for it to have counted
     processes[1].send_signal(signal.SIGSTOP)
     try:
-        text = processes[0].communicate(timeout=30)[1]
+        text = processes[0].communicate(timeout=300)[1]
         assert "process 1 has failed: no sign of life" in text and processes[0].returncode == 1
     finally:
         processes[1].kill()

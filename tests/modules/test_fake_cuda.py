@@ -26,8 +26,9 @@ from modules.predictor import LSegPredictor
 from modules.training.optimization import OptimizationConfig
 from modules.training.optimizer import build_optimizer
 
-# Halving a fake CUDA weight ends the process there.
-pytestmark = pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="PyTorch 2.6 aborts")
+# There, fake tensors do not mix with real ones, and halving a fake CUDA weight ends the process.
+OLD = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 8)
+pytestmark = pytest.mark.skipif(OLD, reason="PyTorch 2.6 and 2.7 abort")
 
 LABELS = ["cat", "grass", "other"]
 PRECISIONS = [None, torch.bfloat16, torch.float16]

@@ -9,9 +9,15 @@ import warnings
 import pytest
 import torch
 
+import predict_lseg
+import test_lseg
+import train_lseg
+from lseg_utils.errors import InputError
 from modules import hardware
 from modules.device import reduced_dtype
+from modules.predictor import LSegPredictor
 from scripts import REPOSITORY
+from tiny import tiny_net
 
 CPU = torch.device("cpu")
 
@@ -54,6 +60,15 @@ def test_only_the_first_process_warns(monkeypatch):
 
 def test_the_default_on_a_cpu_is_float32():
     assert reduced_dtype("auto", CPU) is None
+
+
+def test_int8_is_refused_with_the_figures(capsys):
+    with pytest.raises(InputError, match=r"int8.*86 %.*1\.4 times"):
+        LSegPredictor(tiny_net("tiny_vit"), "cpu", "int8")
+    for script in (predict_lseg, test_lseg, train_lseg):
+        with pytest.raises(SystemExit):
+            script.build_parser().parse(["--precision", "int8"])
+        assert "86 %" in capsys.readouterr().err
 
 
 def test_the_table_lists_every_precision_of_the_cpu(monkeypatch, capsys):
