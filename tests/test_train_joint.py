@@ -15,12 +15,17 @@ import torch
 
 import test_lseg
 import train_lseg
+from data.joint import JointChoice
+from data.loading import JointSampler, make_loader
 from joint_sets import COLOURS, SHAPES, make_two
 from lseg_utils.errors import InputError
 from modules.checkpoints import load_lseg
+from modules.lseg_module_joint import LSegModuleJoint
 from modules.safe_load import read_torch_file
+from modules.training.label_texts import TrainingTexts
 from modules.zoo import identify
 from scripts import REPOSITORY, TINY, command, environment
+from tiny import tiny_net
 
 ALL_AT_ONCE = ("--label_sampling", 2, "--synonyms", "known", "--templates", "imagenet")
 
@@ -82,6 +87,32 @@ def test_problems_are_reported_together_before_anything_is_built(tmp_path, datas
         train(tmp_path, f"{datasets},pascal")
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_the_mean_of_two_processes_gradients_is_that_of_one_process_with_the_double_batch(tmp_path):
+    # As DDP averages them. Every pixel has a label, no crop has a margin: each process's mean counts as many pixels.
+    choice = JointChoice.of(make_two(tmp_path, gaps=False), label_sampling=1, base_size=256)
+    dataset = choice.load("train")
+    texts = TrainingTexts(choice.label_sets, {"red": ["crimson"], "sky": ["heaven"]}, ("{}", "a {}"))
+    module = LSegModuleJoint(tiny_net(labels=dataset.labels), texts=texts)
+
+    def steps(batch_size: int, rank: int, world: int) -> list[dict[str, torch.Tensor]]:
+        """The gradients of each step of an epoch in one of so many processes."""
+        sampler = JointSampler([6, 4], dataset.weights, 0, batch_size, rank, world)
+        found = []
+        for number, batch in enumerate(make_loader(dataset, batch_size, 0, True, drop_last=True, sampler=sampler)):
+            module.zero_grad()
+            module.batch_loss(batch, number)[0].backward()
+            found.append({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None})
+        return found
+
+    one, two = steps(4, 0, 1), [steps(2, rank, 2) for rank in range(2)]
+    assert len(one) == len(two[0]) == 3
+    for together, *apart in zip(one, *two, strict=True):
+        assert any(gradient.abs().max() > 1e-3 for gradient in together.values())
+        for name, gradient in together.items():
+            torch.testing.assert_close(sum(each[name] for each in apart) / 2, gradient, atol=1e-6, rtol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_killed_and_resumed_ends_with_the_same_weights(tmp_path, datasets):
@@ -108,13 +139,14 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path, datasets):
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns_from_the_double_batch(tmp_path):
-    # No unlabelled pixels: each process's mean counts as many pixels. The rate is per images of a process.
+    # Every pixel has a label, and no crop has a margin, as above. The rate is per images of a process.
     datasets, losses = make_two(tmp_path, gaps=False), {}
     for processes, batch, rate in ((1, 4, 0.02), (2, 2, 0.04)):
         folder = tmp_path / str(processes)
         folder.mkdir()
-        sizes = ("--backbone", "tiny_resnet", "--max_epochs", 3, "--check_val_every_n_epoch", 3, "--no_resume")
+        sizes = ("--backbone", "tiny_resnet", "--max_epochs", 3, "--check_val_every_n_epoch", 3, "--base_size", 256)
         options = arguments(tmp_path, datasets, *sizes, "--batch_size", batch, "--base_lr", rate, *ALL_AT_ONCE)
+        options += ["--exp_name", processes]
         launcher = [sys.executable]
         if processes == 2:
             launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
