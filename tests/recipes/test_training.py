@@ -14,7 +14,6 @@ from recipes.training import main, names, read_recipe, with_recipe
 from stand_ins import make_stand_in
 
 SMALL = "--crop_size 64 --base_size 64 --batch_size 2 --workers 0 --accelerator cpu --dry_run --label_sampling 5"
-RANDOM = "--clip_weights random --backbone_weights random"
 
 
 @pytest.mark.parametrize("name", names())
@@ -59,6 +58,6 @@ def test_a_recipe_runs_on_stand_ins_with_random_weights(name, tmp_path: Path, ca
     for dataset, _ in split_sets(read_recipe(name).options["dataset"][0]):
         make_stand_in(read_description(dataset), tmp_path)
     places = ["--data_path", str(tmp_path), "--checkpoint_dir", str(tmp_path / "runs")]
-    train_lseg.main(["--recipe", name, *SMALL.split(), *RANDOM.split(), *places])
+    train_lseg.main(["--recipe", name, *SMALL.split(), *places])
     output = capsys.readouterr().out
     assert "cityscapes" in output and not (tmp_path / "runs").exists()
