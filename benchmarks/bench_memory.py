@@ -5,8 +5,6 @@ Random weights of an official network: memory does not depend on what they are. 
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.common import RESULTS
+from benchmarks.common import RESULTS, machine
 from benchmarks.measuring import resident_bytes
 from lseg_utils.cli import Parser
 from lseg_utils.errors import run_script
@@ -64,8 +62,7 @@ def main() -> None:
     for case in CASES:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # peaks are those of a whole process
             results.append(pool.submit(measure, options.backbone, *case).result())
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, PyTorch {torch.__version__}"
-    write_json(RESULTS / "memory.json", {"backbone": options.backbone, "machine": machine, "cases": results})
+    write_json(RESULTS / "memory.json", {"backbone": options.backbone, "machine": machine(), "cases": results})
     rows = []
     for (width, height, labels, mode), result in zip(CASES, results):
         gigabytes = (f"{result[key]:.2f}" for key in ("loaded_gb", "segment_gb", "overlay_gb"))
