@@ -159,6 +159,27 @@ class FeatureStore:
             found[part] = self._embedding(np.einsum("mr,mc,mrck->mk", row_weights, column_weights, cells), normalize)
         return found
 
+    def points(
+        self, name: str, depth: np.ndarray, intrinsics: np.ndarray, pose: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The points that a depth map shows, float64 (M, 3), and their embeddings (M, C), row by row.
+
+        depth: (H', W') along the camera's axis, of the picture's view but any size; 0, NaN and infinity are left out.
+        intrinsics: (3, 3), of the depth map. pose: camera to world (4, 4); None for points as the camera sees them.
+        """
+        if depth.ndim != 2 or np.shape(intrinsics) != (3, 3) or np.shape(np.eye(4) if pose is None else pose) != (4, 4):
+            raise ValueError("give a depth map (H, W), intrinsics (3, 3) and, if there is one, a pose (4, 4)")
+        ys, xs = np.nonzero(np.isfinite(depth) & (depth > 0))
+        places = np.stack([xs, ys, np.ones_like(xs)], 1) @ np.linalg.inv(intrinsics).T * depth[ys, xs, None]
+        if pose is not None:
+            places = places @ np.asarray(pose)[:3, :3].T + np.asarray(pose)[:3, 3]
+        # The centre of a pixel of the depth map, in pixels of the picture.
+        at = [
+            ((points + 0.5) * (side / depth_side) - 0.5).clip(0, side - 1)
+            for points, side, depth_side in zip((ys, xs), self._entry(name)["picture"], depth.shape, strict=True)
+        ]
+        return places, self.at(name, *at)
+
     def similarity(
         self, name: str, text: np.ndarray | None = None, size: str | tuple[int, int] | None = None
     ) -> np.ndarray:

@@ -165,6 +165,7 @@ class LSegModule(pl.LightningModule):
             self.logger.log_hyperparams(self.settings)
 
     def on_train_start(self) -> None:
+        self.train()  # load_from_checkpoint gives a module in eval mode, which Lightning would leave so
         self.total_steps = int(self.trainer.estimated_stepping_batches)
         apply_settings(self.trainer.optimizers[0], self.config)
 
@@ -290,5 +291,12 @@ class LSegModule(pl.LightningModule):
         return {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Translate the names of the weights; ``InputError`` for resuming a run of the official code by ``fit``."""
+        if METADATA_KEY not in checkpoint and self.trainer.state.fn == "fit":
+            raise InputError(
+                "Trainer.fit cannot resume this checkpoint: it is not from this project. Leave ckpt_path out "
+                "(LSegModule.load_from_checkpoint has loaded the weights), or resume an official run with train_lseg.py"
+            )
         weights = from_official(checkpoint["state_dict"])
-        checkpoint["state_dict"] = {f"net.{name}": tensor for name, tensor in weights.items()}
+        named = {f"net.{name}": tensor for name, tensor in weights.items()}
+        checkpoint["state_dict"] = to_official(weights) if isinstance(self.net, OfficialNet) else named

@@ -232,6 +232,10 @@ class LSegPredictor:
             read = [read_rgb(picture, self.max_pixels) for picture in pictures]
             return self._tower.encode(read, mode, long_side, batch_size)
 
+    def check_look(self, height: int, width: int) -> None:
+        """``InputError`` if the network cannot look at so many pixels at once."""
+        self._tower.check_kept(height * width, max(height, width))
+
     # -------------------------------------------------------------------------------------------------- embeddings
 
     def embed(
@@ -293,7 +297,7 @@ class LSegPredictor:
         target = target_size(size, height, width, self.net.text_encoder.embed_dim)
         views = looks(height, width, self.base_size, long_side, multi_scale, variant)
         height, width, _ = max(views)
-        self._tower.check_kept(height * width, max(height, width))
+        self.check_look(height, width)
         with memory_advice(LESS_MEMORY), torch.set_grad_enabled(grad or rgb.requires_grad):
             return pixel_embedding(self._tower, rgb, views, target, variant, dtype)
 
@@ -316,7 +320,7 @@ class LSegPredictor:
         """
         rgb = read_rgb(image, self.max_pixels)
         ((height, width, _),) = looks(rgb.shape[1], rgb.shape[2], self.base_size, long_side)
-        self._tower.check_kept(height * width, max(height, width))
+        self.check_look(height, width)
         with memory_advice(LESS_MEMORY), torch.set_grad_enabled(grad or rgb.requires_grad):
             return self._tower.levels(rgb, (height, width))
 

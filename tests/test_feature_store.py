@@ -18,6 +18,7 @@ from lseg_utils import feature_store
 from lseg_utils.errors import InputError
 from lseg_utils.feature_store import FeatureStore, pack, unpack
 from lseg_utils.files import sha256_of
+from modules.inference import image_tower
 from modules.inference.pixel_embedding import looks
 from modules.predictor import LSegPredictor
 from predict_script import LABELS, arguments, contents, differing, predict, tiny_weights, video
@@ -104,6 +105,26 @@ def test_points_are_those_of_the_full_map(kind, made, monkeypatch):
         store.at("text0", [1, 2], [0])
 
 
+def test_a_depth_map_gives_points_and_their_embeddings(made):
+    store, (height, width) = FeatureStore(made["int8"]), SIZES[0]
+    depth = np.zeros((height, width))
+    depth[3, 10], depth[40, 50], depth[5, 5] = 2.0, 4.0, np.nan
+    intrinsics = np.array([[20.0, 0, 30], [0, 10.0, 20], [0, 0, 1]])
+    pose = np.eye(4)[[1, 2, 0, 3]]
+    pose[:3, 3] = 1, 2, 3
+    places, embeddings = store.points("text0", depth, intrinsics)
+    assert places.tolist() == [[-2.0, -3.4, 2.0], [4.0, 8.0, 4.0]]
+    np.testing.assert_allclose(embeddings, store.at("text0", [3, 40], [10, 50]), atol=1e-6)
+    assert store.points("text0", depth, intrinsics, pose)[0].tolist() == [[-2.4, 4.0, 1.0], [9.0, 6.0, 7.0]]
+    small = np.zeros((1, 3))
+    small[0, 1] = 1.0  # the middle of the picture
+    np.testing.assert_allclose(
+        store.points("text0", small, np.eye(3))[1], store.at("text0", [(height - 1) / 2], [(width - 1) / 2]), atol=1e-6
+    )
+    with pytest.raises(ValueError, match=r"intrinsics \(3, 3\)"):
+        store.points("text0", depth, np.eye(4))
+
+
 def test_a_basis_compares_embeddings_as_if_they_were_complete(made):
     """What a few components give is exactly what their embeddings in all dimensions give."""
     store = FeatureStore(made["basis16"])
@@ -186,6 +207,42 @@ def test_damage_is_named_and_repaired(weights, tmp_path):
         FeatureStore(store)
     with pytest.raises(ValueError, match="does not exist"):
         FeatureStore(tmp_path / "none")
+
+
+@pytest.mark.parametrize("cut", [None, 100])
+def test_a_lost_basis_is_made_again_with_everything_that_it_projected(weights, tmp_path, capsys, cut):
+    folder = pictures(tmp_path / "in")
+    store = predict(weights, folder, more=[*STORE, "--pca", 5]) / "embeddings"
+    whole, basis = contents(store), store / "pca.npz"
+    content = basis.read_bytes()[:cut]
+    basis.unlink()
+    if cut:
+        basis.write_bytes(content)
+    (store / "frames" / "text1.npy").unlink()
+    with pytest.raises(ValueError, match=r"2 of 5 files.*pca\.npz"):
+        FeatureStore(store)
+    predict(weights, folder, more=[*STORE, "--pca", 5])
+    assert "making all of them again" in capsys.readouterr().out
+    assert differing(contents(store), whole) == []
+    npy = ["--write", "none", "--embeddings", "npy", "--pca", "5", "--output_dir", tmp_path / "npy"]
+    predict(weights, folder, more=npy)
+    (tmp_path / "npy" / "pca.npz").unlink()
+    (tmp_path / "npy" / "embeddings" / "text1.npy").unlink()
+    with pytest.raises(InputError, match=r"pca\.npz is missing.*--overwrite"):
+        predict(weights, folder, more=npy)
+
+
+def test_a_picture_that_is_too_large_for_openscene_does_not_end_the_run(weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(image_tower, "MAX_KEPT", 4 * 64 * 100 * 100 / 16)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, side in (("a_large", 64), ("small", 32)):
+        Image.fromarray(picture(side, side)).save(folder / f"{name}.png")
+    variant = ["--write", "none", "--embeddings", "npy", "--embedding_variant", "openscene"]
+    out = predict(weights, folder, code=1, more=variant)
+    assert [path.name for path in (out / "embeddings").glob("*.npy")] == ["small.npy"]
+    told = capsys.readouterr()
+    assert "a_large.png" in told.out + told.err
 
 
 def test_another_checkpoint_is_refused(weights, made, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,11 @@ class EmbeddingWriter:
     def prepare(self, images: Iterable[Tensor | np.ndarray], labels: Sequence[str], text: Tensor) -> None:
         """Write the label embeddings ``text`` (N, C) as text.npy, and fit the basis on ``images``.
 
-        The basis of an earlier run in this folder is used again.
+        The basis of an earlier run in this folder is used again. If it is lost, what was projected on it is of no use:
+        a feature store is made again as a whole.
+
+        Raises:
+            InputError: embeddings in other files whose basis is lost.
         """
         if len(text):
             with write_aside(self.place / TEXT) as aside:
@@ -65,6 +70,8 @@ class EmbeddingWriter:
         if self.options.pca is None:
             return
         path = self.place / BASIS
+        if not self._basis_is_there() and any((self.folder / FOLDER).rglob("*.*")):
+            self._forget_projected(path)
         if not path.exists():
             fit, generator = PCAFit(), torch.Generator().manual_seed(0)
             for image in images:
@@ -78,6 +85,32 @@ class EmbeddingWriter:
         self.pca = PixelPCA.load(path)
         print(f"{self.options.pca} principal components keep {self.pca.explained.sum():.1%} of the variance")
 
+    def _basis_is_there(self) -> bool:
+        """Whether the basis can be read; a file of something else is left to ``PixelPCA.load``, which refuses it."""
+        path = self.place / BASIS
+        try:
+            with zipfile.ZipFile(path) as file:
+                return file.testzip() is None
+        except FileNotFoundError:
+            return False
+        except (OSError, zipfile.BadZipFile):
+            return not self.is_grid
+
+    def _forget_projected(self, path: Path) -> None:
+        """Delete embeddings and previews whose basis at ``path`` is lost."""
+        frames = self.folder / FOLDER / GridStore.GRIDS
+        if not self.is_grid:
+            raise InputError(
+                f"{path} is missing, and the embeddings in {self.folder / FOLDER} were projected with it; put it back, "
+                "or do everything again with --overwrite"
+            )
+        if frames.exists():
+            lost = f"note: {path} is missing or damaged, and the embeddings were projected with it"
+            print(f"{lost}; making all of them again")
+        for folder in (frames, self.folder / PREVIEWS):
+            shutil.rmtree(folder, ignore_errors=True)
+        path.unlink(missing_ok=True)
+
     def shape(self, height: int, width: int) -> list[int]:
         """(H, W, C) of the embedding of a picture of this size; ``InputError`` if it would not fit into memory."""
         dimensions, size = self.predictor.net.text_encoder.embed_dim, self.options.size
@@ -86,6 +119,8 @@ class EmbeddingWriter:
             size = rows // GRID, columns // GRID
         if self.options.variant in CALLERS:
             size = result_size(self.options.variant, height, width, self.predictor.base_size)
+            for rows, columns in seen_sizes(self.options.variant, height, width, self.predictor.crop_size):
+                self.predictor.check_look(rows, columns)
         return [*target_size(size, height, width, dimensions), self.options.pca or dimensions]
 
     def facts(self, height: int, width: int) -> dict[str, Any]:
@@ -108,6 +143,8 @@ class EmbeddingWriter:
     def complete(self, record: Record) -> bool:
         """Whether everything is there that a record of the journal lists."""
         if self.is_grid and self.about["labels"] and not readable(self.place / TEXT):
+            return False
+        if self.is_grid and self.options.pca is not None and not self._basis_is_there():
             return False
         return all(self.has(entry["name"]) for entry in entries(record))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from apps.predict.langsplat import segment_pair
 from apps.predict.options import parse_size
 from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError, raise_all, run_script
@@ -21,6 +22,7 @@ from lseg_utils.lock import locked
 from lseg_utils.progress import progress_bar
 from modules.choices import LAYOUTS
 
+TYPES = ("npy", "pt", "h5", "langsplat")
 LEDGER = "export.jsonl"  # what the files were made with, and the names of those that are finished
 
 
@@ -29,7 +31,7 @@ def build_parser() -> Parser:
     parser = Parser(__doc__ or "", prog="python -m apps.predict.export_store")
     parser.add_argument("store", type=Path, metavar="STORE", help="store to read, the folder with manifest.json")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder to write to, new or from the same command")
-    parser.add_argument("--type", choices=("npy", "pt", "h5"), default="npy", help="choose the file type")
+    parser.add_argument("--type", choices=TYPES, default="npy", help="choose the file type, or LangSplat's pairs")
     parser.add_argument("--layout", choices=LAYOUTS, default="hwc", help="order the axes of npy and pt files")
     parser.add_argument("--size", default="half", help="set height and width: half, input, or HEIGHTxWIDTH")
     parser.add_argument("--suffix", default="", help="end file names with this text, such as _fmap_CxHxW")
@@ -44,29 +46,39 @@ def main(argv: Sequence[str] | None = None) -> None:
         problems.append(problem)
     elif not (folder / LEDGER).exists() and any(path.name[0] != "." for path in folder.iterdir()):
         problems.append(f"{folder} contains files, but no earlier export ({LEDGER}); choose a new or empty FOLDER")
-    if options.type == "h5" and options.layout != "hwc":
-        problems.append("--layout chw is for npy and pt files; leave it out for h5")
+    if options.type not in ("npy", "pt") and options.layout != "hwc":
+        problems.append(f"--layout chw is for npy and pt files; leave it out for {options.type}")
     if options.type == "h5" and find_spec("h5py") is None:
         problems.append("--type h5 needs h5py: pip install h5py (or choose npy or pt)")
     if "/" in options.suffix:
         problems.append(f"--suffix {options.suffix!r} contains a /; it is the end of a file's name")
     store, size = raise_all(problems, lambda: opened(options.store), lambda: parse_size(options.size, "--size"))
+    pairs = options.type == "langsplat"
+    if pairs and not store.labels:
+        raise InputError(
+            f"{options.store} has no labels, which make the segments of --type langsplat; write it with "
+            "predict_lseg.py --labels"
+        )
     about = {name: getattr(options, name) for name in ("type", "layout", "size", "suffix")}
     about |= {name: store.manifest[name] for name in ("checkpoint", "long_side", "codes", "pca", "labels")}
     from apps.predict.embedding_store import STORES  # imports torch: what is wrong with a command is reported before
 
     with locked(folder, "FOLDER"):
-        ledger, files = Ledger(folder / LEDGER, about), STORES[options.type](folder)
+        ledger, files = Ledger(folder / LEDGER, about), STORES["npy" if pairs else options.type](folder)
         # A frame that was stored again since then is exported again.
         stamps = {name: [name, (store.folder / store.file(name)).stat().st_mtime_ns] for name in store.names}
         written = [stamp for stamp in stamps.values() if stamp in ledger.records]
-        finished = {name for name, _ in written if files.has(f"{name}{options.suffix}")}
+        finished = {name for name, _ in written if files.has(f"{name}{options.suffix}{'_f' * pairs}")}
         pending = [name for name in store.names if name not in finished]
         for name in progress_bar(pending, desc="exporting", unit="frame"):
-            embedding = store.frame(name, size).astype(np.float16)  # (H, W, C), unit vectors
-            if options.layout == "chw":
-                embedding = np.ascontiguousarray(embedding.transpose(2, 0, 1))
-            files.add(f"{name}{options.suffix}", embedding)
+            if pairs:
+                for end, array in zip(("_s", "_f"), segment_pair(store, name, size), strict=True):
+                    files.add(f"{name}{options.suffix}{end}", array)
+            else:
+                embedding = store.frame(name, size).astype(np.float16)  # (H, W, C), unit vectors
+                if options.layout == "chw":
+                    embedding = np.ascontiguousarray(embedding.transpose(2, 0, 1))
+                files.add(f"{name}{options.suffix}", embedding)
             ledger.append(stamps[name])
         files.finish({"size": options.size, "checkpoint": store.manifest["checkpoint"]["sha256"]})
     print(f"{len(pending)} embeddings written, {len(finished)} written before; see {folder}")

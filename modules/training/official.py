@@ -15,6 +15,7 @@ from lseg_utils.progress import is_rank_zero
 
 from ..architecture import recognise_backbone
 from ..checkpoint_file import CheckpointFile
+from ..checkpoint_metadata import METADATA_KEY
 from ..checkpoints import fitted
 from ..lseg_module import LSegModule
 from ..weight_names import OFFICIAL_PREFIX, from_official, to_official
@@ -75,7 +76,8 @@ def official_run(path: Path, content: dict[str, Any], module: LSegModule) -> dic
         _note_other_settings(content, module)
     states = {"optimizer_states": [optimizer_state], "lr_schedulers": [], "callbacks": {}}
     numbers = {"epoch": epoch, "global_step": step, "pytorch-lightning_version": pl.__version__}
-    return {**numbers, "state_dict": state_dict, **states}
+    # The metadata, of which the file has none, tell LSegModule that this can be resumed.
+    return {**numbers, "state_dict": state_dict, **states, METADATA_KEY: {}}
 
 
 def loops_of(trainer: pl.Trainer, content: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,21 @@ def test_other_types_layouts_and_names(made, tmp_path):
         assert file["clip.frames/000002"].shape == (48, 64, 64)  # a video's sides are even
 
 
+def test_pairs_of_langsplat(made, tmp_path):
+    export(made["store"], tmp_path / "out", "--type", "langsplat", "--size", "input")
+    store, name = FeatureStore(made["store"]), "clip.frames/000001"
+    segments, features = (np.load(tmp_path / "out" / f"{name}_{end}.npy") for end in "sf")
+    labels, pixels = store.similarity(name, size="input").argmax(-1), store.frame(name, "input")
+    assert segments.shape == (4, *labels.shape) and segments.max() == len(features) - 1 and features.dtype == np.float16
+    assert (segments == segments[0]).all() and segments.dtype == np.int32
+    for number, feature in enumerate(features):
+        region = segments[0] == number
+        assert len(np.unique(labels[region])) == 1
+        mean = pixels[region].mean(0)
+        np.testing.assert_allclose(feature, mean / np.linalg.norm(mean), atol=1e-3)
+    assert (segments[0] >= 0).mean() > 0.9
+
+
 @pytest.mark.parametrize("kind", ["npy", "h5"])
 def test_it_resumes_and_refuses_other_settings(kind, made, tmp_path, monkeypatch, capsys):
     if kind == "h5":

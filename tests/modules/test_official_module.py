@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
 import callers
 from additional_utils import encoding_models
 from additional_utils.models import LSeg_MultiEvalModule, crop_image, flip_image, pad_image, resize_image
-from checkpoint_files import official_file
+from checkpoint_files import official_content, official_file
 from encoding_ext import MultiScaleEvaluator
 from lseg_utils.errors import InputError
 from modules.lseg_module import LSegModule
 from modules.models.lseg_net import LSegEncNet, LSegNet
+from modules.training.optimization import OptimizationConfig
 from tiny import pictures, tiny_net
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -79,6 +81,40 @@ def test_a_loaded_module_trains_and_is_saved(module):
     logits = module.net.half_logits(pictures(2, 32, 64), FIVE)
     module.loss(logits, torch.randint(0, 5, (2, 32, 64))).backward()
     assert module.net.scratch.head1.weight.grad.isfinite().all()
+
+
+def fit(module: LSegModule, epochs: int, resume: str | None = None) -> pl.Trainer:
+    """Train on two batches an epoch, up to so many epochs."""
+    masks = torch.randint(0, 5, (2, 32, 32), generator=torch.Generator().manual_seed(2))
+    batch = {"image": pictures(2, 32, 32), "mask": masks, "index": [0, 1], "skipped": ["", ""]}
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=epochs, enable_model_summary=False, **quiet)
+    trainer.fit(module, torch.utils.data.DataLoader([batch, batch], batch_size=None), ckpt_path=resume)
+    return trainer
+
+
+def test_lightning_trains_and_resumes_it(ours, tmp_path):
+    official, last = official_file(ours, tmp_path / "demo.ckpt"), str(tmp_path / "last.ckpt")
+
+    def load(path: str) -> LSegModule:
+        """With a rate at which weights move."""
+        module = LSegModule.load_from_checkpoint(path, **KEYWORDS)
+        module.config = OptimizationConfig(base_lr=0.01, max_epochs=2)
+        return module
+
+    undisturbed = load(official)
+    fit(undisturbed, 2)
+    fit(load(official), 1).save_checkpoint(last)
+    resumed = load(last)
+    assert fit(resumed, 2, last).current_epoch == 2
+    start, weights = load(official).net.state_dict(), undisturbed.net.state_dict()
+    for name, tensor in resumed.net.state_dict().items():
+        torch.testing.assert_close(tensor, weights[name], atol=1e-6, rtol=1e-5, msg=name)
+    assert not torch.equal(start["scratch.head1.weight"], weights["scratch.head1.weight"])
+    without_classes = tmp_path / "official.ckpt"  # with them, torch.load refuses the file before
+    torch.save({**official_content(ours), "callbacks": {}}, without_classes)
+    with pytest.raises(InputError, match=r"train_lseg\.py"):
+        fit(load(official), 2, str(without_classes))
 
 
 @pytest.mark.parametrize("size", [(40, 60), (130, 70)])
