@@ -62,6 +62,7 @@ def lseg(
 
 
 def _entry(backbone: str) -> _Callable[..., _LSegNet]:
+    """The entry point of a backbone, with its own docstring."""
     spec = _BACKBONES[backbone]
 
     def network(
@@ -70,6 +71,7 @@ def _entry(backbone: str) -> _Callable[..., _LSegNet]:
         device: str = "cpu",
         **options: _Any,
     ) -> _LSegNet:
+        """Build the network, or load it; ``torch.hub.help`` shows the text below."""
         from modules.checkpoints import load_lseg
         from modules.models import build_lseg
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +72,15 @@ class Outputs:
         """Delete the label maps of a video's frames."""
         for folder in (self.path("labels", source), self.folder / UNFINISHED / source.name):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def forget_unfinished(self, source: Source) -> None:
+        """Delete the label maps of a finished video unless they are a result."""
+        if "labels" not in self.options.kinds:
+            folder = self.frames_folder(source)
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # not empty: another video is unfinished
+                for parent in folder.relative_to(self.folder).parents:
+                    (self.folder / parent).rmdir()
 
     def describe_labels(self) -> None:
         """Write labels.json, and legend.png if there are at most 500 labels and something shows their colours."""

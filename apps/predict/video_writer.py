@@ -37,6 +37,7 @@ def mp4_writer(path: Path, timing: Timing) -> Iterator[AddFrame]:
     with write_aside(path) as aside, av.open(str(aside), "w", options={"movflags": "+faststart"}) as container:
 
         def add(frame: Frame) -> None:
+            """Encode a frame; the first one decides on the size of the video."""
             nonlocal stream
             height, width = frame.pixels.shape[:2]
             pixels = np.pad(frame.pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -75,6 +76,7 @@ def gif_writer(path: Path, timing: Timing) -> Iterator[AddFrame]:
                 file.write(block)
 
         def add(frame: Frame) -> None:
+            """Write the frame before this one, which is shown until this one begins."""
             nonlocal waiting
             if waiting is not None:
                 write(waiting, frame.ticks)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,92 +41,100 @@ def predict_video(
     """
     camera = source.kind == "camera"
     video = Camera(int(source.path.name)) if camera else VideoFile(source.path)
-    masks_folder = outputs.frames_folder(source)
-    kinds, colours = outputs.options.kinds, outputs.colours
-    batch_size = 1 if camera else look.batch_size
+    masks_folder, kinds = outputs.frames_folder(source), outputs.options.kinds
     facts: dict[str, Any] = {}
-    read, size, problem = 0, (0, 0), ""  # frames; height, width; why the video ended early
     areas_by_frame: list[dict[int, int]] = []  # label number -> pixels
-
-    def good_frames() -> Iterator[Frame]:
-        """The frames up to the end of what can be read, or to where the user stops."""
-        nonlocal read, size, problem
-        try:
-            for frame in islice(video, look.max_frames):
-                read, size = read + 1, frame.pixels.shape[:2]
-                yield frame
-                if stopped():
-                    return
-        except VideoError as error:
-            problem = str(error)
-
     with ExitStack() as stack:
-        stopped = stack.enter_context(ctrl_c_ends(camera))
-        write = {
+        frames = GoodFrames(video, look.max_frames, stack.enter_context(ctrl_c_ends(camera)))
+        add = {
             kind: stack.enter_context(WRITERS[outputs.options.video_format](outputs.path(kind, source), video.timing))
             for kind in ("overlay", "mask")
             if kind in kinds
         }
-        frames = good_frames()
+        shown: Iterable[Frame] = frames
         if not camera:
             total = min(video.timing.frames or 0, look.max_frames or 10**9) or None
-            frames = progress_bar(frames, total=total, desc=source.path.name, unit="frame", leave=False)
-        frames = iter(frames)
-        number = 0
-        while batch := list(islice(frames, batch_size)):
-            names = [f"{source.name}{FRAMES}/{number + i:06d}" for i in range(len(batch))]
+            shown = progress_bar(frames, total=total, desc=source.path.name, unit="frame", leave=False)
+        shown, number = iter(shown), 0
+        while batch := list(islice(shown, 1 if camera else look.batch_size)):
+            numbers = [f"{number + i:06d}" for i in range(len(batch))]
             number += len(batch)
-            # Embeddings: those of an earlier run are kept.
             if embeddings:
-                try:
-                    facts = facts or embeddings.facts(*size)
-                except InputError as error:  # this video's problem; the run continues
-                    raise VideoError(str(error)) from error
-                for name, frame in zip(names, batch, strict=True):
-                    if not embeddings.has(name):
-                        embeddings.write(name, frame.pixels)
+                facts = embed_frames(embeddings, f"{source.name}{FRAMES}", numbers, batch)
             if not kinds:
                 continue
-            # Label maps: a batch is kept as a whole, since in other batches rounding could change a frame's result.
-            paths = [masks_folder / f"{name.rpartition('/')[2]}.png" for name in names]
-            if all(path.is_file() for path in paths):
-                masks = [np.asarray(Image.open(path)).astype(np.int64) for path in paths]
-            else:
-                pixels = [torch.from_numpy(frame.pixels).permute(2, 0, 1) for frame in batch]  # (3, H, W)
-                masks = [result.mask for result in segment(pixels)]
-                for path, mask in zip(paths, masks, strict=True):
-                    save_picture(path, label_picture(mask, len(outputs.labels)))
-            # Videos of the same frames, at the same times.
-            for frame, mask in zip(batch, masks, strict=True):
+            paths = [masks_folder / f"{name}.png" for name in numbers]
+            for frame, mask in zip(batch, label_maps(paths, batch, segment, len(outputs.labels)), strict=True):
                 areas = np.bincount(mask.ravel())
                 areas_by_frame.append({int(label): int(areas[label]) for label in np.flatnonzero(areas)})
-                if "overlay" in write:
-                    mixed = overlay(frame.pixels, mask, colours, outputs.options.opacity)
-                    write["overlay"](Frame(np.asarray(mixed), frame.ticks))
-                if "mask" in write:
-                    write["mask"](Frame(colourise(mask, colours), frame.ticks))
-        if not read:
-            raise VideoError(problem or f"{source.path} contains no frame")
-    facts |= {"frames": read, "problem": problem}
+                # Videos of the same frames, at the same times.
+                if "overlay" in add:
+                    mixed = overlay(frame.pixels, mask, outputs.colours, outputs.options.opacity)
+                    add["overlay"](Frame(np.asarray(mixed), frame.ticks))
+                if "mask" in add:
+                    add["mask"](Frame(colourise(mask, outputs.colours), frame.ticks))
+        if not frames.read:
+            raise VideoError(frames.problem or f"{source.path} contains no frame")
+    facts |= {"frames": frames.read, "problem": frames.problem}
     if kinds:
         facts["areas"] = dict(sum(map(Counter, areas_by_frame), Counter()))
     if "json" in kinds:
-        about = {
-            "width": size[1],
-            "height": size[0],
-            "frames": read,
-            "frames_per_second": float(video.timing.rate),
-            "problem": problem or None,
-            "areas": area_table(facts["areas"], outputs.labels),
-            "pixels_by_frame": areas_by_frame,
-        }
-        outputs.write_facts(source, about)
-    if "labels" not in kinds:
-        shutil.rmtree(masks_folder, ignore_errors=True)
-        with suppress(OSError):  # not empty: another video is unfinished
-            for parent in masks_folder.relative_to(outputs.folder).parents:
-                (outputs.folder / parent).rmdir()
+        height, width = frames.size
+        about = {"width": width, "height": height, "frames": frames.read}
+        about |= {"frames_per_second": float(video.timing.rate), "problem": frames.problem or None}
+        areas = area_table(facts["areas"], outputs.labels)
+        outputs.write_facts(source, {**about, "areas": areas, "pixels_by_frame": areas_by_frame})
+    outputs.forget_unfinished(source)
     return facts
+
+
+class GoodFrames:
+    """The frames up to the end of what can be read, to ``limit``, or to where the user stops.
+
+    Attributes, of what was given so far: ``read``, the number of frames; ``size``, their height and width; ``problem``,
+    why the video ended early, or "".
+    """
+
+    def __init__(self, video: Iterable[Frame], limit: int | None, stopped: Callable[[], bool]) -> None:
+        self.video, self.limit, self.stopped = video, limit, stopped
+        self.read, self.size, self.problem = 0, (0, 0), ""
+
+    def __iter__(self) -> Iterator[Frame]:
+        try:
+            for frame in islice(self.video, self.limit):
+                self.read, self.size = self.read + 1, frame.pixels.shape[:2]
+                yield frame
+                if self.stopped():
+                    return
+        except VideoError as error:
+            self.problem = str(error)
+
+
+def embed_frames(
+    embeddings: EmbeddingWriter, folder: str, numbers: Sequence[str], batch: Sequence[Frame]
+) -> dict[str, Any]:
+    """Write the embeddings of a batch, except those of an earlier run; returns the facts that all frames share."""
+    try:
+        facts = embeddings.facts(*batch[0].pixels.shape[:2])
+    except InputError as error:  # this video's problem; the run continues
+        raise VideoError(str(error)) from error
+    for number, frame in zip(numbers, batch, strict=True):
+        if not embeddings.has(f"{folder}/{number}"):
+            embeddings.write(f"{folder}/{number}", frame.pixels)
+    return facts
+
+
+def label_maps(paths: Sequence[Path], batch: Sequence[Frame], segment: Segmenter, labels: int) -> list[np.ndarray]:
+    """The masks (H, W) of a batch of frames: those of an earlier run, or new ones, which are written to ``paths``.
+
+    A batch is kept as a whole, since in other batches rounding could change a frame's result.
+    """
+    if all(path.is_file() for path in paths):
+        return [np.asarray(Image.open(path)).astype(np.int64) for path in paths]
+    masks = [result.mask for result in segment([torch.from_numpy(frame.pixels).permute(2, 0, 1) for frame in batch])]
+    for path, mask in zip(paths, masks, strict=True):
+        save_picture(path, label_picture(mask, labels))
+    return masks
 
 
 @contextmanager
