@@ -52,7 +52,7 @@ def build_parser() -> Parser:
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=list(FORMATS), help=some)
     parser.add_argument("--output_dir", type=Path, help="write to this folder; default: outputs/export_<weights>")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    parser.add_argument("--backbone", choices=BACKBONE_NAMES, help="the file has this backbone; default: find out")
+    parser.add_argument("--backbone", choices=BACKBONE_NAMES, help="expect this backbone in the file; default: recognise it")
     parser.add_argument("--trust_checkpoint", action="store_true", help="run code found in the file: risky")
     return parser
 
@@ -77,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if file.has_block:
         raise InputError(
             f"{options.weights} has a spatial regularisation block, which follows the product with the labels: it is "
-            "not part of the image tower, and the exported files would give other labels; export a checkpoint without"
+            "not part of the image tower, so the exported files would give other labels; export a checkpoint without "
+            "a block"
         )
     net = network_of(file, backbone=options.backbone)
     if not net.head.cosine:

@@ -65,7 +65,7 @@ def build_parser() -> Parser:
         "--templates", choices=("imagenet",), help="sentences to embed the labels in; default: the labels alone"
     )
     parser.add_argument(
-        "--mode", choices=MODES, default="whole", help="look at the whole image, through windows, or in six sizes"
+        "--mode", choices=MODES, default="whole", help="process the image as a whole, in windows, or at six sizes"
     )
     parser.add_argument("--long_side", type=int, help="resize the long side to this many pixels for the network")
     parser.add_argument(
@@ -107,7 +107,7 @@ def build_parser() -> Parser:
         "--embedding_multi_scale", action="store_true", help="add up embeddings of six sizes and mirror images"
     )
     group.add_argument(
-        "--pca", type=int, metavar="K", help="keep K principal components, and paint pictures of the first three"
+        "--pca", type=int, metavar="K", help="keep K principal components, and save pictures of the first three"
     )
     add_network_options(parser, backbone=None)
     group = parser.add_argument_group("device")

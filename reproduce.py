@@ -44,7 +44,7 @@ def build_parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="print the ledger as JSON")
     output = "keep runs and tables in this folder; default: outputs/paper, in a dry run a temporary folder"
     parser.add_argument("--output_dir", type=Path, help=output)
-    dry = "walk through everything on tiny stand-in data with tiny networks, in minutes on a CPU"
+    dry = "run everything on tiny stand-in data with tiny networks, in minutes on a CPU"
     parser.add_argument("--dry_run", action="store_true", help=dry)
     add = parser.add_argument_group("tables").add_argument
     known = list(dict.fromkeys(row.backbone for entry in entries() for row in entry.rows))

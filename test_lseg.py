@@ -46,7 +46,7 @@ MAX_BN_BATCHES = 200
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
-    parser.add_argument("--eval", action="store_true", help="measure; without it, masks and overlays are written")
+    parser.add_argument("--eval", action="store_true", help="measure; without this, write masks and overlays")
     split = "use this split; default: val with --eval, else test, or val where there is no test split"
     parser.add_argument("--split", help=split)
     parser.add_argument("--test_val", action="store_true", help="the official name for --split val without --eval")

@@ -34,10 +34,13 @@ def build_parser() -> Parser:
     parser.add_argument("--dataset", default="ade20k", help="use the dataset of this name, or of this YAML file")
     parser.add_argument("--data_path", type=Path, help="look for the datasets in this folder")
     parser.add_argument("--split", default="val", help="use this split")
-    parser.add_argument("--images", type=int, help="use the first so many pictures only")
+    parser.add_argument("--images", type=int, help="use only this many pictures, the first ones")
     add_model_options(parser, saved=False)
     parser.add_argument(
-        "--protocol", choices=PROTOCOLS, default="single", help="see pictures as test_openvocab.py does"
+        "--protocol",
+        choices=PROTOCOLS,
+        default="single",
+        help="show the network the pictures as test_openvocab.py does",
     )
     parser.add_argument("--short_side", type=int, default=SHORT_SIDE, help="short side of --protocol short-side")
     words = "read synonyms, groups and other languages from this JSON file; default: ours, for ade20k and miniature"

@@ -1,4 +1,4 @@
-"""A colour for each label after what it means: grass is green, a yellow circle yellow; other texts keep one too."""
+"""A colour for each label that fits its meaning: grass is green, a yellow circle yellow; other texts get fixed ones."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The only planner of sizes and windows: which parts of an image a network looks at, and how large it makes the image.
+"""Plans sizes and windows: which parts of an image a network sees, and how large the image is there.
 
 The multi-scale test and ``LSegPredictor`` both use it. Legend: H x W the image; h x w a canvas, the image at one size;
-h' x w' all that the canvas's views reach.
+h' x w' the area that the canvas's views cover.
 """
 
 from __future__ import annotations

@@ -43,6 +43,8 @@ if __name__ == "__main__":
         mask, labels = segment(sys.argv[1], ImageOps.exif_transpose(Image.open(sys.argv[2])))
         Image.fromarray(mask.astype(np.uint8 if len(labels) <= 256 else np.uint16)).save(sys.argv[3])
     except Exception as error:  # onnxruntime's exceptions have no common base class
-        sys.exit(f"error: {error}; FOLDER must come from `python export_lseg.py`, PICTURE and MASK.png be pictures")
+        sys.exit(
+            f"error: {error}; FOLDER must come from `python export_lseg.py`, PICTURE and MASK.png must be picture files"
+        )
     for number, label in enumerate(labels):
         print(f"{(mask == number).mean():6.1%} {label}")

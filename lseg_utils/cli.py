@@ -69,7 +69,9 @@ class Parser(argparse.ArgumentParser):
             flag = text.split("=")[0]
             hint = did_you_mean(flag, self._option_string_actions)
             is_flag = flag.startswith("-")
-            problems.append(f"unknown option {flag}{hint}" if is_flag else f"the value {text!r} belongs to no option")
+            problems.append(
+                f"unknown option {flag}{hint}" if is_flag else f"the value {text!r} does not belong to an option"
+            )
         message = "; ".join(problems)
         self.exit(2, f"error: {message}\n`{self.prog} --help` lists the options\n")
 

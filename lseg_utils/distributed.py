@@ -1,6 +1,6 @@
 """Several processes that work on one job: how many a launcher started, joining them, sums, and a common end.
 
-Importing this file, and ``run_distributed`` in a single process, imports no torch.
+Importing this file, and ``run_distributed`` in a single process, does not import torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one way to open a picture file, and all that can go wrong with one. Imports neither torch nor OpenCV."""
+"""Opens picture files, and lists the errors that decoding one can raise. Imports neither torch nor OpenCV."""
 
 from __future__ import annotations
 

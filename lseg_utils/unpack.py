@@ -1,4 +1,4 @@
-"""Unpack a zip archive so that nothing is ever half there. Check its checksum first (``download`` does)."""
+"""Unpack a zip archive so that no half-unpacked folder is left behind. Check its checksum first (``download`` does)."""
 
 from __future__ import annotations
 

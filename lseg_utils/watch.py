@@ -1,7 +1,7 @@
 """Processes of one run end together: when one fails or vanishes, all show the reason and end; none waits for it.
 
 A collective operation can wait half an hour for a process that is gone, and a launcher sees only its own node. So a
-thread in every process reads, once a second, the key-value store through which the processes have met. A process that
+thread in every process reads, once a second, the key-value store through which the processes connected. A process that
 fails leaves its message there. One that was killed leaves none, but stops counting, which its neighbour notices.
 """
 

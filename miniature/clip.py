@@ -1,7 +1,7 @@
 """Pre-trains the miniature's own CLIP contrastively, on renderings of single objects and captions with synonyms.
 
-The result is a state dict of ``clip.model.CLIP`` as OpenAI's files are, so that the code for the real CLIP (reading
-the text tower, freezing it, encoding bare labels) serves this one too.
+The result is a state dict of ``clip.model.CLIP`` in the format of OpenAI's files, so that the code for the real CLIP
+(reading the text tower, freezing it, encoding bare labels) also works for this one.
 """
 
 from __future__ import annotations

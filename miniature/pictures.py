@@ -32,7 +32,7 @@ ToPixels = Callable[[Tensor], np.ndarray]
 
 FACTOR = 4  # 64 pixels become 256
 WELL_VISIBLE = 100  # pixels; an object with fewer is half hidden behind another
-STAR_NOTE = "* = unseen: no training mask ever had this label"
+STAR_NOTE = "* = unseen: this label is in no training mask"
 
 # An object's colour on the map is its own, darker or paler depending on its shape; single words have their own colours.
 _SHADE = dict(zip(SHAPES, (0.08, -0.30, 0.32, -0.46, 0.55, -0.14)))

@@ -70,9 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     robustness = places.results / "robustness" / "table.txt"
     if robustness.is_file():
         page = robustness.with_name("report.html")
-        table += (
-            f"\n\nWhat other label lists do to the same pictures ({page}):\n\n{robustness.read_text('utf-8').strip()}"
-        )
+        table += f"\n\nThe same pictures with other label lists ({page}):\n\n{robustness.read_text('utf-8').strip()}"
     content = {"seed": places.seed, "short": places.short, "unit": "percent", "rows": rows}
     write_json(places.report / "results.json", content)
     with write_aside(places.report / "table.txt") as aside:
@@ -97,7 +95,8 @@ def what_next(checkpoint: Path) -> str:
         '  pip install "streamlit>=1.65"    # for the app\n'
         f"  streamlit run lseg_app.py -- --checkpoint {weights}\n"
         "  lseg_demo.ipynb, in any Jupyter\n"
-        "This network only understands the miniature's shapes, colours and textures; README.md says how to get others."
+        "This network only understands the miniature's shapes, colours and textures; README.md explains how to get "
+        "others."
     )
 
 

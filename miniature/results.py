@@ -21,7 +21,7 @@ CONTROLS = {
 }
 TABLE_NOTE = (
     "Every pixel chooses among all 40 labels. Seen: 30 compositions of colour and shape, and 4 textures.\n"
-    "Unseen: 6 compositions that no training mask ever had."
+    "Unseen: 6 compositions that are in no training mask."
 )
 COLUMNS = {"seen": "seen mIoU %", "unseen": "unseen mIoU %", "all": "all mIoU %"}
 

@@ -53,7 +53,7 @@ def architecture_of(file: CheckpointFile, given: dict[str, Any], backbone: str |
     missing = [name for name in BLOCK_OPTIONS if name not in given]
     if given.get("arch_option") not in (1, 2) or missing:
         raise InputError(
-            f"{file.path} has a spatial regularisation block, and its shapes cannot tell which: give "
+            f"{file.path} has a spatial regularisation block, and its shapes do not show which: give "
             "arch_option 1 (bottleneck) or 2 (depthwise), and the block_depth and activation (lrelu, tanh, relu) it "
             "was trained with (in Python arch_option=1, block_depth=..., on the command line --arch_option 1 "
             f"--block_depth ...); not given: {', '.join(missing) or 'a block, by arch_option 1 or 2'}"
@@ -105,7 +105,7 @@ def recognise_backbone(file: CheckpointFile, wanted: str | None = None) -> str:
     if len(fitting) > 1:
         raise InputError(
             f"{file.path} can be {' or '.join(fitting)}: their shapes are the same, and only their text towers differ. "
-            f'Name the one that it was trained as, in Python backbone="{fitting[0]}", on the command line --backbone '
+            f'Give the one that it was trained with, in Python backbone="{fitting[0]}", on the command line --backbone '
             f"{fitting[0]}"
         )
     if fitting or closest:

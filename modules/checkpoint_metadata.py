@@ -1,6 +1,6 @@
 """What our checkpoints say about themselves under the key ``lseg``: what is written, and what is accepted.
 
-That is all one needs to use them: architecture, labels, normalisation, sizes, git state, step and metric.
+This is what is needed to use them: architecture, labels, normalisation, sizes, git state, step and metric.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ def load_lseg(
     """
     unknown = set(what_shapes_cannot_tell) - set(BLOCK_OPTIONS)
     if unknown:
-        raise InputError(f"load_lseg has no option {', '.join(sorted(unknown))}; there are {', '.join(BLOCK_OPTIONS)}")
+        known = ", ".join(BLOCK_OPTIONS)
+        raise InputError(f"load_lseg does not have the option {', '.join(sorted(unknown))}; its options are {known}")
     return network_of(
         read_checkpoint(path, trust_checkpoint), map_location, labels, backbone, **what_shapes_cannot_tell
     )

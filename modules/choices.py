@@ -46,4 +46,6 @@ class Speed:
 
     def __post_init__(self) -> None:
         if self.compile and not any(map(shutil.which, ("g++", "c++", "clang++"))):
-            raise InputError("--compile needs a C++ compiler, none was found (apt-get install g++); or leave it out")
+            raise InputError(
+                "--compile needs a C++ compiler; install one (apt-get install g++), or leave out --compile"
+            )

@@ -1,4 +1,4 @@
-"""Segment pictures, write their pixel embeddings, look at checkpoints: the command ``lseg`` of the package.
+"""Segment pictures, write their pixel embeddings, inspect checkpoints: the command ``lseg`` of the package.
 
 It is for a few pictures. Folders with resuming, videos and the app need the repository: predict_lseg.py, lseg_app.py.
 """
@@ -37,7 +37,12 @@ def build_parser() -> Parser:
         command.add_argument("--device", default="auto", help="run on auto, cpu, cuda, cuda:1 or mps")
         if name == "segment":
             command.add_argument("--labels", help="labels, separated by commas; default: the checkpoint's own")
-            command.add_argument("--mode", choices=MODES, default="whole", help="choose what the network looks at")
+            command.add_argument(
+                "--mode",
+                choices=MODES,
+                default="whole",
+                help="process the image as a whole, in windows, or at six sizes",
+            )
         else:
             variants = (*VARIANTS, *CALLERS)
             command.add_argument("--variant", choices=variants, default="unit", help="choose the form, or a project")
@@ -57,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     problems = [f"there is no picture {picture}" for picture in pictures if not picture.is_file()]
     stems = [picture.stem for picture in pictures]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-    problems += [f"two pictures are called {stem}; run them into two folders" for stem in twice]
+    problems += [f"two pictures are called {stem}; write them to two folders" for stem in twice]
     try:
         check_weights_file(options.weights)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Device and precision: what a forward pass runs on, and in which numbers. No command line, no Lightning."""
+"""Device and precision: what a forward pass runs on, and in which precision. No command line, no Lightning."""
 
 from __future__ import annotations
 

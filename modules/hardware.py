@@ -1,4 +1,4 @@
-"""What this machine computes fast: its features, and the rates of its matrix products by precision.
+"""How fast this machine computes: its features, and the rate of its matrix products in each precision.
 
 ``python -m modules.hardware`` prints the table. Rates are measured, not looked up by the processor's name.
 """
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows.append([str(device), name, f"{rate / 1e9:.0f}", f"{ratio:.2f}", ", ".join(features)])
     print(text_table(["device", "precision", "GFLOP/s", "against float32", "features"], rows))
     print(
-        f"\nMatrix products, PyTorch {torch.__version__}, threads: {torch.get_num_threads()}. --precision auto takes "
+        f"\nMatrix products, PyTorch {torch.__version__}, threads: {torch.get_num_threads()}. --precision auto uses "
         "float32 on a CPU, so that results depend less on the machine; try --precision bf16 if its row is well above 1."
     )
 

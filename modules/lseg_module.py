@@ -1,4 +1,4 @@
-"""LSeg as a LightningModule: one fixed label set, loss, rates, metrics, and checkpoints that explain themselves."""
+"""LSeg as a LightningModule: one fixed label set, loss, rates, metrics, and checkpoints that describe themselves."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ __all__ = ["MODES", "VARIANTS", "LSegPredictor", "Levels", "Segmentation"]
 class LSegPredictor:
     """A network and everything between it and a picture: reading, resizing, normalising, streaming.
 
-    By default it looks at every image with the long side that the network was trained at (``net.base_size``; 520 for
+    By default the network sees every image at the long side that it was trained with (``net.base_size``; 520 for
     the official networks), each side then rounded to a multiple of 32 (so about 512).
 
     Args:
@@ -266,7 +266,7 @@ class LSegPredictor:
             mode: "whole", or "protocol": exactly what the project computes that ``variant`` names, one of "vlmaps",
                 "dff", "feature_3dgs", "openscene", "conceptfusion" (see ``inference.callers``). The project decides on
                 everything else, the size of the result included; only ``dtype`` remains yours.
-            long_side: the network looks at the image with about this long side, each side to the nearest multiple of
+            long_side: the network sees the image resized to about this long side, each side to the nearest multiple of
                 32, nothing padded. Default: ``base_size``, as in ``segment``.
             grad: keep the graph, to train through the network; an image tensor that requires gradients implies it.
 

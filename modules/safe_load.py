@@ -186,7 +186,7 @@ def _refusal(path: Path, error: Exception) -> InputError:
     forbidden = re.findall(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else []
     if forbidden:
         return InputError(
-            f"{path} is refused: it asks to use {', '.join(dict.fromkeys(forbidden))}, which a checkpoint does not "
+            f"{path} is refused: it tries to use {', '.join(dict.fromkeys(forbidden))}, which a checkpoint does not "
             "need and which could run code on this machine. If you trust the source of the file and accept that "
             "risk, add trust_checkpoint=True, on the command line --trust_checkpoint"
         )

@@ -166,7 +166,7 @@ def identify(path: Path, trust_checkpoint: bool = False) -> Report:
         notes.append(f"it is called {named.name}, but that one is a {named.backbone} for {named.place}")
     if has_unknown_block:
         notes.append(
-            "it has a spatial regularisation block, which no released checkpoint has; its shapes do not tell which: "
+            "it has a spatial regularisation block, which no released checkpoint has; its shapes do not show which: "
             "add --arch_option 1|2 --block_depth D --activation A to the commands"
         )
     commands = own_command(path, own, notes) if own else []

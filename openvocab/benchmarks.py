@@ -1,7 +1,7 @@
 """The benchmarks of open-vocabulary segmentation: which dataset, which classes, which score the literature quotes.
 
 Nothing is hidden in code per dataset: what a benchmark does about the background is in this table, and printed with
-every result. Imports no torch.
+every result. Does not import torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BACKGROUNDS = {
     "none": "every label of the dataset is a class",
     "ignored": "pixels of the background do not count, and it is not offered as a label",
     "class": "the background is a class like the others, with texts of its own",
-    "rest": "the background is a class; a pixel gets it if it gets one of the rest of the labels",
+    "rest": "the background is a class; a pixel belongs to it if its best label is one of the remaining ones",
 }
 
 # PC-59 without VOC's classes: what a pixel outside VOC's objects may be called in PAS-20b.

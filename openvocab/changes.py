@@ -1,4 +1,4 @@
-"""What may happen to a label list: synonyms, templates, typos, distractors, other levels. Imports no torch.
+"""Changes of a label list: synonyms, templates, typos, distractors, other levels. Does not import torch.
 
 Legend: N canonical labels; M labels that a change offers; G classes that it is scored with.
 """

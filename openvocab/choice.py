@@ -1,4 +1,4 @@
-"""What the two open-vocabulary scripts share: options, and checks of what they ask for. Imports no torch."""
+"""What the two open-vocabulary scripts share: options, and checks of what they ask for. Does not import torch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def add_wording_options(parser: Parser) -> None:
         default="none",
         help="put labels into none, imagenet's 80, ViLD's 14 (vild), or a file's sentences",
     )
-    names = "use of the names in 'car, automobile' the first, the mean of all, the best of all, or the whole text"
+    names = (
+        "for labels such as 'car, automobile': use the first name, the mean or the best of all names, or the whole text"
+    )
     add("--synonyms", choices=SYNONYMS, default="first", help=names)
 
 
@@ -98,6 +100,6 @@ def find_datasets(text: str, root: Path | None) -> tuple[list[Benchmark], list[s
         except InputError as error:
             missing.append(f"{benchmark.name}: {' '.join(str(error).splitlines())}")
     if unknown or not names:
-        what = f"unknown: {', '.join(unknown)}" if unknown else "--datasets names nothing"
+        what = f"unknown: {', '.join(unknown)}" if unknown else "--datasets is empty"
         raise InputError(f"{what}; give some of {', '.join(known)}, or YAML files of datasets")
     return here, missing

@@ -1,7 +1,7 @@
 """A plain CLIP as a segmenter, without any training: MaskCLIP (arXiv 2112.01071), from OpenAI's files.
 
-In the last attention layer of the visual tower every token keeps to its own value instead of a mixture of all: the
-map of tokens then lies in the space of the texts.
+In the last attention layer of the visual tower every token keeps its own value instead of a mixture of all values: the
+map of tokens then is in the space of the texts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a test looks at a picture: sizes, windows, scales, mirror images. Imports no torch."""
+"""How a test shows a picture to the network: sizes, windows, scales, mirror images. Does not import torch."""
 
 from __future__ import annotations
 

@@ -125,8 +125,8 @@ def order_matters(rows: Sequence[Mapping[str, Any]]) -> str:
     """The sentence about the check that the order of the labels does not matter."""
     changed = next(row["changed_pixels"] for row in rows if row["change"] == "order permuted")
     if changed == 0:
-        return "Check passed: with the labels in another order, every pixel has the same label."
-    return f"Check FAILED: with the labels in another order, {changed:.4f} % of the pixels have another label."
+        return "Check passed: with the labels in another order, every pixel gets the same label."
+    return f"Check FAILED: with the labels in another order, {changed:.4f} % of the pixels get a different label."
 
 
 def worst_pictures(rows: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""How labels become texts: sentence templates, and several names for one label. Imports no torch."""
+"""How labels become texts: sentence templates, and several names for one label. Does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The label sets of the figures: the scenes of ``figures.json``, or a user's own file. Imports no torch."""
+"""The label sets of the figures: the scenes of ``figures.json``, or a user's own file. Does not import torch."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Plan:
 
 
 def missing(chosen: Sequence[tuple[Entry, Sequence[Row]]], plan: Plan) -> list[str]:
-    """Everything that these rows need and that is not there, with the commands that fetch it. Imports no torch."""
+    """Everything that these rows need and that is not there, with the commands that fetch it. Does not import torch."""
     problems, data = [], {}  # data: what to do -> what is missing, since the folds of a benchmark share the remedy
     for entry, rows in chosen:
         splits = ("val",) if plan.weights else ("train", "val")

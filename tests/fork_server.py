@@ -1,8 +1,8 @@
 """A process that imports torch once and then forks for every script that a test runs: six seconds less per script.
 
-Started by ``scripts.run`` with the path of a Unix socket. A request is one JSON object (``argv`` as after ``python``,
-``cwd``, ``env``) together with the file descriptors for stdout and stderr. The answers are the id of the process group
-that runs the script and, when the script has ended, its exit code: one line each.
+Started by ``scripts.fork_server`` with the path of a Unix socket. A request is one JSON object (``argv`` as after
+``python``, ``cwd``, ``env``) together with the file descriptors for stdout and stderr (see ``fork_client.py``). The
+answer, when the script has ended, is its exit code. If the connection is closed before, the script is killed.
 """
 
 from __future__ import annotations
@@ -54,15 +54,18 @@ def serve(path: str) -> list[str]:
         if os.fork() == 0:
             break
         connection.close()
-    # The supervisor: it answers, and leads the group that a test kills if the script takes too long.
+    # The supervisor leads the group that ends with the connection.
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     listener.close()
     content, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 2)
-    connection.sendall(f"{os.getpid()}\n".encode())
     if script := os.fork():
-        code = os.waitstatus_to_exitcode(os.waitpid(script, 0)[1])
-        connection.sendall(f"{code}\n".encode())
+        for descriptor in descriptors:
+            os.close(descriptor)
+        while not (ended := os.waitpid(script, os.WNOHANG))[0]:
+            if select.select([connection], [], [], 0.02)[0]:
+                os.killpg(0, signal.SIGKILL)
+        connection.sendall(f"{os.waitstatus_to_exitcode(ended[1])}\n".encode())
         os._exit(0)
     connection.close()
     for target, descriptor in enumerate([os.open(os.devnull, os.O_RDONLY), *descriptors]):
@@ -76,11 +79,17 @@ def serve(path: str) -> list[str]:
 
 
 def run(argv: list[str]) -> None:
-    """What ``python <argv>`` does: a script, or a module after ``-m``."""
+    """What ``python <argv>`` does: a script, a module after ``-m``, or code after ``-c``."""
     random.seed()
-    if argv[0] == "-m":
+    if argv[0] == "-u":
+        sys.stdout.reconfigure(line_buffering=True)
+        argv = argv[1:]
+    if argv[0] in ("-c", "-m"):
         sys.path[:0] = ["", *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         sys.argv = argv[1:]
+    if argv[0] == "-c":
+        exec(argv[1], {"__name__": "__main__"})
+    elif argv[0] == "-m":
         runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
     else:
         sys.path.insert(0, str(Path(argv[0]).parent))

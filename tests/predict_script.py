@@ -21,7 +21,7 @@ from modules.checkpoint_metadata import METADATA_KEY, metadata_of
 from modules.checkpoints import to_official
 from modules.predictor import LSegPredictor
 from predicting import picture
-from scripts import command, environment
+from scripts import environment, forked
 from tiny import tiny_net
 
 TIMING = Timing(Fraction(1, 24), Fraction(24))
@@ -81,7 +81,7 @@ def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
 def kill_when(ready: Callable[[], bool], line: list[str]) -> None:
     """Start the script, wait until ``ready()``, and kill it as the kernel would."""
     process = subprocess.Popen(
-        command("predict_lseg.py", *line), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        forked("predict_lseg.py", *line), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     while not ready():
         assert process.poll() is None, process.stdout.read().decode()[-2000:]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import atexit
-import json
 import os
+import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +13,8 @@ import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+
+from fork_client import request
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -42,18 +42,11 @@ def run(script: str, *arguments: object, cwd: Path, code: int = 0) -> str:
     Its process is forked from one that has already imported torch (see ``fork_server.py``).
     """
     variables = environment(**({} if script.endswith(".py") else {"PYTHONPATH": str(REPOSITORY)}))
-    request = {"argv": command(script, *arguments)[1:], "cwd": str(cwd), "env": variables}
+    line = command(script, *arguments)[1:]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
-        with socket.socket(socket.AF_UNIX) as server, server.makefile() as answers:
-            server.connect(fork_server())
-            socket.send_fds(server, [json.dumps(request).encode()], [out.fileno(), error.fileno()])
+        with request(fork_server(), line, variables, str(cwd), out.fileno(), error.fileno()) as server:
             server.settimeout(300)
-            group = int(answers.readline())
-            try:
-                found = int(answers.readline())
-            except TimeoutError:
-                os.killpg(group, signal.SIGKILL)
-                raise
+            found = int(server.makefile().readline())
         for file in (out, error):
             file.seek(0)
         output = out.read() + error.read()
@@ -81,6 +74,27 @@ def run_light(script: str, *arguments: object, cwd: Path, code: int = 0) -> str:
     assert result.returncode == code and "Traceback" not in result.stderr, (result.stdout + result.stderr)[-3000:]
     assert not imported.split(), f"{script} {' '.join(map(str, arguments))} imported {imported}"
     return output + result.stderr
+
+
+def forked(script: str, *arguments: object) -> list[str]:
+    """As ``command``, for a process that does not import torch but lets ``fork_server.py`` run the script.
+
+    The script ends when this process is killed. Other signals do not reach it.
+    """
+    return [*forked_python(), *command(script, *arguments)[1:]]
+
+
+def forked_python() -> list[str]:
+    """What stands for ``python`` in a command line, see ``fork_client.py``."""
+    return [sys.executable, "-S", "-E", str(REPOSITORY / "tests" / "fork_client.py"), fork_server()]
+
+
+def python_file(folder: Path) -> Path:
+    """An executable in ``folder`` that stands for ``python``, for scripts that start others."""
+    path = folder / "python"
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(forked_python())} "$@"\n')
+    path.chmod(0o755)
+    return path
 
 
 @cache

@@ -122,7 +122,7 @@ FLAGS = [
     (BOTH_TEST, "--no-val", NOTHING, "never read"),
     (BOTH_TEST, "--test-batch-size 16", NOTHING, "overwritten, or never read"),
     (BOTH_TEST, "--ignore_index 255", NOTHING, "the metric ignores unlabelled pixels whatever their value"),
-    (BOTH_TEST, "--no-strict", NOTHING, "a checkpoint that lacks weights is refused all the same"),
+    (BOTH_TEST, "--no-strict", NOTHING, "an incomplete checkpoint is refused in any case"),
     *(
         ("test_zs", flag, NOTHING, "the zero-shot test never reads it")
         for flag in ("--base-size 520", "--train-split train", "--batch-size 2", "--eval", "--acc-bn", "--test-val")
@@ -167,7 +167,7 @@ def test_each_official_flag_does_what_the_table_says(name, words, verdict, detai
 
 
 def flag_help(name: str, flag: str) -> bool:
-    """Whether ``--help`` says of the flag that it changes nothing, or that it is accepted all the same."""
+    """Whether ``--help`` says of the flag that it changes nothing, or that it is accepted."""
     text = io.StringIO()
     with redirect_stdout(text), pytest.raises(SystemExit):
         SCRIPTS[name].main(["--help"])

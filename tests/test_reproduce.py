@@ -10,6 +10,7 @@ import reproduce
 from lseg_utils.errors import InputError
 from modules.zoo import RELEASED, published
 from paper.entries import entries
+from scripts import python_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,18 +72,20 @@ def test_figures_begin_with_a_photograph_or_ask_for_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_dry_run_of_every_entry_trains_tests_reports_and_resumes(tmp_path, capsys):
+def test_a_dry_run_of_every_entry_trains_tests_reports_and_resumes(tmp_path, capsys, monkeypatch):
     """One row of each table: all that differ in what they train or test."""
+    out = tmp_path / "out"
+    monkeypatch.setattr(reproduce.sys, "executable", str(python_file(tmp_path)))
     rows = ["resnet101", "bottleneck_2", "text_rn50x4", "dpt", "demo_e200"]
-    command = ["--dry-run", "all", "--fold", "0", "--row", *rows, "--output_dir", str(tmp_path)]
+    command = ["--dry-run", "all", "--fold", "0", "--row", *rows, "--output_dir", str(out)]
     reproduce.main(command)
-    tables = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/table.json")}
+    tables = {path.parent.name: json.loads(path.read_text()) for path in out.glob("*/table.json")}
     assert set(tables) == {entry.name for entry in entries() if entry.kind != "figures"}
     assert all(run["measures"] for content in tables.values() for row in content["rows"] for run in row["runs"])
     content = tables["table6"]
     (run,) = content["rows"][0]["runs"]
     assert len(run["identity"]["labels_sha256"]) == len(run["identity"]["tensors_sha256"]) == 64
-    assert (tmp_path / "figures" / "sample.png").is_file() and (tmp_path / "figures" / "figures.html").is_file()
+    assert (out / "figures" / "sample.png").is_file() and (out / "figures" / "figures.html").is_file()
     capsys.readouterr()
     reproduce.main(command)
     assert "test_lseg" not in capsys.readouterr().out  # everything was finished

@@ -27,7 +27,7 @@ from modules.options import training_settings
 from modules.safe_load import read_torch_file
 from modules.training.trainer import CheckpointFiles, build_trainer
 from modules.zoo import identify
-from scripts import REPOSITORY, TINY, command, environment, run
+from scripts import REPOSITORY, TINY, command, environment, forked, run
 
 
 @pytest.fixture
@@ -108,18 +108,21 @@ def test_wandb_has_numbers_and_pictures_and_goes_on_as_the_same_run(root, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "recipe", ["--optimizer sgd --dropout 0.1", "--optimizer adamw --schedule cosine --warmup_steps 3"]
+    ("recipe", "kills"),
+    [("--optimizer sgd --dropout 0.1", 3), ("--optimizer adamw --schedule cosine --warmup_steps 3", 1)],
 )
 @pytest.mark.slow
-def test_killed_three_times_ends_with_the_same_weights(recipe, root, tmp_path):
+def test_a_killed_training_ends_with_the_same_weights(recipe, kills, root, tmp_path):
     options = [*arguments(root, "--max_epochs", 5, "--batch_size", 2, *recipe.split()), "--exp_name"]
     run("train_lseg.py", *options, "undisturbed", cwd=tmp_path)
 
     last, rng = last_checkpoint(root, "killed"), random.Random(0)
-    for kill in range(3):
-        process = subprocess.Popen(
-            command("train_lseg.py", *options, "killed"), cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL
+    for kill in range(kills):
+        line, pipes = (
+            forked("train_lseg.py", *options, "killed"),
+            {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL},
         )
+        process = subprocess.Popen(line, cwd=tmp_path, env=environment(), **pipes)
         before = last.stat().st_mtime if last.exists() else 0
         deadline = time.monotonic() + 120
         while not (last.exists() and last.stat().st_mtime > before):  # at least one more epoch is on disk
@@ -129,7 +132,7 @@ def test_killed_three_times_ends_with_the_same_weights(recipe, root, tmp_path):
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.2))
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()  # until the pipe is closed: the training has ended
     run("train_lseg.py", *options, "killed", cwd=tmp_path)
     assert_same_weights(last, last_checkpoint(root, "undisturbed"))
 

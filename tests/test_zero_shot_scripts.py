@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +22,7 @@ from lseg_utils.errors import InputError
 from modules.checkpoints import to_official
 from modules.models import build_lseg
 from modules.safe_load import read_torch_file
-from scripts import REPOSITORY, TINY, environment, run, run_light, torchrun
+from scripts import REPOSITORY, TINY, environment, python_file, run, run_light, torchrun
 
 README = "--module clipseg_DPT_test_v2 --widehead --no-scaleinv --arch_option 0 --ignore_index 255 --nshot 0".split()
 WORLD = ("--training", 2, "--validation", 2, "--clip_steps", 2, "--zs_training", 4, "--zs_test", 2)
@@ -243,7 +242,7 @@ def start(folder: Path, line: list[str]) -> subprocess.Popen:
     return subprocess.Popen(
         line,
         cwd=folder,
-        env=environment(PYTHON=sys.executable),
+        env=environment(PYTHON=str(python_file(folder))),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

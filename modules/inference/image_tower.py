@@ -78,7 +78,7 @@ class ImageTower:
 
     @torch.no_grad()
     def look(self, images: Sequence[Tensor], plans: Sequence[Sequence[Canvas]], batch_size: int) -> list[EmbeddedImage]:
-        """``encode`` for canvases of the caller's own."""
+        """``encode`` for given canvases."""
         encoded: list[EmbeddedImage] = []
         waiting: dict[tuple[int, int], list[tuple[Tensor, list[Tensor]]]] = {}  # pixels of a view, place of its result
 

@@ -1,4 +1,4 @@
-"""From what a caller calls labels to names and a matrix: templates, 'other', duplicates, labels that are too long.
+"""From the labels of a caller to names and a matrix: templates, 'other', duplicates, labels that are too long.
 
 Legend: N labels, C embedding dimensions.
 """
@@ -45,7 +45,7 @@ def named_matrix(
     # 1. Labels in words.
     if not isinstance(labels, Tensor | np.ndarray):
         if names is not None:
-            raise InputError("names are for a matrix of label embeddings; labels in words name themselves")
+            raise InputError("names are for a matrix of label embeddings; labels given as texts are their own names")
         extra = other if isinstance(other, str) else OTHER
         if other and not isinstance(labels, str) and extra not in labels:
             labels = [*labels, extra]
@@ -102,7 +102,7 @@ def encode_with_templates(
             labels = [_fitting(encoder, label, forms) for label in check_labels(labels)]
         return encoder(labels, forms).clone()
     except (TypeError, ValueError) as error:
-        advice = "; encode_text(..., truncate=True) cuts it" if "longer than" in str(error) else ""
+        advice = "; encode_text(..., truncate=True) shortens it" if "longer than" in str(error) else ""
         raise InputError(f"{error}{advice}") from None
 
 
@@ -119,7 +119,7 @@ def _fitting(encoder: LabelEncoder, label: str, forms: Sequence[str]) -> str:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     warn_caller(
-        f"the label {label[:40]!r}... is longer than CLIP's {encoder.context_length} tokens and was cut to {low} "
-        "letters"
+        f"the label {label[:40]!r}... is longer than CLIP's {encoder.context_length} tokens and was shortened to {low} "
+        "characters"
     )
     return label[:low]

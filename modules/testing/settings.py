@@ -1,4 +1,4 @@
-"""What the two test scripts are asked to do: their options, and values that check themselves. Imports no torch."""
+"""What the two test scripts are asked to do: their options, and values that check themselves. Does not import torch."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def add_test_options(parser: Parser) -> None:
 def add_protocol_options(parser: Parser) -> None:
     """The published protocol, or a variant of it: the fields of ``Protocol``."""
     add = parser.add_argument_group("protocol").add_argument
-    protocols = "official: six scales, each with its mirror image, as published; single: a quick look at scale 1 only"
+    protocols = "official: six scales, each with its mirror image, as published; single: a quick test at scale 1 only"
     add("--protocol", choices=("official", "single"), default="official", help=protocols)
     add("--scales", type=float, nargs="+", help="use these scales instead of those of the protocol")
     add("--no_flip", action="store_true", help="leave out the mirror images")
-    batch = "put this many crops through the network at once; auto: as many as fit into the free memory"
+    batch = "send this many crops through the network at once; auto: as many as fit into the free memory"
     add("--window_batch", type=_number_or_auto, default="auto", help=batch)
 
 
@@ -47,7 +47,7 @@ def add_official_test_options(parser: Parser, *without_effect: str) -> None:
     """Flags of the official test scripts; those listed in ``without_effect`` are the script's own."""
     add = parser.add_argument_group("further official flags").add_argument
     add("--no_cuda", dest="device", action="store_const", const="cpu", help="same as --device cpu")
-    add("--no_strict", action="store_true", help="accepted; a checkpoint that lacks weights is refused all the same")
+    add("--no_strict", action="store_true", help="accepted; an incomplete checkpoint is refused in any case")
     add("--ignore_index", type=int, help="accepted; unlabelled pixels never count, whatever their value")
     add("--no_val", action="store_true", help=NO_EFFECT)
     for flag in ("test_batch_size", *without_effect):

@@ -1,4 +1,4 @@
-"""Learning rates and their decay: a function of the epoch or step and of nothing else. Imported without torch."""
+"""Learning rates and their decay: a function of the epoch or step and of nothing else. Does not import torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class OptimizationConfig:
     batch_size: int = 1
     """Images per process and step; the numbers of processes and of accumulated batches do not change the rate."""
     scratch_factor: float = 10.0
-    """The decoder and the head start from nothing and learn at this multiple of the encoder's rate."""
+    """The decoder and the head start from random weights and learn at this multiple of the encoder's rate."""
     encoder_lr_factor: float = 1.0
     """The image encoder learns at this multiple of base_lr / 16 * batch_size; decoder and head do not change."""
     layer_decay: float = 1.0
@@ -34,9 +34,9 @@ class OptimizationConfig:
     warmup_steps: int = 0
     """Optimiser steps over which the rates rise linearly from 0; with cosine only."""
     max_epochs: int = 240
-    """Training ends after these."""
+    """Epochs after which training ends."""
     schedule_epochs: int | None = None
-    """The rates decay over these; None: over max_epochs."""
+    """Epochs over which the rates decay; None: max_epochs."""
     ignore_index: int = -1
     """A label number left out of the loss, in addition to unlabelled pixels (negative numbers)."""
 

@@ -1,4 +1,4 @@
-"""How many processes train, and on what. Importing this file imports no torch."""
+"""How many processes train, and on what. Importing this file does not import torch."""
 
 from __future__ import annotations
 

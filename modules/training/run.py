@@ -1,4 +1,4 @@
-"""A run: its name, its folder, how it is logged and resumed. Importing this file imports no torch.
+"""A run: its name, its folder, how it is logged and resumed. Importing this file does not import torch.
 
 A run is kept in ``<checkpoint_dir>/<exp_name>/version_<n>/checkpoints/``: ``last.ckpt`` and the best three by
 validation mIoU. Training a run that exists resumes its newest ``last.ckpt``.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +10,8 @@ import torch
 
 from encoding_ext import EpisodeMetric, SegmentationMetric
 from lseg_utils.errors import InputError
+from scripts import REPOSITORY, environment, forked_python
 
-REPOSITORY = Path(__file__).parents[2]
 GOLDEN = REPOSITORY / "tests" / "golden" / "metrics.npz"
 
 TRUTH = torch.tensor([[0, 0, 1], [1, 1, -1], [2, 2, 0]])
@@ -114,9 +111,8 @@ dist.destroy_process_group()
 @pytest.mark.slow
 def test_two_processes_end_with_the_counts_of_one(tmp_path):
     torch.save([(TRUTH, GUESS)] * 3, tmp_path / "pairs.pt")  # an odd number: process 0 counts two, process 1 one
-    commands = [[sys.executable, "-c", ONE_OF_TWO, str(rank), str(tmp_path)] for rank in (0, 1)]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    processes = [subprocess.Popen(command, env=environment) for command in commands]
+    commands = [[*forked_python(), "-c", ONE_OF_TWO, str(rank), str(tmp_path)] for rank in (0, 1)]
+    processes = [subprocess.Popen(command, env=environment(PYTHONPATH=str(REPOSITORY))) for command in commands]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     for rank in (0, 1):
         assert torch.load(tmp_path / f"{rank}.pt").tolist() == [[3 * count for count in row] for row in CONFUSION]

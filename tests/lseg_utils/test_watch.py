@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import pytest
 
-from scripts import REPOSITORY, environment
+from scripts import REPOSITORY, environment, forked_python
 
 SCRIPT = """
 import os, sys, time
@@ -19,7 +19,7 @@ from lseg_utils import watch
 from lseg_utils.distributed import join_group, run_distributed, watch_others
 from lseg_utils.errors import InputError
 
-watch.BEAT = 0.5
+watch.BEAT, watch.SILENCE = 0.5, 5  # seconds
 
 def main():
     rank, kind = int(os.environ["RANK"]), sys.argv[1]
@@ -33,7 +33,7 @@ def main():
     if kind == "bug" and rank == 0:
         raise KeyError("x")
     if kind == "wait":
-        print("ready", flush=True)
+        print(os.getpid(), flush=True)
         time.sleep(60)
     dist.all_reduce(torch.ones(1))
 
@@ -47,10 +47,10 @@ def start(kind: str) -> list[subprocess.Popen]:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    common |= {"LSEG_SILENCE": "5", "PYTHONPATH": str(REPOSITORY)}
+    common["PYTHONPATH"] = str(REPOSITORY)
     return [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, kind],
+            [*forked_python(), "-c", SCRIPT, kind],
             env=environment(RANK=str(rank), **common),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -85,10 +85,9 @@ def test_what_all_find_wrong_is_said_once():
 @pytest.mark.slow
 def test_a_process_that_gives_no_sign_of_life_ends_the_others():
     processes = start("wait")
-    for process in processes:
-        process.stdout.readline()
+    ids = [int(process.stdout.readline()) for process in processes]
     time.sleep(2)  # long enough for it to have counted
-    processes[1].send_signal(signal.SIGSTOP)
+    os.kill(ids[1], signal.SIGSTOP)
     try:
         text = processes[0].communicate(timeout=300)[1]
         assert "process 1 has failed: no sign of life" in text and processes[0].returncode == 1

@@ -251,6 +251,7 @@ def test_one_path_is_not_many_images(tmp_path):
         predictor().segment_many("cat.jpg", ["dog"])
 
 
+@pytest.mark.slow
 def test_importing_it_drags_in_no_command_line_no_lightning_and_no_dataset():
     ours = {"apps", "benchmarks", "data", "miniature", "modules.lseg_module", "modules.options", "modules.testing"}
     ours |= {"modules.training", "lseg_utils.cli", "lseg_utils.distributed", "encoding_ext.transforms"}

@@ -69,7 +69,7 @@ def test_a_hostile_file_is_refused_by_name_and_nothing_runs(where, new_format, t
 )
 def test_every_other_function_is_refused_too(function, arguments, name, tmp_path):
     torch.save({"state_dict": {}, "x": Attack(function, *arguments)}, tmp_path / "evil.ckpt")
-    with pytest.raises(InputError, match=rf"evil\.ckpt is refused: it asks to use \S*\b{name},"):
+    with pytest.raises(InputError, match=rf"evil\.ckpt is refused: it tries to use \S*\b{name},"):
         read_torch_file(tmp_path / "evil.ckpt")
 
 

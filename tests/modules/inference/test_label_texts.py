@@ -121,7 +121,7 @@ def test_labels_that_cannot_be_used_are_named(labels, reason):
         ({"templates": "clip"}, "imagenet"),
         ({"templates": []}, "imagenet"),
         ({"templates": ["a photo"]}, "'a photo'"),
-        ({"names": ["dog"]}, "name themselves"),
+        ({"names": ["dog"]}, "are their own names"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_named(arguments, reason):
