@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import sys
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
-from streamlit.testing.v1 import AppTest
 
 from apps.web import choosing, inputs, places, showing
 from checkpoint_files import own_file
@@ -17,6 +17,10 @@ from predicting import picture
 from scripts import REPOSITORY
 from tiny import tiny_net
 
+if TYPE_CHECKING:
+    from streamlit.testing.v1 import AppTest
+
+pytestmark = pytest.mark.xdist_group("app")  # one process imports streamlit
 SAMPLE_SIZE = (384, 384)  # of docs/sample.png, with which the miniature begins
 
 
@@ -38,6 +42,8 @@ def quickstart(tmp_path):
 @pytest.fixture
 def app(quickstart, tmp_path, monkeypatch):
     """``app(*options)``: a new visitor's page, after its first run."""
+    from streamlit.testing.v1 import AppTest  # two seconds, which no other test should wait for
+
     monkeypatch.chdir(tmp_path)
 
     def visit(*options: str, link: dict[str, str] | None = None) -> AppTest:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import nbclient
 import nbformat
 import pytest
 from PIL import Image
@@ -29,6 +28,8 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("LSEG_PICTURE", str(tmp_path / "picture.png"))
     for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
+
+    import nbclient
 
     def run_notebook(path: Path) -> list:
         notebook = nbformat.read(path, as_version=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -16,10 +17,16 @@ from data.loading import make_loader
 from lseg_utils.errors import InputError
 
 
+@pytest.fixture(scope="module")
+def pascal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Test pictures of Pascal's fold 0, made once."""
+    return trees.make_pascal(tmp_path_factory.mktemp("pascal"))
+
+
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
-    """Test pictures of Pascal's fold 0, to be spoilt."""
-    return trees.make_pascal(tmp_path / "Dataset_HSN")
+def own(pascal: Path, tmp_path: Path) -> Path:
+    """The same pictures, to be spoilt by one test: links that ``trees.replace`` cuts off."""
+    return shutil.copytree(pascal, tmp_path / "Dataset_HSN", copy_function=os.link)
 
 
 def dataset(name: str, root: Path, split: str = "test", **options: object) -> data.FewShotDataset:

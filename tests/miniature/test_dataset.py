@@ -267,7 +267,8 @@ def test_training_learns_and_changes_used_tokens_only() -> None:
 def test_prepare_miniature_makes_all_and_does_nothing_the_second_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--data-path", str(tmp_path), "--training", "2", "--validation", "1", "--clip_steps", "1"]
+    counts = ["--training", "2", "--validation", "1", "--zs_training", "1", "--zs_test", "1", "--clip_steps", "1"]
+    arguments = ["--data-path", str(tmp_path), *counts]
     prepare_miniature.main(arguments)
     first = capsys.readouterr().out
     assert "clip_tiny.pt: made" in first and "synonyms, bare" in first

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.skipif(OLD, reason="PyTorch 2.6 and 2.7 abort")
 
 LABELS = ["cat", "grass", "other"]
 PRECISIONS = [None, torch.bfloat16, torch.float16]
+EACH = [None, torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
 SMALL = {name for name in BACKBONES if name.startswith("tiny")}
 
 
@@ -104,7 +105,7 @@ def images(height: int = 64, width: int = 96) -> Tensor:
 # ------------------------------------------------------------------------------------------------- what must work
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("dtype", EACH)
 @pytest.mark.parametrize(("backbone", "arch_option"), [*((name, 0) for name in sorted(SMALL)), ("tiny_vit", 1)])
 def test_forward_loss_and_labels(networks, request, backbone, arch_option, dtype):
     net = networks(backbone, arch_option=arch_option, block_depth=2)
@@ -141,7 +142,7 @@ def test_official_backbones(networks, request, backbone):
             assert net(images()).shape == (2, len(LABELS), 64, 96)
 
 
-@pytest.mark.parametrize("precision", ["32", "bf16", "16", "auto"])
+@pytest.mark.parametrize("precision", ["32", "bf16", pytest.param("16", marks=pytest.mark.slow), "auto"])
 def test_predictor(networks, request, precision):
     net = networks("tiny_vit")
     request.getfixturevalue("fake_cuda")
@@ -152,7 +153,7 @@ def test_predictor(networks, request, precision):
     assert predictor.similarity(predictor.embed(picture), ["a", "b"]).shape[-1] == 2
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("dtype", EACH)
 def test_evaluator(networks, request, dtype):
     net = networks("tiny_resnet")
     request.getfixturevalue("fake_cuda")

@@ -309,21 +309,11 @@ def test_forward_vit_is_where_it_was():
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("golden")
-@pytest.mark.parametrize(
-    ("network", "options"),
-    [
-        ("vitb32_arch0", {}),
-        ("vitb32_arch1_depth2_lrelu", {"arch_option": 1, "block_depth": 2, "activation": "lrelu"}),
-    ],
-)
-def test_golden_numbers_under_the_official_names(network, options, golden_net):
-    net, golden = LSegNet.of(golden_net(network, "clip_vitb32_384", **options)), np.load(GOLDEN / f"{network}.npz")
+def test_golden_numbers_under_the_official_names(golden_net):
+    """One pass of each kind: that the whole is our network's function is shown above."""
+    net, golden = LSegNet.of(golden_net("vitb32_arch0", "clip_vitb32_384")), np.load(GOLDEN / "vitb32_arch0.npz")
+    image = golden_image(352, 480, seed=7, batch=2)
     with torch.inference_mode():
-        image = golden_image(480, 480, seed=7, batch=1)
-        assert_golden(net(image), golden, "1x480x480", atol=1e-4)
-        if not options:
-            image = golden_image(352, 480, seed=7, batch=2)
-            assert_golden(net(image, FIVE), golden, "labelset5.2x352x480", atol=1e-4)
-            assert_golden(net.raw_features(image), golden, "pixel_embedding", atol=1e-4)
-            for level, features in enumerate(forward_vit(net.pretrained, image), start=1):
-                assert_golden(features, golden, f"layer{level}", atol=1e-4)
+        assert_golden(net(image, FIVE), golden, "labelset5.2x352x480", atol=1e-4)
+        for level, features in enumerate(forward_vit(net.pretrained, image), start=1):
+            assert_golden(features, golden, f"layer{level}", atol=1e-4)
