@@ -203,26 +203,44 @@ def test_data_that_cannot_be_trained_on_are_refused_before_training(tmp_path, mo
     assert "coco, fold 0, train: there are no images of class 1 (bicycle)" in checked("coco", root, "--nshot", 0)
 
 
-def whole_fold(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def whole_fold(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All images of fold 0, training and test."""
-    root = make_pascal(tmp_path / "data", fold=0, role="train")
+    root = make_pascal(tmp_path_factory.mktemp("fold") / "data", fold=0, role="train")
     return make_pascal(root, fold=0)
 
 
 @pytest.mark.parametrize(
     "options", [["--nshot", 1], ["--nshot", 5, "--finetune_mode"], ["--nshot", 0, "--select", "official"]]
 )
-def test_trains_on_support_images_too_and_says_what_chose_the_epoch(options, tmp_path):
-    root = whole_fold(tmp_path)
-    output = run("train_lseg_zs.py", *train_arguments(root, "--dry_run", "--batch_size", 4, *options), cwd=tmp_path)
+@pytest.mark.xdist_group("whole fold")
+def test_trains_on_support_images_too_and_says_what_chose_the_epoch(options, whole_fold, tmp_path):
+    output = run(
+        "train_lseg_zs.py", *train_arguments(whole_fold, "--dry_run", "--batch_size", 4, *options), cwd=tmp_path
+    )
     assert "train_loss" in output and "val_miou_epoch" in output
 
 
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature's four folds with few pictures, and its CLIP, made once."""
+    folder = tmp_path_factory.mktemp("world")
+    run("miniature.prepare", "--data_path", folder, *WORLD, cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def world(small_world: Path, tmp_path: Path) -> Path:
+    """The small world as ``tmp_path``/world."""
+    (tmp_path / "world").symlink_to(small_world)
+    return tmp_path / "world"
+
+
 @pytest.mark.slow
-def test_a_run_of_one_fold_is_not_taken_up_for_another(tmp_path):
+@pytest.mark.xdist_group("small world")
+def test_a_run_of_one_fold_is_not_taken_up_for_another(world, tmp_path):
     """Both folds have the same labels and network; going on would train on the classes that the other fold tests."""
-    run("miniature.prepare", "--data_path", tmp_path / "world", *WORLD, cwd=tmp_path)
-    options = train_arguments(tmp_path / "world", "--max_epochs", 1, "--batch_size", 8, "--exp_name", "same")
+    options = train_arguments(world, "--max_epochs", 1, "--batch_size", 8, "--exp_name", "same")
     options[options.index("pascal")] = "miniature_zs"
     run("train_lseg_zs.py", *options, "--fold", 0, cwd=tmp_path)
     output = run("train_lseg_zs.py", *options, "--fold", 1, cwd=tmp_path, code=2)
@@ -268,9 +286,10 @@ def kill_when(pattern: str, folder: Path, line: list[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("small world")
+@pytest.mark.usefixtures("world")
 def test_miniature_recipe_survives_kills_and_prints_the_same_table(tmp_path):
     """train_zs.sh on one fold of a small world, undisturbed and killed twice on the way."""
-    run("miniature.prepare", "--data_path", tmp_path / "world", *WORLD, cwd=tmp_path)
     options = ["--folds", "1", "--control", "--lrs", "0.004 0.008", "--max_epochs", "2"]
     table = "zs_miniature_zs_tiny_resnet_results/table.json"
     output = finish(tmp_path, recipe(tmp_path, "calm", *options))
@@ -287,8 +306,9 @@ def test_miniature_recipe_survives_kills_and_prints_the_same_table(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("small world")
+@pytest.mark.usefixtures("world")
 def test_another_seed_has_runs_of_its_own_and_other_options_are_refused(tmp_path):
-    run("miniature.prepare", "--data_path", tmp_path / "world", *WORLD, cwd=tmp_path)
     options = ["--folds", "0", "--max_epochs", "1"]
     # A call that was refused binds nobody to its options.
     refused = recipe(tmp_path, "runs", *options, "--seed", "0", "--weight_decay", "0.01", "--data_path", "nowhere")
