@@ -85,7 +85,7 @@ def test_a_long_label_is_refused_or_cut_with_a_warning():
     model, long = predictor(), "dog " * 1250  # 5,000 characters; the tiny tower takes 14 words
     with pytest.raises(InputError, match=r"'dog dog.* is longer than CLIP's 16 tokens.*truncate=True"):
         model.segment(picture(32, 32), ["sky", long])
-    with pytest.warns(UserWarning, match="16 tokens and was cut") as caught:
+    with pytest.warns(UserWarning, match="16 tokens and was shortened") as caught:
         vectors = model.encode_text(["sky", long], truncate=True)
     assert caught[0].filename == __file__
     torch.testing.assert_close(vectors, model.encode_text(["sky", "dog " * 14]), atol=1e-6, rtol=0)
