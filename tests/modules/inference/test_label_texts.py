@@ -89,7 +89,7 @@ def test_a_long_label_is_refused_or_cut_with_a_warning():
         vectors = model.encode_text(["sky", long], truncate=True)
     assert caught[0].filename == __file__
     torch.testing.assert_close(vectors, model.encode_text(["sky", "dog " * 14]), atol=1e-6, rtol=0)
-    with pytest.warns(UserWarning, match="was cut"):
+    with pytest.warns(UserWarning, match="was shortened"):
         assert model.encode_text(["x" * 5000], ["the photo of a {}."], truncate=True).isfinite().all()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
