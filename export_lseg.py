@@ -52,7 +52,9 @@ def build_parser() -> Parser:
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=list(FORMATS), help=some)
     parser.add_argument("--output_dir", type=Path, help="write to this folder; default: outputs/export_<weights>")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    parser.add_argument("--backbone", choices=BACKBONE_NAMES, help="expect this backbone in the file; default: recognise it")
+    parser.add_argument(
+        "--backbone", choices=BACKBONE_NAMES, help="expect this backbone in the file; default: recognise it"
+    )
     parser.add_argument("--trust_checkpoint", action="store_true", help="run code found in the file: risky")
     return parser
 
