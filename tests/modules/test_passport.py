@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import tiny_open_clip
 from lseg_utils.errors import InputError
 from modules import passport
 from modules.checkpoints import load_lseg, metadata_of, save_file, to_official
@@ -19,11 +21,18 @@ from modules.inference.image_tower import ImageTower
 from modules.models import LSegNet, build_lseg, image_encoders, text_encoder, timm_encoders
 from modules.passport import TOLERANCE, difference, passport_of, picture
 from modules.predictor import LSegPredictor
+from reference import GOLDEN
 from tiny import LABELS, pictures, tiny_net
 from tiny_timm import FAMILIES, make_small
 
 REG4 = next(name for name in FAMILIES if "patch14_reg4" in name)
 TIPS = next(name for name in FAMILIES if "tipsv2" in name)
+
+
+OFFICIAL = {
+    "vitb32_arch0": "clip_vitb32_384",
+    "zs_resnet101_pascal": "clip_resnet101",
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -223,3 +232,45 @@ def test_a_plain_classifier_answers_the_picture_alone():
 def test_differences_are_relative():
     assert difference([3.0, 4.0], [3.0, 4.5]) == pytest.approx(0.1)
     assert difference([], [1.0]) == 0 and difference([1.0, 2.0], [1.0]) == np.inf
+
+
+@pytest.mark.parametrize("fault", ["capitals and punctuation kept", "another activation", "a tower read at its end"])
+def test_a_fault_of_a_siglip_tower_is_caught(fault, tmp_path, monkeypatch):
+    """An un-canonicalised label, GELU's other approximation, and another position that is read."""
+    open_clip = pytest.importorskip("open_clip", reason="needs the package open_clip_torch, an extra")
+    from open_clip.tokenizer import get_clean_fn
+
+    from modules.models import open_clip_text
+
+    tiny_open_clip.make_small(monkeypatch, tmp_path / "configs")
+    net = build_lseg("tiny_resnet", LABELS, features=16, text_tower="open_clip:tiny-ViT-B-16-SigLIP2").eval()
+    save_file({"state_dict": to_official(net.state_dict()), "lseg": metadata_of(net)}, tmp_path / "a.ckpt")
+    load_lseg(tmp_path / "a.ckpt")
+    if fault == "capitals and punctuation kept":
+        monkeypatch.setattr(
+            open_clip_text.tokenizer_of("tiny-ViT-B-16-SigLIP2"), "clean_fn", get_clean_fn("whitespace")
+        )
+    elif fault == "another activation":
+        config = open_clip_text.tower_config("open_clip:tiny-ViT-B-16-SigLIP2")
+        monkeypatch.setattr(
+            open_clip_text, "tower_config", lambda name: config._replace(quick_gelu=True, text=without(config.text))
+        )
+    else:
+        monkeypatch.setattr(open_clip.transformer, "text_global_pool", lambda x, *args, **options: x[:, 0])
+    with pytest.raises(InputError, match="words"):
+        load_lseg(tmp_path / "a.ckpt")
+
+
+def without(text: dict) -> dict:
+    """The configuration without what only its own activation takes."""
+    return {key: value for key, value in text.items() if key != "act_kwargs"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("network_name", "backbone"), OFFICIAL.items())
+def test_official_networks_answer_as_ever(network_name, backbone, golden_net):
+    """With the golden weights, whose numbers the official networks computed (tests/golden)."""
+    stored = json.loads((GOLDEN / "passports.json").read_text())[network_name]
+    found = passport_of(golden_net(network_name, backbone))
+    assert difference(stored["image"], found["image"]) < TOLERANCE / 20
+    assert difference(stored["text"], found["text"]) < TOLERANCE / 20
