@@ -36,7 +36,7 @@ class Visitor:
         self.answers: list[float] = []
         self.errors: list[str] = []
         self.fields: dict[str, str] = {}  # the label of a text field or list -> its id
-        self.samples = 0
+        self.samples: list[str] = []
 
     async def arrive(self) -> None:
         """Open the page."""
@@ -51,13 +51,13 @@ class Visitor:
         """Change labels, and now and then the picture, until the time is over."""
         while time.monotonic() < until:
             await asyncio.sleep(self.rng.uniform(*PAUSE))
-            wanted: dict[str, object] = {"Labels": "\n".join(self.rng.sample(WORDS, 4))}
+            wanted = {"Labels": "\n".join(self.rng.sample(WORDS, 4))}
             if self.rng.random() < 0.3:
-                wanted["Or choose a sample"] = self.rng.randrange(self.samples)
+                wanted["Or choose a sample"] = self.rng.choice(self.samples)
             await self.ask(wanted)
         await self.socket.close()
 
-    async def ask(self, values: dict[str, object]) -> None:
+    async def ask(self, values: dict[str, str]) -> None:
         """One run of the page with these values; what it shows is read until it has finished."""
         from streamlit.proto.BackMsg_pb2 import BackMsg
         from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
@@ -65,11 +65,7 @@ class Visitor:
         message = BackMsg()
         message.rerun_script.query_string = ""
         for name, value in values.items():
-            state = message.rerun_script.widget_states.widgets.add(id=self.fields[name])
-            if isinstance(value, int):
-                state.int_value = value
-            else:
-                state.string_value = value
+            message.rerun_script.widget_states.widgets.add(id=self.fields[name], string_value=value)
         began = time.monotonic()
         await self.socket.send(message.SerializeToString())
         while True:
@@ -84,7 +80,7 @@ class Visitor:
                 field = getattr(element, kind)
                 self.fields[field.label] = field.id
                 if field.label == "Or choose a sample":
-                    self.samples = len(field.options)
+                    self.samples = list(field.options)
             if answer.WhichOneof("type") == "script_finished":
                 self.answers.append(time.monotonic() - began)
                 return
