@@ -74,6 +74,8 @@ def findings(page) -> list[str]:
     """Serious and critical findings of axe-core on a page; the test is skipped without axe-core."""
     if not AXE.is_file():
         pytest.skip("needs axe-core: npm install --no-save axe-core")
+    # While the app computes, what it showed before is dimmed.
+    page.wait_for_function("!document.querySelector('[data-stale=true]')")
     page.evaluate(AXE.read_text(encoding="utf-8"))
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then((results) => results.violations)")
     return [
