@@ -36,6 +36,7 @@ from modules.models.streaming import upsampled_cross_entropy
 from modules.models.upsampling import upsampling_matrix
 from modules.training.optimization import OptimizationConfig
 from modules.training.optimizer import build_optimizer
+from recipes.training import read_recipe
 
 M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 SPARE = 0.9  # of a GPU's memory: the rest is for CUDA, NCCL and fragmentation
@@ -114,9 +115,19 @@ def step(net: LSegNet, optimizer: torch.optim.Optimizer, batch: int, side: int, 
     optimizer.zero_grad()
 
 
-def trace_step(backbone: str, batch: int, side: int, labels: int, half: bool, checkpointing: bool = False) -> Trace:
-    """Trace the second training step, when the optimiser has its state."""
-    net = build_lseg(backbone, None).train()
+def build(backbone: str, text_tower: str | None = None, frozen: bool = False) -> LSegNet:
+    """The network in training mode; ``frozen``: its image encoder as --freeze_encoder of the training has it."""
+    net = build_lseg(backbone, None, text_tower=text_tower).train()
+    if frozen:
+        net.image_encoder.freeze()
+    return net
+
+
+def trace_step(
+    backbone: str, batch: int, side: int, labels: int, half: bool, checkpointing: bool = False, **network: Any
+) -> Trace:
+    """Trace the second training step, when the optimiser has its state. ``network``: further arguments of ``build``."""
+    net = build(backbone, **network)
     net.image_encoder.checkpointing = checkpointing
     upsampling_matrix.cache_clear()
     # PyTorch before 2.8 would keep the parameters on the meta device.
@@ -155,11 +166,11 @@ def compare(backbone: str, batch: int, side: int, labels: int) -> str:
     return f"estimated {estimated / 1e9:.2f} GB, measured {measured / 1e9:.2f} GB, ratio {estimated / measured:.2f}"
 
 
-def count(backbone: str, side: int, labels: int) -> list[float]:
+def count(backbone: str, side: int, labels: int, **network: Any) -> list[float]:
     """GFLOP of an image's forward and of its training step, million trained weights, GB that these take in training."""
     flop = []
     with torch.device("meta"):
-        net = build_lseg(backbone, None).train()
+        net = build(backbone, **network)
         images, text = torch.empty(2, 3, side, side), torch.empty(labels, net.decoder.embedding.out_channels)
         with FlopCounterMode(display=False) as counter:
             logits = net(images, text)
@@ -174,6 +185,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print a row for each GPU, or for each backbone, or compare the memory with a real step."""
     parser = Parser(__doc__)
     parser.add_argument("--backbone", choices=list(BACKBONES), default="clip_vitl16_384")
+    recipe = "take backbone, text tower and freezing from this recipe of `python -m recipes.training`"
+    parser.add_argument("--recipe", help=recipe)
     parser.add_argument("--batch", type=int, default=4, help="images per step")
     parser.add_argument("--side", type=int, default=480, help="side of the square crops")
     parser.add_argument("--labels", type=int, default=150, help="number of labels")
@@ -184,16 +197,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse(argv)
     if min(options.batch, options.side // 32, options.labels) < 1:
         raise InputError("--batch and --labels must be at least 1, --side at least 32")
+    network: dict[str, Any] = {}
+    if options.recipe:
+        given = {name: value for name, (value, _) in read_recipe(options.recipe).options.items()}
+        options.backbone = given["backbone"]
+        network = {"text_tower": given.get("text_tower"), "frozen": "freeze_encoder" in given}
     if options.flops:
         header = ("backbone", "forward GFLOP", "training GFLOP", "trained M", "weights + gradients + momentum GB")
         names = [name for name in BACKBONES if not name.startswith("tiny")]
-        print(text_table(header, [(name, *count(name, options.side, options.labels)) for name in names]))
+        names = [options.backbone] if options.recipe else names
+        print(text_table(header, [(name, *count(name, options.side, options.labels, **network)) for name in names]))
         return
     if options.check:
         print(compare(options.backbone, options.batch, options.side, options.labels))
         return
     how = options.side, options.labels, options.precision == "bf16", options.grad_checkpointing
-    one, two, asked = (trace_step(options.backbone, batch, *how) for batch in (1, 2, options.batch))
+    one, two, asked = (trace_step(options.backbone, batch, *how, **network) for batch in (1, 2, options.batch))
     rows = []
     for name, gpu in GPUS.items():
         free, seconds = SPARE * gpu.memory, asked.seconds(gpu)

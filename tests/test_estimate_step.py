@@ -52,3 +52,8 @@ def test_the_estimate_is_near_a_real_step(backbone, batch, side, tmp_path):
     options = ("--backbone", backbone, "--batch", batch, "--side", side, "--check")
     output = run("benchmarks/estimate_step.py", *options, cwd=tmp_path)
     assert 0.85 < float(re.search(r"ratio ([\d.]+)", output)[1]) < 1.15, output
+
+
+def test_a_frozen_encoder_has_the_same_forward_and_less_to_train():
+    whole, frozen = (estimate_step.count("tiny_vit", 64, 5, frozen=frozen) for frozen in (False, True))
+    assert frozen[0] == whole[0] and frozen[1] < whole[1] and frozen[2] < whole[2]

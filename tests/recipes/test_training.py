@@ -47,8 +47,8 @@ def test_a_recipe_with_faults(text, pieces, tmp_path):
 
 
 def test_an_unknown_recipe_names_the_nearest():
-    with pytest.raises(InputError, match="demo_e20.*did you mean demo_e200"):
-        with_recipe(["--recipe", "demo_e20"])
+    with pytest.raises(InputError, match="demo2025.*did you mean demo2026"):
+        with_recipe(["--recipe", "demo2025"])
 
 
 @pytest.mark.slow
