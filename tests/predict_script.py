@@ -24,6 +24,7 @@ from predicting import picture
 from scripts import environment, forked
 from tiny import tiny_net
 
+ABOUT_THE_RUN = ("run.json", "summary.json", "report.html")  # the state of git, the time, how much was done before
 TIMING = Timing(Fraction(1, 24), Fraction(24))
 LABELS = ["dog", "grass", "a red car", "sky", "x"]  # the tiny network finds three of them in its pictures
 
@@ -55,8 +56,8 @@ def files(folder: Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All results; what describes the run (the state of git, the time, how much was done before) may differ."""
-    return {name: (folder / name).read_bytes() for name in files(folder) if name not in ("run.json", "summary.json")}
+    """All results; what describes the run may differ."""
+    return {name: (folder / name).read_bytes() for name in files(folder) if name not in ABOUT_THE_RUN}
 
 
 def video(path: Path, frames: int = 10, height: int = 48, width: int = 64) -> Path:
