@@ -295,8 +295,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         source, layout = check_weights_file(options.source), options.layout
         released = named_after(source)
-        published = f"{released.miou} mIoU on {released.place}" if released and released.miou is not None else ""
-        note = f"Published for the file {released.file}: {published}. It was not measured here." if published else ""
+        note = ""
+        if released and released.miou is not None:
+            published = f"{released.miou} mIoU on {released.place}"
+            note = f"Published for the file {released.file}: {published}. It was not measured here."
         count = convert(source, target, layout, options.trust_checkpoint, options.results, note)
         reader = "LSegNet.from_pretrained" if layout == "hub" else "torch.load"
         print(f"{target}: {count} tensors; {reader}({str(target)!r}) reads them")

@@ -168,6 +168,6 @@ class HubFiles(ModelHubMixin):
         weights: Any = self.state_dict()  # type: ignore[attr-defined]  # of nn.Module
         write_folder(save_directory, weights, config_of(self.network, fingerprint(self.network.state_dict())))
 
-    def generate_model_card(self, name: str = "lseg", **more: Any) -> ModelCard:  # type: ignore[override]
+    def generate_model_card(self, name: str = "lseg", **more: Any) -> ModelCard:
         """The card. ``save_pretrained(folder, model_card_kwargs={...})`` passes ``name``, ``results`` and ``notes``."""
         return model_card(name, config_of(self.network, fingerprint(self.network.state_dict())), **more)

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from .build import build_lseg
+from .class_encoder import ClassEncoder
 from .doubts import check_range
 from .head import LOGIT_SCALE, TINY_NORM_SQ
 from .hub import HubFiles
-from .image_encoders import ViTEncoder
+from .image_encoders import ResNetEncoder, ViTEncoder
 from .network import Labels, check_images
 from .network import LSegNet as Network
 from .official_parts import PretrainedResNet, PretrainedViT, Scratch, only_official
@@ -105,9 +106,17 @@ class LSegNet(nn.Module, HubFiles):
         super().__init__()
         self.__dict__["network"] = network  # not a child: its weights are already under official names
         encoder, decoder = network.image_encoder, network.decoder
-        if not isinstance(network.text_encoder, TextEncoder):
+        if isinstance(network.text_encoder, ClassEncoder):
             raise ValueError(
                 "this checkpoint is a plain classifier (--head classes), and the official LSegNet needs text"
+            )
+        if not (isinstance(network.text_encoder, TextEncoder) and isinstance(encoder, ViTEncoder | ResNetEncoder)):
+            parts = " and ".join(
+                str(network.architecture[key]) for key in ("backbone", "text_tower") if key in network.architecture
+            )
+            raise ValueError(
+                f"the official LSegNet has no names for the parts of {parts}; load the checkpoint with "
+                "load_lseg or LSegPredictor.from_checkpoint"
             )
         self.clip_pretrained = network.text_encoder
         self.pretrained: Any = PretrainedViT(encoder) if isinstance(encoder, ViTEncoder) else PretrainedResNet(encoder)

@@ -51,7 +51,8 @@ def model_card(
         library_name="lseg",
         pipeline_tag="image-segmentation",
         tags=["lseg", "open-vocabulary", "zero-shot-segmentation"],
-        **({"model_name": name, "eval_results": evaluations} if evaluations else {}),
+        model_name=name if evaluations else None,
+        eval_results=evaluations or None,
     )
     parts = [
         f"---\n{data.to_yaml()}\n---\n",

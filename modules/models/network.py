@@ -72,7 +72,8 @@ class LSegNet(nn.Module):
         if "sizes" in metadata:  # absent in older files, which were trained at the backbone's sizes
             self.base_size, self.crop_size = (int(metadata["sizes"][key]) for key in ("base", "crop"))
         if "normalization" in metadata:
-            self.mean, self.std = (tuple(map(float, metadata["normalization"][key])) for key in ("mean", "std"))
+            red_green_blue = metadata["normalization"]
+            self.mean, self.std = (tuple(map(float, red_green_blue[key])) for key in ("mean", "std"))  # type: ignore
 
     def forward(self, images: Tensor, labels: Labels | None = None) -> Tensor:
         """Logits of every pixel for every label.

@@ -46,6 +46,7 @@ class Transpose(nn.Module):
 
 def postprocess(reassemble: Reassemble, side: int) -> nn.Sequential:
     """``act_postprocess``: readout, transpose, unflatten (to the side of pretraining), project, resample."""
+    assert reassemble.readout is not None, "the official backbones have a class token"
     parts = [ProjectReadout(reassemble.readout), Transpose(), nn.Unflatten(2, torch.Size([side, side]))]
     resample = [] if isinstance(reassemble.resample, nn.Identity) else [reassemble.resample]
     return nn.Sequential(*parts, reassemble.project, *resample)

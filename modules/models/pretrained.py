@@ -47,8 +47,10 @@ def load_pretrained(
     if clip_weights != RANDOM and isinstance(net.text_encoder, OpenClipTextEncoder):
         how = NAMED_FILE.format("clip_weights")
         path = Path(clip_weights) if clip_weights else download_open_clip(net.architecture["text_tower"], how)
-        weights = net.text_encoder.weights_from(read(path))
-        _load(net.text_encoder.tower, weights, str(path), f"a file with the text tower of {net.text_encoder.model}")
+        tower_weights = net.text_encoder.weights_from(read(path))
+        _load(
+            net.text_encoder.tower, tower_weights, str(path), f"a file with the text tower of {net.text_encoder.model}"
+        )
     elif clip_weights != RANDOM and (isinstance(net.text_encoder, TextEncoder) or use_clip_image):
         tower = net.architecture.get("text_tower", spec.text)
         path = Path(clip_weights) if clip_weights else download_clip(tower)

@@ -25,7 +25,7 @@ from .image_encoders import STRIDES, ImageEncoder, Reassemble
 TEXT = "ViT-B/32"  # the text tower of a network of timm, unless another is named
 OPEN_LICENCES = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
 # How a network of timm is told to take images of any size; what does not know the first takes the second or needs none.
-ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
 
 class TimmEncoder(ImageEncoder):
@@ -115,7 +115,7 @@ def create_network(name: str, dropout: float = 0.0) -> Any:
     """A network of timm with random weights, without classifier, for images of any size."""
     import timm
 
-    rates = {"pos_drop_rate": dropout, "proj_drop_rate": dropout} if dropout else {}
+    rates: dict[str, Any] = {"pos_drop_rate": dropout, "proj_drop_rate": dropout} if dropout else {}
     refused: TypeError | None = None
     for options in ANY_SIZE:
         try:

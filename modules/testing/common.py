@@ -85,7 +85,7 @@ def write_results(
     print(text_table(("class", "label", "IoU %"), rows))
     for name, value in figures.items():
         print(f"{name}: {value:.2f} %")
-    listed = {"labels_sha256": hashlib.sha256("\n".join(labels).encode()).hexdigest()}
+    listed: dict[str, Any] = {"labels_sha256": hashlib.sha256("\n".join(labels).encode()).hexdigest()}
     listed |= {"shuffled_labels": run.shuffle_labels}
     write_json(run.folder / "results.json", {**facts, **listed, **results, "git": git_state()})
     write_csv(run.folder / "per_class_iou.csv", ("class", "label", "iou_percent"), rows)

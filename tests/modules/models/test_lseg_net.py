@@ -317,3 +317,10 @@ def test_golden_numbers_under_the_official_names(golden_net):
         assert_golden(net(image, FIVE), golden, "labelset5.2x352x480", atol=1e-4)
         for level, features in enumerate(forward_vit(net.pretrained, image), start=1):
             assert_golden(features, golden, f"layer{level}", atol=1e-4)
+
+
+def test_networks_whose_parts_have_no_official_names_are_refused():
+    with pytest.raises(ValueError, match="plain classifier"):
+        LSegNet.of(tiny_net(classes=["sky", "grass"]))
+    with pytest.raises(ValueError, match=r"timm:test_resnet\.r160_in1k.*load_lseg"):
+        LSegNet.of(tiny_net("timm:test_resnet.r160_in1k", text_tower="tiny"))
