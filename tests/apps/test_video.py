@@ -144,7 +144,7 @@ def test_a_file_cut_off_in_a_frame_gives_the_whole_frames_and_reports_it(tmp_pat
     with pytest.raises(VideoError, match=rf"cut\.{suffix} is damaged or cut off after \d+ complete frames") as error:
         for frame in VideoFile(cut):
             found.append(frame.pixels)
-    assert 5 < len(found) < 30 and f"after {len(found)} whole" in str(error.value)
+    assert 5 < len(found) < 30 and f"after {len(found)} complete" in str(error.value)
     for one, other in zip(found, expected):
         np.testing.assert_array_equal(one, other)
 

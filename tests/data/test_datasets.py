@@ -277,7 +277,13 @@ def test_names_labels_and_problems_need_neither_torch_nor_opencv(tmp_path: Path)
         "import sys, data\n"
         "assert data.get_labels('pascal')[0] == 'aeroplane' and data.get_labels('ade20k')[0] == 'wall'\n"
         f"roots = {str(tmp_path)!r}\n"
-        "assert all(data.problems(name, roots, ('val',)) for name in data.get_available_datasets())\n"
+        "from lseg_utils.errors import InputError\n"
+        "def found(name):\n"
+        "    try:\n"
+        "        return data.problems(name, roots, ('val',))\n"
+        "    except InputError as error:\n"
+        "        return str(error)\n"
+        "assert all(map(found, data.get_available_datasets()))\n"
         "print([name for name in ('torch', 'torchvision', 'cv2') if name in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)

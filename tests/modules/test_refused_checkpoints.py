@@ -31,9 +31,9 @@ def test_one_message_names_what_is_missing_unexpected_and_of_another_shape(net, 
     for part in (
         "odd.ckpt",
         net.architecture["backbone"],
-        "missing: 1 (decoder.fusions.0.out_conv.bias)",
+        "missing: 1 (scratch.refinenet1.out_conv.bias)",
         "unexpected: 1 (scratch.head9.weight)",
-        "wrong shape: 1 (decoder.projections.1.weight (5, 4, 3, 3) instead of",
+        "wrong shape: 1 (scratch.layer2_rn.weight (5, 4, 3, 3) instead of",
     ):
         assert part in text
 
@@ -154,7 +154,7 @@ def test_weights_that_are_not_finite_are_refused_by_the_name_of_the_first(net, n
     weights = official_weights(net)
     for name in ("net.scratch.head1.bias", "net.scratch.layer2_rn.weight"):
         weights[name].view(-1)[2] = number
-    with pytest.raises(InputError, match=r"broken\.ckpt.*2 of its tensors.*decoder\.\S+ \(1 number"):
+    with pytest.raises(InputError, match=r"broken\.ckpt.*2 of its tensors.*scratch\.\S+ \(1 number"):
         load_lseg(official_file(net, tmp_path / "broken.ckpt", weights))
 
 

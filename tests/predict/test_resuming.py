@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import subprocess
 import sys
@@ -112,6 +113,8 @@ def test_a_full_disk_ends_the_run_and_the_next_one_resumes(weights, folder, monk
     save, saved = Image.Image.save, []
 
     def full_after_five(self: Image.Image, path: Path, *more: object, **options: object) -> None:
+        if isinstance(path, io.BytesIO):  # a picture inside a page
+            return save(self, path, *more, **options)
         saved.append(path)
         if len(saved) > 5:
             Path(path).write_bytes(b"half")

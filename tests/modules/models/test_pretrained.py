@@ -148,7 +148,7 @@ def test_vit_from_a_timm_file(tmp_path):
 def test_vit_from_a_file_of_another_vit(tmp_path):
     vit = VisionTransformer(img_size=64, patch_size=8, embed_dim=48, depth=4, num_heads=3)
     torch.save(vit.state_dict(), tmp_path / "narrow.pth")
-    with pytest.raises(ValueError, match=r"narrow\.pth is not timm's weights of this ViT"):
+    with pytest.raises(ValueError, match=r"narrow\.pth is not timm's weights of this network"):
         load_pretrained(tiny_net("tiny_vit"), RANDOM, tmp_path / "narrow.pth")
 
 
