@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,10 +58,7 @@ class WriteOptions:
     video_format: str = "mp4"
 
     def __post_init__(self) -> None:
-        problems = [
-            f"--write: unknown kind {kind!r}; choose from {', '.join(KINDS)}, or none"
-            for kind in sorted(self.kinds - KINDS.keys())
-        ]
+        problems = unknown_kinds(self.kinds)
         if self.palette not in SCHEMES:
             problems.append(f"--palette {self.palette!r} is unknown; choose one of {', '.join(SCHEMES)}")
         if not 0 <= self.opacity <= 1:
@@ -150,11 +147,20 @@ class Request:
     overwrite: bool
 
 
+def unknown_kinds(kinds: Set[str]) -> list[str]:
+    """A message for each name that is no kind of output."""
+    return [
+        f"--write: unknown kind {kind!r}; choose from {', '.join(KINDS)}, or none"
+        for kind in sorted(kinds - KINDS.keys())
+    ]
+
+
 def parse_kinds(text: str) -> frozenset[str]:
-    """The kinds that ``--write`` lists, none for "none"; ``InputError`` for "none" next to others."""
+    """The kinds that ``--write`` lists, none for "none"; ``InputError`` for unknown kinds, or "none" next to others."""
     kinds = {part.strip() for part in text.split(",")} - {""}
     if "none" in kinds and len(kinds) > 1:
         raise InputError(f"--write is {text!r}; none cannot be combined with other kinds")
+    raise_all(unknown_kinds(kinds - {"none"}))
     return frozenset(kinds - {"none"})
 
 

@@ -30,7 +30,6 @@ from tiny_timm import FAMILIES, PATCH, make_small
 NO_CLASS_TOKEN = ("siglip", "gap_")
 EXPORTED = (
     "vit_small_patch14_reg4_dinov2",
-    "vit_small_patch16_dinov3",
     "vit_pe_core_tiny",
     "swin_tiny",
     "convnext_atto",
