@@ -4,7 +4,7 @@
 #   bash benchmarks/run_all.sh [--gpu]
 #
 # --gpu  only what needs a GPU: its tests, how fast it multiplies, its benchmarks; stops without a GPU, and after 25
-#        minutes. What failed or found no time is named at the end; the rest is in the table. Nothing is committed.
+#        minutes. What failed or had no time left is listed at the end; the rest is in the table. Nothing is committed.
 set -euo pipefail
 case "${1:-}" in
     "" | --gpu) ;;
