@@ -30,7 +30,7 @@ from lseg_utils.errors import InputError, raise_all, run_script
 from lseg_utils.files import REPOSITORY, unwritable, write_aside
 from lseg_utils.lock import locked
 from lseg_utils.results import write_json
-from modules.options import BACKBONE_NAMES, weights_name
+from modules.options import backbone_names, weights_name
 from modules.weights_file import check_weights_file
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def build_parser() -> Parser:
     parser.add_argument("--output_dir", type=Path, help="write to this folder; default: outputs/export_<weights>")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     parser.add_argument(
-        "--backbone", choices=BACKBONE_NAMES, help="expect this backbone in the file; default: recognise it"
+        "--backbone", choices=backbone_names(), help="expect this backbone in the file; default: recognise it"
     )
     parser.add_argument("--trust_checkpoint", action="store_true", help="run code found in the file: risky")
     return parser

@@ -25,8 +25,12 @@ class BackboneNames(tuple[str, ...]):
         return super().__contains__(name) or (isinstance(name, str) and name.startswith(TIMM))
 
 
-BACKBONE_NAMES = BackboneNames((*BACKBONES, f"{TIMM}NAME"))
 NO_EFFECT = "accepted for old command lines; changes nothing, as in the official code"
+
+
+def backbone_names() -> BackboneNames:
+    """The rows of ``BACKBONES``, those added since the program started too, and timm:NAME."""
+    return BackboneNames((*BACKBONES, f"{TIMM}NAME"))
 
 
 def add_weights_options(parser: Parser) -> None:
@@ -65,7 +69,7 @@ def add_network_options(parser: Parser, backbone: str | None) -> None:
     """The architecture. ``backbone`` None: for a test, which reads from the checkpoint whatever the file tells."""
     add = parser.add_argument_group("network").add_argument
     encoders = f"use this image encoder; {TIMM}NAME: any network of timm with maps (docs/encoders.md)"
-    add("--backbone", default=backbone, choices=BACKBONE_NAMES, help=encoders)
+    add("--backbone", default=backbone, choices=backbone_names(), help=encoders)
     if backbone is not None:
         add("--num_features", type=int, default=256, help="set the width of the decoder")
     blocks = "choose the regularisation block: 0 none, 1 bottleneck, 2 depthwise"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import modules.training.display  # noqa: F401  it must know the classes as they are before the change
 import train_lseg
 from lseg_utils.distributed import run_distributed
 from modules import lseg_module, lseg_module_joint

@@ -134,7 +134,7 @@ def test_the_example_needs_neither_torch_nor_this_project():
     lines = (REPOSITORY / "examples" / "onnx_segment.py").read_text().splitlines()
     imported = {line.split()[1] for line in lines if line.startswith(("import", "from"))}
     assert imported == {"sys", "numpy", "onnxruntime", "PIL"}
-    assert len([line for line in lines if line.strip() and "# " not in line[:2]]) <= 40
+    assert len([line for line in lines if line.strip() and "# " not in line[:2]]) <= 45
 
 
 def test_the_matrix_alone_is_renewed_for_other_labels(exported, tmp_path):

@@ -33,7 +33,7 @@ LOOK_HELP = (
 )
 # Advice in messages that is for people who write Python.
 FOR_PROGRAMMERS = re.compile(
-    r"; encode_text\(.*?\) cuts it|\. Python code that trusts the image can raise max_pixels", re.DOTALL
+    r"; encode_text\(.*?\) shortens it|\. Python code that trusts the image can raise max_pixels", re.DOTALL
 )
 
 
