@@ -1,6 +1,6 @@
 """Reproduce the paper: list its tables and figures, or run one and compare it with what was published.
 
-Without arguments: print the ledger, which tells what each table shows, the published numbers with their sources, what
+Without arguments: print the ledger, which lists what each table shows, the published numbers with their sources, what
 it needs, and what has run here. With names of tables: train and test their networks, and write table.txt, table.json
 and report.html. If a run is interrupted, the same command resumes.
 """

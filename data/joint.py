@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def split_sets(text: str) -> list[tuple[str, float]]:
     """The datasets of ``--dataset a,b:2,my.yaml`` and their weights; 1 where none is given.
 
-    Raises ``InputError`` for weights that are no numbers, negative, or all zero, and for a dataset that is named twice.
+    Raises ``InputError`` for weights that are not numbers, negative, or all zero, and for a dataset given twice.
     """
     found, problems = [], []
     for part in [text] if os.path.isfile(text) else [part.strip() for part in text.split(",") if part.strip()]:
@@ -241,6 +241,7 @@ def list_of(description: Description, label_src: str | None, alone: bool = False
 
 
 def described_dataset(name: str) -> Description:
+    """The description of this name or in this YAML file; ``InputError`` if there is none."""
     if is_description(name):
         return read_description(name)
     hint = did_you_mean(name, known_datasets())

@@ -31,7 +31,7 @@ def normalise_flags(argv: Iterable[str]) -> list[str]:
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the defaults, except None, False and what is empty: the help text tells what they do."""
+    """Adds the defaults, except None, False and what is empty: the help text says what they do."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default

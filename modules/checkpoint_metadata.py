@@ -23,11 +23,7 @@ MAX_FEATURES = 8192  # a decoder of this width has 10 billion weights
 def metadata_of(net: LSegNet, **progress: Any) -> dict[str, Any]:
     """What a checkpoint says about itself, in plain types. ``progress``: step, epoch, metric, dataset ..."""
     return {
-        "format": 1,
-        "architecture": dict(net.architecture),
-        "labels": None if net.labels is None else list(net.labels),
-        "normalization": {"mean": list(net.mean), "std": list(net.std)},
-        "sizes": {"base": net.base_size, "crop": net.crop_size},
+        **net.describe(),
         "passport": passport_of(net),
         "git": git_state(),
         **progress,

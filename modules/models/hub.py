@@ -36,11 +36,7 @@ PUBLISHED = ("passport", "dataset", "zero_shot", "epoch", "step", "metric", "opt
 def config_of(net: Network, weights_sha256: str) -> dict[str, Any]:
     """The content of ``config.json``, in plain types. ``weights_sha256``: the weights' fingerprint."""
     return {
-        "format": 1,
-        "architecture": dict(net.architecture),
-        "labels": None if net.labels is None else list(net.labels),
-        "normalization": {"mean": list(net.mean), "std": list(net.std)},
-        "sizes": {"base": net.base_size, "crop": net.crop_size},
+        **net.describe(),
         "fingerprint": weights_sha256,
         **{key: net.metadata[key] for key in PUBLISHED if key in net.metadata},
     }

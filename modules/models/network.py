@@ -65,6 +65,16 @@ class LSegNet(nn.Module):
         self.metadata: dict[str, Any] = {}
         self.check_range = True
 
+    def describe(self) -> dict[str, Any]:
+        """What a file must say so that the network can be built again, in plain types; ``follow`` reads it."""
+        return {
+            "format": 1,
+            "architecture": dict(self.architecture),
+            "labels": None if self.labels is None else list(self.labels),
+            "normalization": {"mean": list(self.mean), "std": list(self.std)},
+            "sizes": {"base": self.base_size, "crop": self.crop_size},
+        }
+
     def follow(self, metadata: dict[str, Any]) -> None:
         """Take over what a file says about its network: ``metadata`` itself, labels, normalisation and sizes."""
         self.metadata = metadata

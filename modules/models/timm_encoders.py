@@ -24,7 +24,7 @@ from .image_encoders import STRIDES, ImageEncoder, Reassemble
 
 TEXT = "ViT-B/32"  # the text tower of a network of timm, unless another is named
 OPEN_LICENCES = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
-# How a network of timm is told to take images of any size; what does not know the first takes the second or needs none.
+# Options that let a network of timm take images of any size: one without the first has the second, or needs none.
 ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
 
