@@ -74,7 +74,10 @@ def write_program(program: ExportedProgram, path: Path, tower: ExportTower, abou
     with write_aside(path) as aside, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No complete tensor found")  # the file is checked below
         torch.export.save(program, aside, extra_files={METADATA_FILE: json.dumps(about)})
-        loaded = torch.export.load(aside).module()
+        try:
+            loaded = torch.export.load(aside).module()
+        except Exception as error:  # PyTorch 2.14 writes a Swin that it cannot read back
+            raise _unfit(path, f"cannot be read back by PyTorch {torch.__version__}") from error
 
         def run(images: np.ndarray) -> np.ndarray:
             """What the file computes."""

@@ -179,6 +179,20 @@ def test_a_file_that_takes_one_size_only_is_not_kept(suffix, write, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_program_that_pytorch_cannot_read_back_is_not_kept(tmp_path, monkeypatch):
+    tower = torch.nn.Conv2d(3, 4, 1)
+    program = torch.export.export(tower, (pictures(1, 64, 64),))
+
+    def unreadable(path):
+        """What PyTorch 2.14 does with a Swin."""
+        raise RuntimeError("error when deserializing")
+
+    monkeypatch.setattr(torch.export, "load", unreadable)
+    with pytest.raises(InputError, match=r"a\.pt2 was not kept: .*cannot be read back"):
+        write_program(program, tmp_path / "a.pt2", tower, {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_bad_input_is_named_before_anything_is_written(tmp_path, monkeypatch):
     weights = official_file(tiny_net(), tmp_path / "tiny.ckpt")
     block = official_file(tiny_net(arch_option=1), tmp_path / "block.ckpt")

@@ -31,7 +31,6 @@ NO_CLASS_TOKEN = ("siglip", "gap_")
 EXPORTED = (
     "vit_small_patch14_reg4_dinov2",
     "vit_pe_core_tiny",
-    "swin_tiny",
     "convnext_atto",
 )
 
