@@ -189,7 +189,7 @@ def test_a_program_that_pytorch_cannot_read_back_is_not_kept(tmp_path, monkeypat
 
     monkeypatch.setattr(torch.export, "load", unreadable)
     with pytest.raises(InputError, match=r"a\.pt2 was not kept: .*cannot be read back"):
-        write_program(program, tmp_path / "a.pt2", tower, {})
+        exporting.write_program(program, tmp_path / "a.pt2", tower, {})
     assert not list(tmp_path.iterdir())
 
 
