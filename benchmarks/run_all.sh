@@ -12,12 +12,12 @@ case "${1:-}" in
 esac
 cd "$(dirname "$0")"
 PYTHON=${PYTHON:-../.venv/bin/python}
-names=(forward train_step evaluate labels openvocab scaling data memory) failed=() limit=() end=$((SECONDS + 1500))
+names=(forward train_step evaluate labels openvocab joint dropin scaling data memory) failed=() limit=() end=$((SECONDS + 1500))
 if [ "${1:-}" = --gpu ]; then
     "$PYTHON" -c 'import torch; raise SystemExit(0 if torch.cuda.is_available() else "error: PyTorch finds no CUDA GPU")'
     (cd .. && timeout 600 "${PYTHON/#../$PWD/..}" -m pytest -q -m gpu tests/modules) || failed+=("the tests")
     PYTHONPATH=.. "$PYTHON" -m modules.hardware
-    names=(forward train_step evaluate labels openvocab scaling) # data and memory measure the CPU
+    names=(forward train_step evaluate labels openvocab joint dropin scaling) # data and memory measure the CPU
 fi
 for name in "${names[@]}"; do
     echo "== $name ($(date +%T))"

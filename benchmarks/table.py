@@ -16,22 +16,24 @@ from lseg_utils.errors import InputError, run_script
 from lseg_utils.files import write_aside
 
 BEGIN, END = "<!-- table.py begins -->", "<!-- table.py ends -->"
-ORDER = ("forward", "train_step", "evaluate", "labels", "openvocab", "scaling", "data")
+ORDER = ("forward", "train_step", "evaluate", "labels", "openvocab", "joint", "dropin", "scaling", "data")
 
 
 def markdown(folder: Path = RESULTS) -> str:
     """The results in ``folder``: a table for each machine, under its description. ``InputError`` if there are none."""
+    machines: dict[str, list[dict[str, Any]]] = {}  # the benchmarks may have run on several
+    for path in (folder / f"{name}_{kind}.json" for kind in ("cpu", "cuda") for name in ORDER):
+        if path.is_file():
+            result = json.loads(path.read_text(encoding="utf-8"))
+            machines.setdefault(json.dumps(result["machine"], sort_keys=True), []).append(result)
     parts = []
-    for kind in ("cpu", "cuda"):
-        paths = [folder / f"{name}_{kind}.json" for name in ORDER]
-        results = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
-        if results:
-            lines = ["| " + " | ".join(HEADER) + " |", "| --- " * len(HEADER) + "|"]
-            before = None
-            for what, *others in (cells(row) for result in results for row in result["rows"]):
-                lines.append(f"| {what if what != before else ''} | {' | '.join(others)} |")
-                before = what
-            parts.append("\n".join([f"{describe(results[0])}:", "", *lines]))
+    for results in machines.values():
+        lines = ["| " + " | ".join(HEADER) + " |", "| --- " * len(HEADER) + "|"]
+        before = None
+        for what, *others in (cells(row) for result in results for row in result["rows"]):
+            lines.append(f"| {what if what != before else ''} | {' | '.join(others)} |")
+            before = what
+        parts.append("\n".join([f"{describe(results[0])}:", "", *lines]))
     if not parts:
         raise InputError(f"no results in {folder}; run `bash benchmarks/run_all.sh` first")
     return "\n\n".join(parts)

@@ -29,6 +29,8 @@ SCRIPTS = {
     "evaluate": (3, ["--images", "2", "--texts", "1"]),
     "labels": (3, ["--labels", "2", "7", "--plain_up_to", "2"]),
     "openvocab": (3, []),
+    "joint": (4, []),
+    "dropin": (5, ["--labels", "3"]),
     "scaling": (2, ["--batch", "2"]),
 }
 
@@ -109,6 +111,24 @@ def test_a_quick_run_writes_what_it_promises(name, tmp_path):
     table.main(["--results", str(tmp_path / "out"), "--page", str(page)])
     assert result["rows"][0]["what"] in page.read_text() and "old" not in page.read_text()
     assert page.read_text().startswith("before\n") and page.read_text().endswith("\nafter\n")
+
+
+def test_each_machine_has_a_table_of_its_own(tmp_path):
+    row = {
+        "what": "a",
+        "procedure": "project",
+        "seconds": [1.0],
+        "least_seconds": 1.0,
+        "ratio": 1.0,
+        "memory_ratio": 1.0,
+    }
+    row |= {"per_second": 1.0, "unit": "images", "peak_bytes": 1, "flop": 1, "flop_per_s": 1.0, "share": 1.0}
+    for name, processor in (("forward", "first"), ("labels", "second"), ("joint", "first")):
+        machine = {"processor": processor, "threads": 1, "cores": 2, "torch": "2.9"}
+        (tmp_path / f"{name}_cpu.json").write_text(json.dumps({"machine": machine, "rows": [row | {"what": name}]}))
+    first, second = table.markdown(tmp_path).split("second, ")
+    assert "forward" in first and "joint" in first and "labels" not in first
+    assert "labels" in second
 
 
 def test_numbers_that_do_not_fit_are_refused_together(tmp_path):
