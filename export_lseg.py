@@ -45,10 +45,12 @@ WRITING, COMPLETE = ".lseg.writing", ".lseg.complete"  # folders of an export th
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
-    parser.add_argument("--weights", "--checkpoint", type=Path, required=True, help="export this official or own file")
+    parser.add_argument(
+        "--weights", "--checkpoint", type=Path, required=True, help="export this checkpoint, official or your own"
+    )
     labels = "use these labels: 'cat, grass, other', or a file with one per line; default: the checkpoint's"
     parser.add_argument("--labels", help=labels)
-    some = "write these; none: the matrix alone"
+    some = "write these formats; none: only the matrix"
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=list(FORMATS), help=some)
     parser.add_argument("--output_dir", type=Path, help="write to this folder; default: outputs/export_<weights>")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")

@@ -23,7 +23,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--checkpoint", "--weights", type=Path, help="checkpoint to start with; visitors can choose others on the page"
     )
-    shapes = "say what --checkpoint was trained as, if its weights fit several networks"
+    shapes = "choose the network of --checkpoint, if its weights fit several"
     parser.add_argument("--backbone", choices=list(BACKBONES), help=shapes)
     folder = REPOSITORY / "checkpoints"
     parser.add_argument("--checkpoint_dir", type=Path, default=folder, help="look for checkpoints in this folder")
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         options = build_parser().parse(argv)
     except SystemExit:  # it would end Streamlit's thread, and the visitor would see nothing
-        page.refused("The app was started with options that it does not have. The message in its terminal lists them.")
+        page.refused("The app was started with unknown options. The message in its terminal lists them.")
         return
     if options.backbone and not options.checkpoint:
         page.refused(

@@ -1,6 +1,6 @@
 """Segment pictures, folders, videos or a camera with any labels: overlays, masks, label maps, areas, embeddings.
 
-The same command again resumes an interrupted run. Inputs that cannot be read are reported at the end; all others are
+If a run is interrupted, the same command resumes it. Inputs that cannot be read are reported at the end; all others are
 processed. NAME in the paths of results is the input's path without its suffix; where two inputs would get the same
 name, the suffix is kept: cat.jpg and cat.png become cat_jpg and cat_png. Frames of a video are NAME.frames/000000 and
 so on. --embeddings h5 writes one file, embeddings/embeddings.h5, with a float16 dataset (H, W, C) for each picture or
@@ -53,16 +53,21 @@ IDLE_ALONE |= {"embedding_layout": "hwc", "embedding_suffix": "", "store_codes":
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, folder, video, or number of a camera")
     parser.add_argument(
-        "--weights", "--checkpoint", type=Path, help="checkpoint, official or own; default: the quickstart's"
+        "inputs", nargs="+", metavar="INPUT", help="segment this: a picture, folder, video, or the number of a camera"
+    )
+    parser.add_argument(
+        "--weights",
+        "--checkpoint",
+        type=Path,
+        help="use this checkpoint, official or your own; default: the quickstart's",
     )
     parser.add_argument("--trust_checkpoint", action="store_true", help="allow code in the checkpoint to run: risky")
     parser.add_argument(
-        "--labels", help="'cat, grass, other', or a file with one label per line; default: the checkpoint's"
+        "--labels", help="use these labels: 'cat, grass, other', or a file with one per line; default: the checkpoint's"
     )
     parser.add_argument(
-        "--templates", choices=("imagenet",), help="sentences to embed the labels in; default: the labels alone"
+        "--templates", choices=("imagenet",), help="put the labels into these sentences; default: the labels alone"
     )
     parser.add_argument(
         "--mode", choices=MODES, default="whole", help="process the image as a whole, in windows, or at six sizes"
@@ -72,7 +77,9 @@ def build_parser() -> Parser:
         "--batch_size", type=int, default=4, help="send this many pictures through the network together"
     )
     group = parser.add_argument_group("results")
-    group.add_argument("--output_dir", type=Path, help="folder for results; default: outputs/predict_<weights>")
+    group.add_argument(
+        "--output_dir", type=Path, help="write results to this folder; default: outputs/predict_<weights>"
+    )
     group.add_argument("--overwrite", action="store_true", help="delete earlier results there and do everything again")
     group.add_argument("--write", default=",".join(KINDS), help="write some of these, or 'none' (embeddings alone)")
     group.add_argument("--opacity", type=float, default=OPACITY, help="set the opacity of overlay colours, 0 to 1")
@@ -91,7 +98,7 @@ def build_parser() -> Parser:
     group.add_argument(
         "--embeddings", choices=STORES, help="also write pixel embeddings: files of this type, or a compact store"
     )
-    group.add_argument("--store_codes", choices=CODES, default=CODES[0], help="set the numbers that a store contains")
+    group.add_argument("--store_codes", choices=CODES, default=CODES[0], help="choose the number format of a store")
     group.add_argument(
         "--embedding_size", default="half", help="set their height and width: half, input, or HEIGHTxWIDTH"
     )
@@ -117,7 +124,7 @@ def build_parser() -> Parser:
         type=precision,
         choices=PRECISIONS,
         default="auto",
-        help="compute in this; auto: bf16 or fp16 on GPUs, 32 on CPUs",
+        help="compute in this precision; auto: bf16 or fp16 on GPUs, 32 on CPUs",
     )
     return parser
 

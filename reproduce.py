@@ -1,8 +1,8 @@
 """Reproduce the paper: list its tables and figures, or run one and compare it with what was published.
 
-Without arguments: print the ledger, which lists what each table shows, the published numbers with their sources, what
-it needs, and what has run here. With names of tables: train and test their networks, and write table.txt, table.json
-and report.html. If a run is interrupted, the same command resumes.
+Without arguments: print a list of what each table shows, the published numbers with their sources, what it needs, and
+what has run here. With names of tables: train and test their networks, and write table.txt, table.json and report.html.
+If a run is interrupted, the same command resumes.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
     names = ", ".join(f"{entry.name} ({entry.alias})" for entry in entries())
-    parser.add_argument("entries", nargs="*", help=f"reproduce these: all, {names}; none: print the ledger")
-    parser.add_argument("--json", action="store_true", help="print the ledger as JSON")
+    parser.add_argument("entries", nargs="*", help=f"reproduce these: all, {names}; none: print the list of all")
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
     output = "keep runs and tables in this folder; default: outputs/paper, in a dry run a temporary folder"
     parser.add_argument("--output_dir", type=Path, help=output)
     dry = "run everything on tiny stand-in data with tiny networks, in minutes on a CPU"
@@ -50,7 +50,7 @@ def build_parser() -> Parser:
     known = list(dict.fromkeys(row.backbone for entry in entries() for row in entry.rows))
     backbones = f"reproduce only the rows with these backbones: {', '.join(known)}"
     add("--backbone", nargs="+", choices=known, metavar="BACKBONE", help=backbones)
-    add("--row", nargs="+", default=[], help="reproduce only these rows; the ledger lists their names")
+    add("--row", nargs="+", default=[], help="reproduce only these rows; the list of all shows their names")
     folds = "run only these folds; FSS-1000 and ADE20K have none and are run whole"
     add("--fold", type=int, nargs="+", choices=(0, 1, 2, 3), default=[], help=folds)
     add("--seeds", type=int, default=1, help="train with this many seeds, 0, 1, ...; gives mean and deviation")
@@ -61,7 +61,9 @@ def build_parser() -> Parser:
     add("--weights", default="", help=weights)
     add("--ade20k_path", type=Path, help="look for ADE20K in this folder; default: ../datasets")
     add("--fewshot_path", type=Path, help="look for the zero-shot benchmarks here; default: data/Dataset_HSN")
-    words = "pass these to the training script, such as '--batch_size 4 --devices 2'; a single word needs a sign: "
+    words = (
+        "pass these to the training script, such as '--batch_size 4 --devices 2'; a single word needs an equals sign: "
+    )
     words += "--train_options=--compile"
     add("--train_options", type=shlex.split, default=[], metavar="WORDS", help=words)
     add(
@@ -76,7 +78,7 @@ def build_parser() -> Parser:
     add("--image", type=Path, nargs="+", default=[], help=sample)
     add("--scene", choices=SCENES, help="use the label sets for this kind of picture; default: animal")
     add("--label_sets", type=Path, help="read the label sets from this JSON file instead")
-    add("--mode", choices=MODES, default="whole", help="look at the picture in this way")
+    add("--mode", choices=MODES, default="whole", help="process the picture in this way")
     return parser
 
 
@@ -85,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = build_parser().parse(argv)
     folder = options.output_dir or REPOSITORY / "outputs" / "paper"
     if options.dry_run and not options.entries:
-        raise InputError("--dry_run needs to know what to walk through: all, or the names of tables")
+        raise InputError("--dry_run needs to know what to run: all, or the names of tables")
     if not options.entries:
         found = listing(folder)
         print(json.dumps(found, indent=1, ensure_ascii=False) if options.json else describe(found, folder))

@@ -158,7 +158,7 @@ def doubts_of_the_test(net: LSegNet, own: list[str] | None, standard: list[str],
         doubts.append(f"the network was trained on {trained_on}; it is tested with the labels of {dataset.name}")
     elif split == "train" and net.metadata:
         doubts.append(
-            "the split train is what the network was trained on: the figures do not compare with those of val"
+            "the split train is what the network was trained on: the figures are not comparable with those of val"
         )
     if own and len(own) != len(standard) and trained_on == dataset.name:
         doubts.append(f"tested with {len(standard)} labels of the dataset, not with the checkpoint's own {len(own)}")

@@ -41,15 +41,17 @@ def build_parser() -> Parser:
         "--data_path", type=Path, help="look for the datasets in this folder, except for those of YAML files"
     )
     add_model_options(parser)
-    looks = "see pictures as the dataset's publication does (else six scales and mirror images), once at scale 1, or "
-    looks += "once as a whole"
+    looks = "use the dataset's published protocol (else six scales and mirror images), scale 1 alone, or the whole "
+    looks += "picture once"
     parser.add_argument("--protocol", choices=PROTOCOLS, default="published", help=looks)
-    parser.add_argument("--short_side", type=int, default=SHORT_SIDE, help="short side of --protocol short-side")
+    parser.add_argument(
+        "--short_side", type=int, default=SHORT_SIDE, help="set the short side of --protocol short-side"
+    )
     add_wording_options(parser)
     parser.add_argument(
         "--save_masks", action="store_true", help="also write every prediction, as PNG of class numbers"
     )
-    mask_wise = "also compute CP-IoU (needs the probabilities of all labels at once: slow, and much memory)"
+    mask_wise = "also compute CP-IoU (needs the probabilities of all labels at once: slow, and takes much memory)"
     parser.add_argument("--cp_iou", action="store_true", help=mask_wise)
     parser.add_argument(
         "--output_dir", type=Path, help="write the results to this folder; default: outputs/openvocab_*"

@@ -40,10 +40,12 @@ def build_parser() -> Parser:
         "--protocol",
         choices=PROTOCOLS,
         default="single",
-        help="show the network the pictures as test_openvocab.py does",
+        help="process the pictures as test_openvocab.py does",
     )
-    parser.add_argument("--short_side", type=int, default=SHORT_SIDE, help="short side of --protocol short-side")
-    words = "read synonyms, groups and other languages from this JSON file; default: ours, for ade20k and miniature"
+    parser.add_argument(
+        "--short_side", type=int, default=SHORT_SIDE, help="set the short side of --protocol short-side"
+    )
+    words = "read synonyms, groups and other languages from this JSON file; ade20k and miniature have a built-in one"
     parser.add_argument("--vocabulary", type=Path, help=words)
     parser.add_argument("--seed", type=int, default=0, help="seed the order of the labels and the typos")
     place = "write the report to this folder; default: outputs/robustness_<dataset>_<model>"

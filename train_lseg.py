@@ -32,7 +32,10 @@ from recipes.training import with_recipe
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
-    recipe = "take the options of this recipe; others on the command line win. `python -m recipes.training` lists them"
+    recipe = (
+        "take the options of this recipe; those on the command line take precedence. `python -m recipes.training` "
+        "lists all recipes"
+    )
     parser.add_argument("--recipe", help=recipe)
     add_data_options(parser)
     add_joint_options(parser)
@@ -49,13 +52,13 @@ def add_joint_options(parser: Parser) -> None:
         "--dataset a,b:2,my.yaml trains several at once; an epoch shows each image of b twice (docs/joint_training.md)"
     )
     add = parser.add_argument_group("several datasets and changing texts", several).add_argument
-    add("--label_table", type=Path, help="rename, drop and unite labels of the datasets by this YAML file")
-    few = "compare each image with the labels in it and with so many others of its dataset, drawn at random"
+    add("--label_table", type=Path, help="rename, drop and unite labels of the datasets as this YAML file says")
+    few = "compare each image with the labels in it and with this many others of its dataset, drawn at random"
     add("--label_sampling", type=int, help=f"{few}; default: all")
-    names = "in each step, use a random one of a label's names in this YAML or JSON file; known: those of ours"
+    names = "in each step, use a random name of each label from this YAML or JSON file; known: the built-in names"
     add("--synonyms", help=names)
     sentences = (
-        "in each step, put the labels into a random one of these: imagenet, vild, or a file of sentences with {}"
+        "in each step, put the labels into a random sentence of these: imagenet, vild, or a file of sentences with {}"
     )
     add("--templates", default="none", help=sentences)
 

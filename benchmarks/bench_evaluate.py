@@ -105,7 +105,9 @@ def main() -> None:
     """Measure and project to ADE20K's whole validation set."""
     parser = build_parser(__doc__, "batch")
     parser.add_argument("--images", type=int, help="test this many images of ADE20K-like sizes")
-    parser.add_argument("--texts", type=int, help="forwards of the plain procedure that encode the text; 0: all")
+    parser.add_argument(
+        "--texts", type=int, help="encode the text in this many forwards of the plain procedure; 0: in all"
+    )
     cpu, cuda = {"rounds": 1, "images": 1, "texts": 2}, {"rounds": 2, "images": 6, "texts": 0}
     options = parse(parser, cpu=cpu, cuda=cuda)
     options.batch, options.base_size = 1, round(520 * options.size / 480)

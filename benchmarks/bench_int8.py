@@ -1,8 +1,8 @@
-"""int8 for the ViT's linear layers against float32, on one core: is it as true as it has to be, and is it faster?
+"""int8 for the ViT's linear layers against float32, on one core: is it accurate enough, and is it faster?
 
 Dynamic quantisation by PyTorch and by ONNX Runtime (which needs the packages of export_lseg.py), with the networks and
 pictures of tests/golden. Faithful means: an embedding cosine of at least 0.999 at every pixel on average, and the same
-label at 99 % of the pixels. Seconds are processor time, which depends less on what else runs.
+label at 99 % of the pixels. Seconds are processor time, which depends less on other programs.
 """
 
 from __future__ import annotations
@@ -105,8 +105,10 @@ def main() -> None:
     """Measure all procedures, print which are faithful and faster, write int8_<backbone>.json."""
     parser = Parser(__doc__)
     parser.add_argument("--backbone", choices=list(NETWORKS), default="clip_vitb32_384")
-    parser.add_argument("--size", type=int, default=480, help="side of the picture in pixels, a multiple of 32")
-    parser.add_argument("--rounds", type=int, default=3, help="timed rounds, of which the median is reported")
+    parser.add_argument(
+        "--size", type=int, default=480, help="use a picture with sides of this many pixels, a multiple of 32"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="time this many rounds and report the median")
     options = parser.parse(None)
     options.device, options.threads = "cpu", 1
     torch.set_num_threads(1)

@@ -57,8 +57,8 @@ def rgb(options: argparse.Namespace) -> Tensor:
 def main() -> None:
     """Measure every number of labels in one run."""
     parser = build_parser(__doc__, "labels")
-    parser.add_argument("--labels", type=int, nargs="+", help="how many, one run for each")
-    parser.add_argument("--plain_up_to", type=int, help="labels beyond which the plain procedure is left out")
+    parser.add_argument("--labels", type=int, nargs="+", help="measure each of these numbers of labels")
+    parser.add_argument("--plain_up_to", type=int, help="leave out the plain procedure beyond this many labels")
     common = {"batch": 1, "labels": [2, 150, 1000, 10_000]}
     cpu, cuda = {"rounds": 3, "plain_up_to": 150}, {"rounds": 10, "plain_up_to": 1000}
     options = parse(parser, cpu=common | cpu, cuda=common | cuda)

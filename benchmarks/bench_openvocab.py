@@ -55,8 +55,8 @@ def one_picture(labels: int, options: argparse.Namespace) -> Work:
 def main() -> None:
     """Measure all numbers of labels in one run."""
     parser = build_parser(__doc__, "labels", "batch")
-    parser.add_argument("--base", type=int, default=520, help="long side at scale 1")
-    parser.add_argument("--crop", type=int, default=480, help="side of the windows")
+    parser.add_argument("--base", type=int, default=520, help="resize the long side to this at scale 1")
+    parser.add_argument("--crop", type=int, default=480, help="use windows with sides of this many pixels")
     options = parse(parser, cpu={"size": 672, "batch": 1, "rounds": 2}, cuda={"size": 672, "batch": 1, "rounds": 10})
     if options.quick:
         options.base = options.crop = 64

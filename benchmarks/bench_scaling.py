@@ -73,7 +73,7 @@ def main() -> None:
     options = parse(build_parser(__doc__), cpu={"batch": 2, "rounds": 2}, cuda={"batch": 8, "rounds": 10})
     on_gpu = options.device != "cpu"
     if on_gpu and torch.cuda.device_count() < max(COUNTS):
-        print("one GPU here: nothing to compare")
+        print("there is only one GPU here, so there is nothing to compare")
         return
     if not on_gpu and options.batch % max(COUNTS) and not options.quick:
         raise InputError(f"--batch is {options.batch}; give a multiple of {max(COUNTS)}, which processes can share")

@@ -1,8 +1,8 @@
-"""The feature store: room on disk, labels that compression changes, and the time of writing and reading a frame.
+"""The feature store: space on disk, labels that compression changes, and the time of writing and reading a frame.
 
 Agreement: the share of pixels that get the same label as from the network in float32, on the quickstart's trained
 network and validation pictures: over pixels with a label that was in the training, with one that was not ("unseen"),
-and over all pixels with synonyms as labels. Room: of 1,000 frames of 640x480 with 512 dimensions; K components of the
+and over all pixels with synonyms as labels. Space: for 1,000 frames of 640x480 with 512 dimensions; K components of the
 quickstart's C dimensions count as 512 K / C; a basis is fitted with the texts of the training's labels alone. Times: of
 a random network with 512 dimensions. Prints two tables and writes JSON.
 """
@@ -38,7 +38,7 @@ from modules.models import BACKBONES, build_lseg
 from modules.predictor import LSegPredictor
 
 QUICKSTART = REPOSITORY / "quickstart"
-HEIGHT, WIDTH, DIMENSIONS, FRAMES = 480, 640, 512, 1000  # of the frames whose room and times are given
+HEIGHT, WIDTH, DIMENSIONS, FRAMES = 480, 640, 512, 1000  # of the frames whose space and times are given
 FITTED = 32  # pictures that a basis is fitted on, as in predict_lseg.py
 GROUPS = ("seen", "unseen", "synonyms")
 
@@ -139,23 +139,23 @@ def main() -> None:
     world = QUICKSTART / "datasets_seed0" / "miniature"
     parser.add_argument("--weights", type=Path, default=trained, help="choose the quickstart's trained network")
     parser.add_argument("--world", type=Path, default=world, help="choose the folder of the quickstart's pictures")
-    parser.add_argument("--pictures", type=int, default=150, help="store so many of its validation pictures")
-    parser.add_argument("--pca", type=int, nargs="+", default=[8, 12, 16, 24], help="also keep so many components")
+    parser.add_argument("--pictures", type=int, default=150, help="store this many of its validation pictures")
+    parser.add_argument("--pca", type=int, nargs="+", default=[8, 12, 16, 24], help="also keep this many components")
     parser.add_argument("--backbone", choices=list(BACKBONES), default="clip_vitb32_384", help="time this network")
-    parser.add_argument("--rounds", type=int, default=5, help="report the median of so many rounds")
+    parser.add_argument("--rounds", type=int, default=5, help="report the median of this many rounds")
     parser.add_argument("--output", type=Path, default=RESULTS, help="write the JSON file to this folder")
     options = parser.parse(None)
     for path in (options.weights, options.world):
         if not path.exists():
-            raise InputError(f"there is no {path}; `bash quickstart.sh` makes it, or give --weights and --world")
+            raise InputError(f"there is no {path}; `bash quickstart.sh` creates it, or give --weights and --world")
     rows, times = measure_agreement(options), measure_times(options)
     write_json(options.output / "store.json", {"machine": machine(), "agreement": rows, "seconds": times})
     full = FRAMES * (HEIGHT // 2) * (WIDTH // 2) * DIMENSIONS * 2 / 1e9
     lines = []
     for row in rows:
         share = f"{row['components']} of {row['dimensions']}: {row['variance']:.2%}" if row["components"] else "all"
-        room = f"{row['gigabytes']:.1f}", f"1/{full / row['gigabytes']:.0f}"
-        lines.append((row["codes"], share, *room, *(f"{row[group]:.2f}" for group in GROUPS)))
+        space = f"{row['gigabytes']:.1f}", f"1/{full / row['gigabytes']:.0f}"
+        lines.append((row["codes"], share, *space, *(f"{row[group]:.2f}" for group in GROUPS)))
     header = ("codes", "components: variance", "GB", f"of {full:.1f}", *(f"same label, {group} %" for group in GROUPS))
     print(text_table(header, lines))
     print(text_table(("one frame, int8", "ms"), [(what, f"{1e3 * value:.0f}") for what, value in times.items()]))

@@ -37,18 +37,18 @@ def build_parser(description: str, *left_out: str) -> Parser:
     """A parser with the options of all benchmarks, less those ``left_out``; what is not given depends on the device."""
     parser = Parser(description)
     numbers = {
-        "size": "side of the square images in pixels",
-        "batch": "images per batch",
-        "labels": "number of labels",
-        "threads": "CPU threads; default: one per core",
-        "rounds": "timed rounds, of which the median is reported",
+        "size": "make square images with sides of this many pixels",
+        "batch": "put this many images into a batch",
+        "labels": "use this many labels",
+        "threads": "use this many CPU threads; default: one per core",
+        "rounds": "time this many rounds and report the median",
     }
     for name in [name for name in numbers if name not in left_out]:
         parser.add_argument(f"--{name}", type=int, help=numbers[name])
     parser.add_argument("--backbone", choices=list(BACKBONES))
-    parser.add_argument("--device", default="auto", help="device to use: auto, cpu, cuda, cuda:1")
+    parser.add_argument("--device", default="auto", help="run on auto, cpu, cuda, cuda:1")
     parser.add_argument("--quick", action="store_true", help="use a tiny network and one round, to show that all runs")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON files")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="write the JSON files to this folder")
     return parser
 
 

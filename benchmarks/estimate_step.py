@@ -187,10 +187,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--backbone", choices=list(BACKBONES), default="clip_vitl16_384")
     recipe = "take backbone, text tower and freezing from this recipe of `python -m recipes.training`"
     parser.add_argument("--recipe", help=recipe)
-    parser.add_argument("--batch", type=int, default=4, help="images per step")
-    parser.add_argument("--side", type=int, default=480, help="side of the square crops")
-    parser.add_argument("--labels", type=int, default=150, help="number of labels")
-    parser.add_argument("--precision", choices=("bf16", "32"), default="bf16", help="numbers of the forward pass")
+    parser.add_argument("--batch", type=int, default=4, help="put this many images into a step")
+    parser.add_argument("--side", type=int, default=480, help="use square crops with sides of this many pixels")
+    parser.add_argument("--labels", type=int, default=150, help="use this many labels")
+    parser.add_argument(
+        "--precision", choices=("bf16", "32"), default="bf16", help="run the forward pass in this precision"
+    )
     parser.add_argument("--grad_checkpointing", action="store_true", help="trace with gradient checkpointing")
     parser.add_argument("--check", action="store_true", help="compare with the memory of a real step on this CPU")
     parser.add_argument("--flops", action="store_true", help="count the work of one image and the weights, by backbone")

@@ -53,8 +53,8 @@ def describe(result: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table, and replace the text between the two marks of the file given as --page by it."""
     parser = Parser(__doc__)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder with the JSON files")
-    parser.add_argument("--page", type=Path, help="Markdown file whose table is replaced")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="read the JSON files in this folder")
+    parser.add_argument("--page", type=Path, help="replace the table in this Markdown file")
     options = parser.parse(argv)
     table = markdown(options.results)
     print(table)

@@ -34,16 +34,16 @@ def build_parser() -> Parser:
     what = "list the known datasets; check, draw or convert one; or show conflicts between the labels of several"
     commands = ("list", "check", "show", "prepare", "conflicts")
     parser.add_argument("command", choices=commands, help=what)
-    parser.add_argument("dataset", nargs="*", help="take the dataset of this name, or of this YAML file")
+    parser.add_argument("dataset", nargs="*", help="use the dataset with this name, or the one in this YAML file")
     parser.add_argument("--data_path", type=Path, help="look for the files in this folder")
     parser.add_argument("--deep", action="store_true", help="also decode every mask and count its values")
     parser.add_argument("--split", help="show this split (default val), or convert it alone")
     place = "write the sheet to this file (sheet.png), or converted masks to this folder (prepared/NAME below the data)"
     parser.add_argument("--out", type=Path, help=place)
     group = parser.add_argument_group("conflicts")
-    group.add_argument("--label_table", type=Path, help="first rename, drop and unite labels by this YAML file")
+    group.add_argument("--label_table", type=Path, help="first rename, drop and unite labels as this YAML file says")
     group.add_argument("--label_src", help="use this list of labels, where a dataset has it")
-    known = "know synonyms, parts and catch-alls from this file; default: ours"
+    known = "read synonyms, parts and catch-alls from this file; default: the built-in one"
     group.add_argument("--relations", type=Path, default=RELATIONS, help=known)
     group.add_argument("--json", type=Path, help="also write what is found to this file")
     return parser
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(text)
     splits = ", ".join(description.splits)
     if not found:
-        print(f"{description.name} ({splits}; {len(description.labels)} labels): nothing is wrong")
+        print(f"{description.name} ({splits}; {len(description.labels)} labels): no problems found")
     return int(bool(found))
 
 

@@ -66,7 +66,7 @@ KEYS = {
     "about": "a sentence about it",
     "source": "where the facts in the file are from",
     "licence": "what the dataset may be used for",
-    "root": "the folder of the files; --data_path wins",
+    "root": "the folder of the files; --data_path takes precedence",
     "splits": "the images and masks of train, val and others",
     "names": "how a mask's name follows from its image's",
     "labels": "the names of the labels",

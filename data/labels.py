@@ -51,7 +51,8 @@ def read_label_file(path: str | Path) -> tuple[list[str], list[str]]:
             f"a label file has one short label per line"
         )
     return labels, [
-        f"{path}: {label!r} is label {' and '.join(map(str, positions))}, counted from 0; only the first can win"
+        f"{path}: {label!r} is label {' and '.join(map(str, positions))}, counted from 0; "
+        "only the first can be predicted"
         for label, positions in duplicates(labels).items()
     ]
 

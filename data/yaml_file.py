@@ -62,7 +62,10 @@ class YamlFile:
             return {}
         strange = [key for key in value if known and key not in known]
         for key in strange:
-            self.fail((*place, key), f"there is no key {key!r}{did_you_mean(key, known)}; known are {', '.join(known)}")
+            self.fail(
+                (*place, key),
+                f"there is no key {key!r}{did_you_mean(key, known)}; the keys here are {', '.join(known)}",
+            )
         for key in required:
             if key not in value:
                 where = f" in {place[-1]}" if place else ""
@@ -86,7 +89,7 @@ class YamlFile:
             or len(text.encode(errors="replace")) > 4000
             or any(len(p.encode()) > 255 for p in text.split("/"))
         ):
-            self.fail(place, f"{place[-1]} is too long, or has a sign that no file name may have; write a path")
+            self.fail(place, f"{place[-1]} is too long, or has a character that file names cannot have; write a path")
             return default
         return text
 

@@ -1,6 +1,6 @@
-"""Find out when words occur in a video: each word's share of the picture over time. Without a video, a drawn room.
+"""Find out when words occur in a video: each word's share of the picture over time.
 
-Writes areas.csv (a row for each frame that was looked at) and timeline.png.
+Without a video, it uses a drawn room. Writes areas.csv (a row for each frame that was looked at) and timeline.png.
 """
 
 from __future__ import annotations
@@ -59,11 +59,13 @@ def timeline(
 def build_parser() -> Parser:
     """The options."""
     parser = Parser(__doc__ or "")
-    parser.add_argument("video", nargs="?", type=Path, help="video to read; default: a camera turns in a drawn room")
-    parser.add_argument("--weights", required=True, help="checkpoint to use, such as the quickstart's")
-    parser.add_argument("--words", help="words, separated by commas; default: all that is in the drawn room")
-    parser.add_argument("--every", type=float, default=1.0, help="look at a frame every so many seconds")
-    parser.add_argument("--output_dir", type=Path, default=Path("labelled_video"), help="folder to write to")
+    parser.add_argument("video", nargs="?", type=Path, help="read this video; default: a camera turns in a drawn room")
+    parser.add_argument("--weights", required=True, help="use this checkpoint, such as the quickstart's")
+    parser.add_argument(
+        "--words", help="look for these words, separated by commas; default: everything in the drawn room"
+    )
+    parser.add_argument("--every", type=float, default=1.0, help="look at a frame at this interval, in seconds")
+    parser.add_argument("--output_dir", type=Path, default=Path("labelled_video"), help="write to this folder")
     return parser
 
 

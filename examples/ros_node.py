@@ -2,7 +2,7 @@
 
 Subscribes to /image (sensor_msgs/Image) and /words (std_msgs/String, "cat, grass, other"); publishes /mask (Image,
 mono8: the number of each pixel's word, counted from 0) with the header of its image. It always takes the newest image:
-what arrives while the network is busy replaces what waits.
+an image that arrives while the network is busy replaces the waiting one.
 """
 
 from __future__ import annotations
@@ -132,9 +132,11 @@ def demo(predictor: Any, words: Sequence[str], folder: Path) -> None:
 def build_parser() -> Parser:
     """The options."""
     parser = Parser(__doc__ or "")
-    parser.add_argument("--weights", required=True, help="checkpoint to use")
-    parser.add_argument("--words", help="words to begin with, separated by commas; default: the checkpoint's own")
-    parser.add_argument("--demo", type=Path, metavar="FOLDER", help="use a drawn room instead of ROS, write a picture")
+    parser.add_argument("--weights", required=True, help="use this checkpoint")
+    parser.add_argument("--words", help="begin with these words, separated by commas; default: the checkpoint's own")
+    parser.add_argument(
+        "--demo", type=Path, metavar="FOLDER", help="use a drawn room instead of ROS, and write a picture here"
+    )
     return parser
 
 

@@ -94,11 +94,11 @@ class VoxelMap:
 def build_parser() -> Parser:
     """The options."""
     parser = Parser(__doc__ or "")
-    parser.add_argument("--weights", required=True, help="checkpoint to use, such as the quickstart's")
-    parser.add_argument("--words", help="words to look for, separated by commas; default: all that is in the room")
-    parser.add_argument("--others", help="words that compete with them; default: the textures of the room")
-    parser.add_argument("--frames", type=int, default=24, help="number of frames of one turn")
-    parser.add_argument("--output_dir", type=Path, default=Path("voxel_map"), help="folder to write to")
+    parser.add_argument("--weights", required=True, help="use this checkpoint, such as the quickstart's")
+    parser.add_argument("--words", help="look for these words, separated by commas; default: everything in the room")
+    parser.add_argument("--others", help="let these words compete with them; default: the textures of the room")
+    parser.add_argument("--frames", type=int, default=24, help="look at this many frames in one turn")
+    parser.add_argument("--output_dir", type=Path, default=Path("voxel_map"), help="write to this folder")
     return parser
 
 

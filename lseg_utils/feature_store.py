@@ -83,14 +83,14 @@ class FeatureStore:
         if checkpoint not in (None, written_by):
             raise ValueError(
                 f"{self.folder} was written with another checkpoint (SHA-256 {written_by[:12]}...; expected "
-                f"{checkpoint[:12]}...): its embeddings cannot be compared with texts of yours"
+                f"{checkpoint[:12]}...): its embeddings cannot be compared with your texts"
             )
         expected = {**self.manifest["files"], **{entry["file"]: entry["bytes"] for entry in self._entries.values()}}
         damaged = [file for file, size in expected.items() if self._size(file) != size]
         if damaged:
             raise ValueError(
                 f"{len(damaged)} of {len(expected)} files in {self.folder} are missing or cut off, first "
-                f"{damaged[0]}: copy the store again, or run its command again, which writes them anew"
+                f"{damaged[0]}: copy the store again, or run its command again, which replaces them"
             )
         self.names, self.labels = list(self._entries), list(self.manifest["labels"])
         self.text = np.load(self.folder / TEXT) if self.labels else np.zeros((0, self.manifest["dimensions"]), "f4")

@@ -41,7 +41,7 @@ def read_rgb(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Tensor:
         path = Path(image).expanduser()
         if not path.is_file():
             if path.is_dir():
-                raise InputError(f"{path} is a folder; name an image in it")
+                raise InputError(f"{path} is a folder; give an image in it")
             if path.exists():
                 raise InputError(f"{path} is not a regular file (a pipe, socket or device?); copy the image to a file")
             raise InputError(f"there is no image {path}")

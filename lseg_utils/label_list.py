@@ -13,7 +13,7 @@ def split_labels(text: str) -> list[str]:
 
 
 def duplicates(labels: Iterable[str]) -> dict[str, list[int]]:
-    """{label: its positions, counted from 0} of the labels that occur more than once; only the first can win.
+    """{label: its positions, counted from 0} of the labels that occur more than once; only the first can be predicted.
 
     CLIP reads neither case nor the number of spaces: "Cat" and "cat" are the same label.
     """

@@ -42,11 +42,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--folder", type=Path, default=REPOSITORY / "quickstart" / "joint", help="write everything here"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="make a world and networks for each")
-    parser.add_argument("--training", type=int, default=800, help="make so many training images of each world")
-    parser.add_argument("--validation", type=int, default=150, help="make so many validation images of each world")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="make a world and networks for each of these seeds"
+    )
+    parser.add_argument("--training", type=int, default=800, help="make this many training images of each world")
+    parser.add_argument("--validation", type=int, default=150, help="make this many validation images of each world")
     parser.add_argument("--epochs", type=int, default=5, help="train for this many epochs")
-    parser.add_argument("--clip_steps", type=int, default=CLIP_STEPS, help="training steps of the tiny CLIP")
+    parser.add_argument("--clip_steps", type=int, default=CLIP_STEPS, help="train the tiny CLIP for this many steps")
     parser.add_argument("--backbone", default="tiny_resnet", help="train this image encoder")
     options = parser.parse(argv)
     check(min(options.seeds), options.training, options.validation, options.epochs, options.clip_steps)

@@ -26,16 +26,21 @@ from miniature.world import (
 def main(argv: Sequence[str] | None = None) -> None:
     """Make the world, then the CLIP; keep whatever already exists with the same settings."""
     parser = Parser(__doc__)
-    parser.add_argument("--data_path", type=Path, default=REPOSITORY / "quickstart" / "datasets", help="output folder")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the pictures and of the CLIP; 0 or more")
-    parser.add_argument("--training", type=int, default=TRAINING_IMAGES, help="number of training images")
-    parser.add_argument("--validation", type=int, default=VALIDATION_IMAGES, help="number of validation images")
-    parser.add_argument("--clip_steps", type=int, default=CLIP_STEPS, help="training steps of the tiny CLIP")
     parser.add_argument(
-        "--zs_training", type=int, default=ZS_TRAINING_IMAGES, help="number of training images per class, zero-shot"
+        "--data_path", type=Path, default=REPOSITORY / "quickstart" / "datasets", help="write to this folder"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed the pictures and the CLIP; 0 or more")
+    parser.add_argument("--training", type=int, default=TRAINING_IMAGES, help="make this many training images")
+    parser.add_argument("--validation", type=int, default=VALIDATION_IMAGES, help="make this many validation images")
+    parser.add_argument("--clip_steps", type=int, default=CLIP_STEPS, help="train the tiny CLIP for this many steps")
+    parser.add_argument(
+        "--zs_training",
+        type=int,
+        default=ZS_TRAINING_IMAGES,
+        help="make this many training images per class, zero-shot",
     )
     parser.add_argument(
-        "--zs_test", type=int, default=ZS_TEST_IMAGES, help="number of test images per class, zero-shot"
+        "--zs_test", type=int, default=ZS_TEST_IMAGES, help="make this many test images per class, zero-shot"
     )
     options = parser.parse(argv)
     check(options.seed, options.training, options.validation, options.clip_steps, options.zs_training, options.zs_test)

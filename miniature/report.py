@@ -58,8 +58,13 @@ class Places:
 def main(argv: Sequence[str] | None = None) -> None:
     """Check that everything is there, write the report, print its table."""
     parser = Parser(__doc__)
-    parser.add_argument("--folder", type=Path, default=REPOSITORY / "quickstart", help="the quickstart's --folder")
-    parser.add_argument("--seed", type=int, default=0, help="the quickstart's --seed")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=REPOSITORY / "quickstart",
+        help="read the quickstart's results in this folder, its --folder",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="report on the quickstart with this --seed")
     parser.add_argument("--short", action="store_true", help="report on a quickstart that ran with --short")
     options = parser.parse(argv)
     places = Places(options.folder.resolve(), options.seed, options.short)

@@ -43,7 +43,7 @@ def draw_sample(seed: int = 4) -> Image.Image:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the picture."""
     parser = Parser(__doc__, prog="python -m miniature.sample")
-    parser.add_argument("file", type=Path, metavar="FILE", help="PNG file to write")
+    parser.add_argument("file", type=Path, metavar="FILE", help="write this PNG file")
     save_picture(parser.parse(argv).file, draw_sample())
 
 

@@ -32,7 +32,7 @@ def build_parser() -> Parser:
         command.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture to read")
         command.add_argument("--weights", required=True, help="checkpoint to use")
         command.add_argument("--output_dir", default="lseg_output", help="folder to write to")
-        shapes = "say what the checkpoint was trained as, if its weights fit several networks"
+        shapes = "choose the network of the checkpoint, if its weights fit several"
         command.add_argument("--backbone", choices=list(BACKBONES), help=shapes)
         command.add_argument("--device", default="auto", help="run on auto, cpu, cuda, cuda:1 or mps")
         if name == "segment":

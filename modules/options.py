@@ -36,7 +36,7 @@ def backbone_names() -> BackboneNames:
 def add_weights_options(parser: Parser) -> None:
     """The checkpoint that a test, a prediction or an export reads."""
     parser.add_argument(
-        "--weights", "--checkpoint", type=Path, required=True, help="use this official or own checkpoint"
+        "--weights", "--checkpoint", type=Path, required=True, help="use this checkpoint, official or your own"
     )
     parser.add_argument("--trust_checkpoint", action="store_true", help="run code contained in the checkpoint: risky")
 
@@ -52,7 +52,7 @@ def weights_name(path: Path) -> str:
 def add_data_options(parser: Parser, default_dataset: str = "ade20k", base_size: bool = True) -> None:
     """Dataset, labels, image sizes, loading. ``base_size`` False: images are only resized to the crop."""
     add = parser.add_argument_group("data").add_argument
-    add("--dataset", default=default_dataset, help="use the dataset of this name, or of this YAML file")
+    add("--dataset", default=default_dataset, help="use the dataset with this name, or the one in this YAML file")
     places = (
         "default: ../datasets next to the repository, or that of the YAML file; data/Dataset_HSN for pascal, coco, fss"
     )
@@ -105,7 +105,7 @@ def add_optimization_options(parser: Parser) -> None:
     add("base_lr", "set the learning rate per 16 images of a batch")
     add("scratch_factor", "train decoder and head at this multiple of the encoder's rate")
     add("encoder_lr_factor", "multiply the image encoder's rate alone")
-    add("layer_decay", "train each block of the encoder at this multiple of the next one's rate; 1: all alike")
+    add("layer_decay", "train each block of the encoder at this multiple of the next one's rate; 1: the same for all")
     add("weight_decay", "set the weight decay")
     add("momentum", "set the momentum of sgd")
     group.add_argument(
@@ -133,8 +133,13 @@ def add_training_options(parser: Parser, backbone: str, exp_name: str) -> None:
     add("--clip_weights", "--text_weights", help=f"read the text encoder from this file; {other}")
     add("--backbone_weights", help=f"read ImageNet weights from this file; {other}")
     start = "True: ImageNet weights, False: random ones, clip: those of CLIP's image tower, clip_fixed: those, frozen"
-    add("--use_pretrained", choices=USE_PRETRAINED, default="True", help=f"start the image encoder from these; {start}")
-    frozen = "leave the pretrained image encoder as it is: only what is built on it learns"
+    add(
+        "--use_pretrained",
+        choices=USE_PRETRAINED,
+        default="True",
+        help=f"start the image encoder from these weights; {start}",
+    )
+    frozen = "freeze the pretrained image encoder and train only what is built on it"
     add("--freeze_encoder", action="store_true", help=frozen)
     add("--trust_checkpoint", action="store_true", help="run code contained in --finetune_weights: risky")
     add_optimization_options(parser)
@@ -151,7 +156,7 @@ def add_training_options(parser: Parser, backbone: str, exp_name: str) -> None:
     recompute = "save memory, take more time: compute the image encoder's activations again in the backward pass"
     add("--grad_checkpointing", action="store_true", help=recompute)
     add("--logger", choices=("tensorboard", "wandb", "none"), default="tensorboard", help="log to this program")
-    add("--project_name", default="lightseg", help="put the run into this project of Weights & Biases")
+    add("--project_name", default="lightseg", help="log the run to this project of Weights & Biases")
     add("--logpath", type=_path_or_none, help="write the logs to this folder; default: the run's own folder")
     add("--check_val_every_n_epoch", type=int, default=1, help="validate after every n-th epoch")
     bad = "stop at an unreadable image, or skip it and report it"

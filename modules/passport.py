@@ -119,12 +119,12 @@ def check_passport(net: LSegNet, where: str) -> None:
     if not (far := difference(stored["image"], found["image"])) <= TOLERANCE:
         problems.append(
             f"its answer to the built-in picture differs by {100 * far:.1f} %: the image encoder, the normalisation "
-            f"(mean {tuple(net.mean)}, std {tuple(net.std)}) or the resizing of positions is another one"
+            f"(mean {tuple(net.mean)}, std {tuple(net.std)}) or the resizing of positions is different"
         )
     if not (far := difference(stored["text"], found["text"])) <= TOLERANCE:
         problems.append(
             f"its answer to three words differs by {100 * far:.1f} %: the tokenizer, the cleaning of labels or the "
-            "text tower is another one"
+            "text tower is different"
         )
     if problems:
         before, now = stored.get("versions", {}), found["versions"]

@@ -249,12 +249,12 @@ def build_parser() -> Parser:
     listing = commands.add_parser("list", help="print the table (the default)", description=table.__doc__)
     listing.add_argument("--json", action="store_true", help="print the data for programs")
     checking = commands.add_parser("check", help="identify files, check them, show their test commands", description="")
-    checking.add_argument("files", nargs="+", metavar="FILE", help="checkpoint to identify")
+    checking.add_argument("files", nargs="+", metavar="FILE", help="identify this checkpoint")
     checking.add_argument("--json", action="store_true", help="print the reports for programs")
     checking.add_argument("--trust_checkpoint", action="store_true", help="run code found in the files: risky")
-    converting = commands.add_parser("convert", help="write the tensors alone: a file, or a folder", description="")
-    converting.add_argument("source", metavar="IN", help="checkpoint to read, or folder of the hub's kind")
-    converting.add_argument("target", metavar="OUT", help="file or folder to write; an existing one is replaced")
+    converting = commands.add_parser("convert", help="write only the tensors, to a file or a folder", description="")
+    converting.add_argument("source", metavar="IN", help="read this checkpoint, or folder in the hub's format")
+    converting.add_argument("target", metavar="OUT", help="write this file or folder, and replace an existing one")
     layouts = "write a state dict (plain), one under 'state_dict' with the prefix 'net.' (lightning), or a folder with "
     layouts += "safetensors, configuration and model card (hub)"
     converting.add_argument("--layout", choices=LAYOUTS, default="plain", help=layouts)
@@ -262,9 +262,9 @@ def build_parser() -> Parser:
     converting.add_argument("--results", nargs="+", type=Path, default=[], metavar="FILE", help=results)
     converting.add_argument("--trust_checkpoint", action="store_true", help="run code found in the file: risky")
     naming = commands.add_parser("file", help="print the name of the file released for a benchmark", description="")
-    naming.add_argument("dataset", help="the benchmark: pascal, coco or fss")
-    naming.add_argument("backbone", help="its image encoder")
-    naming.add_argument("--fold", type=int, default=0, help="fold of the benchmark")
+    naming.add_argument("dataset", help="use this benchmark: pascal, coco or fss")
+    naming.add_argument("backbone", help="use this image encoder")
+    naming.add_argument("--fold", type=int, default=0, help="use this fold of the benchmark")
     return parser
 
 

@@ -28,7 +28,7 @@ def add_model_options(parser: Parser, saved: bool = True) -> None:
             type=Path,
             help="score the predictions in this folder: PNG of class numbers, or .npy of logits",
         )
-    ambiguous = "load --weights as this backbone, where the file fits several (the message then says so)"
+    ambiguous = "load --weights as this backbone, if the file fits several (a message then says so)"
     add("--backbone", choices=list(BACKBONES), help=ambiguous)
     add("--trust_checkpoint", action="store_true", help="run code contained in the checkpoint: risky")
     add("--device", default="auto", help="run on auto, cpu, cuda, cuda:1 or mps")
@@ -41,7 +41,7 @@ def add_wording_options(parser: Parser) -> None:
     add(
         "--templates",
         default="none",
-        help="put labels into none, imagenet's 80, ViLD's 14 (vild), or a file's sentences",
+        help="put labels into no sentences (none), CLIP's 80 (imagenet), ViLD's 14 (vild), or those of a file",
     )
     names = (
         "for labels such as 'car, automobile': use the first name, the mean or the best of all names, or the whole text"

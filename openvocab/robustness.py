@@ -27,9 +27,9 @@ from openvocab.wording import Wording, word_similarity
 
 HEADER = ["change", "labels", "renamed", "mIoU", "canonical", "open mIoU", "changed %"]
 NOTE = (
-    "mIoU: over the classes present, with honest scoring: any name of a class counts as the class, a distractor as an\n"
-    "error, a removed label's pixels not at all. canonical: the canonical list under the same scoring. open mIoU:\n"
-    "similarity by common words. changed: pixels whose class is another one than under the canonical list."
+    "mIoU: over the classes present; any name of a class counts as the class, a distractor counts as an error, and\n"
+    "pixels of a removed label do not count. canonical: the canonical list under the same scoring. open mIoU:\n"
+    "similarity by common words. changed: pixels whose class differs from the one under the canonical list."
 )
 PICTURED, SIDE = 8, 256  # changes whose worst picture is shown, and its size
 

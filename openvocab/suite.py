@@ -171,7 +171,7 @@ def results(
     """Scores of all pictures, in percent, and a page with the classes."""
     found, confusion, boundaries = summed(records, len(task.classes))
     if not len(found):
-        raise InputError(f"{benchmark.name}: no pixel of the {len(records)} pictures counts; look at their masks")
+        raise InputError(f"{benchmark.name}: no pixel of the {len(records)} pictures counts; check their masks")
     names = [task.classes[cls] for cls in found]
     scores = scores_from_confusion(confusion, word_similarity(names))
     scores["miou_all"] *= len(found) / len(task.classes)  # those that do not occur count 0

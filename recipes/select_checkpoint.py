@@ -13,7 +13,9 @@ from lseg_utils.errors import InputError, run_script
 def main(argv: Sequence[str] | None = None) -> None:
     """Look through ``<run>/version_*/checkpoints/result-*.ckpt`` of every run."""
     parser = Parser(__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs: <checkpoint_dir>/<exp_name>")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", help="compare the runs in these folders: <checkpoint_dir>/<exp_name>"
+    )
     options = parser.parse(argv)
     print(best_checkpoint(options.runs))
 

@@ -1,7 +1,7 @@
 """Recipes of whole trainings as YAML files: the options of ``train_lseg.py``, the source of each, and all licences.
 
-``train_lseg.py --recipe NAME`` trains by one; further options win. ``python -m recipes.training`` lists them, and with
-a NAME it prints one. Importing this file imports no torch.
+``train_lseg.py --recipe NAME`` trains by one; further options take precedence. ``python -m recipes.training`` lists
+them, and with a NAME it prints one. Importing this file does not import torch.
 """
 
 from __future__ import annotations

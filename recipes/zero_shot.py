@@ -75,8 +75,8 @@ def recipe_for(benchmark: str, backbone: str) -> tuple[Recipe, str]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a recipe with its sources, or one value of it."""
     parser = Parser(__doc__.splitlines()[0])
-    parser.add_argument("benchmark", help="pascal, coco, fss or miniature_zs")
-    parser.add_argument("backbone", choices=list(BACKBONES), help="the backbone to train")
+    parser.add_argument("benchmark", help="print the recipe for this benchmark: pascal, coco, fss or miniature_zs")
+    parser.add_argument("backbone", choices=list(BACKBONES), help="print the recipe for this backbone")
     parser.add_argument("--value", help="print only this value, such as base_lr")
     options = parser.parse(argv)
     recipe, note = recipe_for(options.benchmark, options.backbone)

@@ -118,7 +118,9 @@ class Hdf5Store(NpyStore):
                 with self._h5py.File(self.path, "r") as file:
                     self._packed = self._names_in(file)
             except OSError as error:
-                raise InputError(f"{self.path} is damaged ({error}); delete it to make its embeddings again") from error
+                raise InputError(
+                    f"{self.path} is damaged ({error}); delete it to compute its embeddings again"
+                ) from error
 
     def has(self, name: str) -> bool:
         group = name.rpartition("/")[0]

@@ -29,8 +29,10 @@ LEDGER = "export.jsonl"  # what the files were made with, and the names of those
 def build_parser() -> Parser:
     """The options of this command."""
     parser = Parser(__doc__ or "", prog="python -m apps.predict.export_store")
-    parser.add_argument("store", type=Path, metavar="STORE", help="store to read, the folder with manifest.json")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder to write to, new or from the same command")
+    parser.add_argument("store", type=Path, metavar="STORE", help="read this store, the folder with manifest.json")
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="write to this folder, new or from the same command"
+    )
     parser.add_argument("--type", choices=TYPES, default="npy", help="choose the file type, or LangSplat's pairs")
     parser.add_argument("--layout", choices=LAYOUTS, default="hwc", help="order the axes of npy and pt files")
     parser.add_argument("--size", default="half", help="set height and width: half, input, or HEIGHTxWIDTH")
@@ -56,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     pairs = options.type == "langsplat"
     if pairs and not store.labels:
         raise InputError(
-            f"{options.store} has no labels, which make the segments of --type langsplat; write it with "
-            "predict_lseg.py --labels"
+            f"{options.store} has no labels, and the segments of --type langsplat are made from them; write "
+            "the store with predict_lseg.py --labels"
         )
     about = {name: getattr(options, name) for name in ("type", "layout", "size", "suffix")}
     about |= {name: store.manifest[name] for name in ("checkpoint", "long_side", "codes", "pca", "labels")}

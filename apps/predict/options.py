@@ -105,7 +105,7 @@ class EmbeddingOptions:
         changed = (self.size, self.variant, self.multi_scale, self.layout, self.suffix)
         if self.store == "store" and changed != ("half", "unit", False, "hwc", ""):
             problems.append(
-                "--embeddings store contains the network's own grid, which is read in any size: leave out "
+                "--embeddings store contains the network's own grid, which can be read at any size: leave out "
                 "--embedding_size, --embedding_variant, --embedding_multi_scale, --embedding_layout and "
                 "--embedding_suffix"
             )

@@ -40,7 +40,7 @@ def check_range(net: Any, images: Tensor) -> None:
     as_it_is = tuple(net.mean) == (0, 0, 0) and tuple(net.std) == (1, 1, 1)  # there are encoders for images within 0..1
     if not (-RANGE < low <= high < RANGE) or (low >= 0 and high <= 1 and high > low and not as_it_is):
         warn_caller(
-            f"the images' values are {low:g} to {high:g}, which does not look normalised: give (x - mean) / std "
+            f"the images' values range from {low:g} to {high:g}, which does not look normalised: give (x - mean) / std "
             f"with x in 0..1, mean {net.mean} and std {net.std}, or use LSegPredictor, which does it "
             "(net.check_range = False silences this)"
         )

@@ -154,7 +154,7 @@ class HubFiles(ModelHubMixin):
         net.load_state_dict(fitting, assign=True)
         if config.get("fingerprint") not in (None, fingerprint(network.state_dict())):
             raise ValueError(
-                f"{folder / WEIGHTS} does not belong to {folder / CONFIG}: its fingerprint is another. Download or "
+                f"{folder / WEIGHTS} does not belong to {folder / CONFIG}: its fingerprint differs. Download or "
                 "write both again"
             )
         return cls.of(channels_last(network.to(device), network.architecture["features"]).eval())  # type: ignore[attr-defined]

@@ -102,7 +102,7 @@ def _tested(result: Mapping[str, Any]) -> str:
     """A table of one test."""
     figures = [(title, f"{result[key]:.2f} %") for key, (title, _) in FIGURES.items() if key in result]
     if not isinstance(result.get("dataset"), str) or not figures:
-        raise ValueError("the results name no dataset or no figure; give the results.json of a test script")
+        raise ValueError("the results do not give a dataset or a figure; use the results.json of a test script")
     if result.get("shuffled_labels") is not None:
         raise ValueError(f"the results on {result['dataset']} are of a control experiment with exchanged labels")
     keys = ("dataset", "split", "setting", "fold", "images", "protocol", "precision", "label_source")

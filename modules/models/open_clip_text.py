@@ -71,14 +71,14 @@ def tower_config(name: str) -> TowerConfig:
 
 @cache
 def tokenizer_of(model: str) -> Any:
-    """The tokenizer of a model, with its own cleaning of text; ``ValueError`` where it cannot be had."""
+    """The tokenizer of a model, with its own cleaning of text; ``ValueError`` if it cannot be loaded."""
     try:
         return open_clip_package().get_tokenizer(model)
     except (ImportError, OSError) as error:
         raise ValueError(
-            f"the tokenizer of {model} cannot be had ({type(error).__name__}: {str(error).splitlines()[0][:160]}). It "
-            "needs the package transformers (pip install transformers sentencepiece) and is downloaded once from the "
-            "Hugging Face Hub; on a machine without internet copy ~/.cache/huggingface from one that has it"
+            f"the tokenizer of {model} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0][:160]}). "
+            "It needs the package transformers (pip install transformers sentencepiece) and is downloaded once from "
+            "the Hugging Face Hub; on a machine without internet copy ~/.cache/huggingface from one that has it"
         ) from error
 
 
@@ -110,7 +110,7 @@ class OpenClipTextEncoder(LabelEncoder):
         tokenizer, length = tokenizer_of(self.model), self.context_length
         blank = [label for label in labels if not self.as_read(label).strip()]
         if blank:
-            raise ValueError(f"label {blank[0]!r} has nothing left that {self.model} reads; write it in letters")
+            raise ValueError(f"label {blank[0]!r} contains nothing that {self.model} reads; write it in letters")
         # One token more than fits: padding, except in labels that are too long.
         tokens = tokenizer([*labels, ""], context_length=length + 1)
         too_long = [label for label, last in zip(labels, tokens[:, -1], strict=False) if last != tokens[-1, -1]]
@@ -143,11 +143,13 @@ def download_open_clip(name: str, how: str) -> Path:
     package, config = open_clip_package(), tower_config(name)
     if not config.tag:
         tags = ", ".join(package.list_pretrained_tags_by_model(config.model))
-        raise ValueError(f"{name} names no weights; add /TAG ({tags or 'there are none'}), or name a file: {how}")
+        raise ValueError(
+            f"{name} does not say which weights; add /TAG ({tags or 'there are none'}), or give a file: {how}"
+        )
     try:
         return Path(package.download_pretrained(package.get_pretrained_cfg(config.model, config.tag)))
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"the weights of {name} could not be downloaded ({type(error).__name__}: "
-            f"{str(error).splitlines()[0][:160]}); on a machine with internet fetch them, then name the file: {how}"
+            f"{str(error).splitlines()[0][:160]}); on a machine with internet download them, then give the file: {how}"
         ) from error

@@ -107,13 +107,13 @@ def download_clip(name: str) -> Path:
     url = clip._MODELS.get(name)
     if url is None:
         how = NAMED_FILE.format("clip_weights")
-        raise ValueError(f"no CLIP model {name!r} can be downloaded; name a file, or 'random': {how}")
+        raise ValueError(f"no CLIP model {name!r} can be downloaded; give a file, or 'random': {how}")
     try:
         return Path(clip._download(url, str(CLIP_CACHE)))
     except (OSError, RuntimeError) as error:
         raise ValueError(
-            f"CLIP {name} could not be downloaded ({error}). On a machine with internet fetch {url}, then put it at "
-            f"{CLIP_CACHE / url.rsplit('/', 1)[-1]} or name it: {NAMED_FILE.format('clip_weights')}"
+            f"CLIP {name} could not be downloaded ({error}). On a machine with internet download {url}, then put it "
+            f"at {CLIP_CACHE / url.rsplit('/', 1)[-1]} or give its path: {NAMED_FILE.format('clip_weights')}"
         ) from error
 
 
@@ -122,7 +122,7 @@ def download_backbone(spec: Backbone) -> dict[str, Tensor]:
     name, source = spec.image, ""
     if spec.weights == "none":
         how = NAMED_FILE.format("backbone_weights")
-        raise ValueError(f"no weights of {name!r} can be downloaded; name a file, or 'random': {how}")
+        raise ValueError(f"no weights of {name!r} can be downloaded; give a file, or 'random': {how}")
     try:
         if spec.weights == "torchvision":
             import torchvision
@@ -139,7 +139,7 @@ def download_backbone(spec: Backbone) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"the ImageNet weights of {name} could not be downloaded ({type(error).__name__}: "
-            f"{str(error).splitlines()[0][:160]}). On a machine with internet fetch {source} and name the file: "
+            f"{str(error).splitlines()[0][:160]}). On a machine with internet download {source} and give the file: "
             f"{NAMED_FILE.format('backbone_weights')}"
         ) from error
 

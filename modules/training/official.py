@@ -57,7 +57,7 @@ def official_run(path: Path, content: dict[str, Any], module: LSegModule) -> dic
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     ):
-        raise InputError(f"{path} cannot be resumed: its state_dict contains other things than tensors. {INSTEAD}")
+        raise InputError(f"{path} cannot be resumed: its state_dict contains things other than tensors. {INSTEAD}")
     file, backbone = CheckpointFile(path, from_official(weights), {}), module.net.architecture["backbone"]
     if (found := recognise_backbone(file, backbone)) != backbone:
         raise InputError(f"{path} is a {found}, but --backbone is {backbone}; give --backbone {found}")

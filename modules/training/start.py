@@ -62,7 +62,7 @@ class NetworkChoice:
         if self.use_pretrained != "True" and (self.finetune_weights or self.backbone_weights):
             problems.append("--use_pretrained decides what other weights files replace; give only one kind")
         if self.freeze_encoder and (self.backbone_weights == RANDOM or self.use_pretrained == "False"):
-            problems.append("--freeze_encoder would freeze random weights; name or download pretrained ones")
+            problems.append("--freeze_encoder would freeze random weights; give or download pretrained ones")
         try:
             spec = backbone_spec(self.backbone)
         except ValueError as error:
@@ -140,12 +140,13 @@ def build_network(choice: NetworkChoice, labels: list[str], *, weights: bool = T
             if choice.text_tower not in (None, tower):
                 raise InputError(
                     f"--text_tower is {choice.text_tower}, but {choice.finetune_weights} was trained against {tower}: "
-                    "its pixels speak no other language; leave the option out, or train from ImageNet weights"
+                    "its pixel embeddings fit no other; leave the option out, or train from ImageNet weights"
                 )
             if (net.mean, net.std) != (spec.mean, spec.std):
                 raise InputError(
                     f"{choice.finetune_weights} was trained with images of mean {net.mean} and std {net.std}, but "
-                    f"{choice.backbone} has mean {spec.mean} and std {spec.std}: name the one that it was trained as"
+                    f"{choice.backbone} has mean {spec.mean} and std {spec.std}: give the backbone "
+                    "that it was trained with"
                 )
         else:
             sizes: dict[str, Any] = {

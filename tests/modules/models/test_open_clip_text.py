@@ -137,7 +137,7 @@ def test_unknown_towers_are_refused(name, facts):
 
 
 def test_weights_without_a_tag_are_not_guessed():
-    with pytest.raises(ValueError, match="names no weights"):
+    with pytest.raises(ValueError, match="/TAG"):
         load_pretrained(small_net("ViT-B-32"), None, "random")
 
 

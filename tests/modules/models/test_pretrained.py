@@ -189,15 +189,15 @@ def offline(monkeypatch, tmp_path):
 
 
 def test_a_failed_download_of_clip_says_what_to_put_where(offline, tmp_path):
-    message = r"fetch https://\S+/ViT-B-32\.pt.*clip_weights=FILE.*--clip_weights"
+    message = r"download https://\S+/ViT-B-32\.pt.*clip_weights=FILE.*--clip_weights"
     with pytest.raises(ValueError, match=message) as caught:
         pretrained.download_clip("ViT-B/32")
     assert str(tmp_path / "clip" / "ViT-B-32.pt") in str(caught.value)
     assert not list((tmp_path / "clip").glob("*"))
 
 
-def test_a_failed_download_of_a_resnet_says_what_to_fetch(offline):
-    with pytest.raises(ValueError, match=r"resnet101 .*fetch https://\S+/resnet101-63fe2227\.pth.*--backbone_w"):
+def test_a_failed_download_of_a_resnet_says_what_to_download(offline):
+    with pytest.raises(ValueError, match=r"resnet101 .*download https://\S+/resnet101-63fe2227\.pth.*--backbone_w"):
         pretrained.download_backbone(BACKBONES["clip_resnet101"])
 
 
