@@ -22,7 +22,7 @@ from modules.models.lseg_net import LSegNet
 
 
 def plain_calls(options: argparse.Namespace) -> Work:
-    """Everything anew."""
+    """Compute everything again."""
     net, images = plain.prepare(network(options)), pictures(options)
     return Work(torch.no_grad()(lambda: [plain.logits(net, images, net.labels).argmax(1)]), options.batch)
 

@@ -28,7 +28,7 @@ BACKBONES = ("clip_vitl16_384", "clip_vitb32_384", "clip_resnet101")
 
 
 def plain_forward(options: argparse.Namespace) -> Work:
-    """Everything anew, in float32."""
+    """Compute everything again, in float32."""
     net, images = plain.prepare(network(options)), pictures(options)
     return Work(torch.no_grad()(lambda: [plain.logits(net, images, net.labels).argmax(1)]), options.batch)
 

@@ -116,7 +116,7 @@ class _Table:
         self.indices, self.texts, self._owners = dict[int, int](), dict[str, int](), dict[int, str]()
 
     def add(self, place: Place, value: Any, index: int, name: str) -> None:
-        """Give a value as typed to the label ``name``; a fault if it is no value, or another label has it."""
+        """Give a value as typed to the label ``name``; a fault if it is not a value, or if another label has it."""
         number = self._number(place, value)
         if number is None:
             return

@@ -76,9 +76,9 @@ class EpochSampler(Sampler):
 class JointSampler(EpochSampler):
     """Yields ``(visit, index)`` of images of several datasets, which are numbered one after the other.
 
-    An epoch shows each image of dataset i ``weights[i]`` times. Where that is a fraction, the next epoch goes on where
-    this one stops, so that over the training all images are seen equally often. ``visit`` counts how often an image was
-    seen before; its augmentation depends on that.
+    An epoch shows each image of dataset i ``weights[i]`` times. Where that is a fraction, the next epoch continues
+    where this one stops, so that over the training all images are seen equally often. ``visit`` counts how often an
+    image was seen before; its augmentation depends on that.
 
     The datasets are spread evenly over the epoch, and of the images of one step each process gets its share of each
     dataset, up to one. Which images make a step depends on the number of images in it, not on the number of processes.

@@ -37,7 +37,7 @@ class MaskReader:
         self.suffixes = OTHER_SUFFIXES.get(masks.coding, MASK_SUFFIXES)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_table"}  # made anew where it is needed
+        return {name: value for name, value in vars(self).items() if name != "_table"}  # made again where it is needed
 
     @cached_property
     def _table(self) -> np.ndarray:

@@ -74,9 +74,9 @@ def files_by_key(
 ) -> tuple[dict[str, Path], list[str]]:
     """The files below a folder or of a glob, sorted, by what remains of their path without prefix, suffix, extension.
 
-    Of a glob, the folders that it names also go: ``*/color/*.jpg`` and ``*/label/*.png`` belong together. Hidden files
-    and files with another prefix, suffix or extension do not count. Also returns a sentence for files that would have
-    the same name.
+    The folders that a glob spells out are also removed: ``*/color/*.jpg`` and ``*/label/*.png`` belong together. Hidden
+    files and files with another prefix, suffix or extension do not count. Also returns a sentence for files that would
+    have the same name.
     """
     folder, pattern = _folder_of(place)
     if not folder.is_dir():

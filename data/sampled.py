@@ -34,7 +34,7 @@ class SampledDataset:
     def __getitem__(self, index: int) -> Any:
         """Item ``index``; with ``on_bad_image="skip"`` the next readable one, and a warning.
 
-        Randomness is drawn anew each time, from torch's generator (which a ``DataLoader`` seeds for each of its
+        Random numbers are drawn again each time, from torch's generator (which a ``DataLoader`` seeds for each of its
         workers); with an integer ``seed`` it is always the same. Training uses ``data.loading`` instead, where it
         depends on the epoch but not on the workers.
         """

@@ -96,7 +96,7 @@ class TrainTransform:
     unlabelled) up to ``crop_size``; then a random square of ``crop_size`` pixels. Calling it returns the pair
     (image, mask), both ``crop_size`` square. Everything random comes from the generator that is handed in.
 
-    :meth:`draw` does the random part alone: a reader that knows the size can then decode no more than is needed.
+    :meth:`draw` does the random part alone: given the size, a reader can then decode no more than is needed.
     """
 
     base_size: int

@@ -29,7 +29,7 @@ MOST = 0.1  # larger shares look the same in the picture
 
 
 def read_video(path: Path, every: float) -> Iterator[tuple[float, np.ndarray]]:
-    """(seconds, uint8 (H, W, 3) RGB) of a frame of the video for every so many seconds."""
+    """(seconds, uint8 (H, W, 3) RGB) of one frame of the video per interval of ``every`` seconds."""
     import cv2
 
     video = cv2.VideoCapture(str(path))

@@ -111,7 +111,7 @@ def run_in_ros(predictor: Any, words: Sequence[str]) -> None:
 
 
 def demo(predictor: Any, words: Sequence[str], folder: Path) -> None:
-    """Send images of the drawn room through the node, and write what it publishes beside them."""
+    """Send images of the drawn room through the node, and write what it publishes next to them."""
     from examples import synthetic_room
     from examples.room_picture import word_colours
     from lseg_utils.named_maps import named_map

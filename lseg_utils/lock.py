@@ -29,7 +29,7 @@ def locked(folder: str | Path, flag: str) -> Iterator[None]:
         flag: the command-line option that names the folder, for the message.
 
     Raises:
-        InputError: another process holds the lock; the message names its number, host, script and start.
+        InputError: another process has the lock; the message gives its number, host, script and start.
     """
     path = Path(folder) / LOCK_FILE
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ class CheckpointFile:
 def read_checkpoint(path: str | Path, trust_checkpoint: bool = False, map_location: str = "cpu") -> CheckpointFile:
     """Read the weights of an official file, a plain state dict or one of ours, running no code from it.
 
-    path: also a folder of the hub's kind, or its ``model.safetensors``, which ``config.json`` beside it describes.
+    path: also a folder of the hub's kind, or its ``model.safetensors``, which ``config.json`` next to it describes.
 
     Raises:
         InputError: a missing, damaged or hostile file, one without weights, or one with a wrong description.

@@ -156,7 +156,7 @@ class Task:
 
     @property
     def sha256(self) -> str:
-        """Of the label list: one line per class, its labels separated by " | "."""
+        """The SHA-256 of the label list, written as one line per class with its labels separated by " | "."""
         return hashlib.sha256("\n".join(" | ".join(labels) for labels in self.labels).encode()).hexdigest()
 
 

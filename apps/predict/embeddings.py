@@ -30,7 +30,7 @@ from modules.inference.pixel_embedding import finite_in, looks, target_size
 from modules.predictor import LSegPredictor
 
 FOLDER, PREVIEWS = "embeddings", "pca"
-FIT_PICTURES, FIT_PIXELS = 32, 4096  # the basis is fitted on up to so many pictures and frames, and pixels of each
+FIT_PICTURES, FIT_PIXELS = 32, 4096  # the basis is fitted on up to this many pictures and frames, and pixels of each
 
 
 class EmbeddingWriter:

@@ -148,7 +148,7 @@ class Request:
 
 
 def unknown_kinds(kinds: Set[str]) -> list[str]:
-    """A message for each name that is no kind of output."""
+    """A message for each name that is not a kind of output."""
     return [
         f"--write: unknown kind {kind!r}; choose from {', '.join(KINDS)}, or none"
         for kind in sorted(kinds - KINDS.keys())

@@ -38,7 +38,7 @@ def find_sources(inputs: Sequence[str], output_folder: Path) -> tuple[list[Sourc
     """``(sources, problems)`` of ``inputs``; folders are searched with all their subfolders, in the order of names.
 
     In folders, files are chosen by their suffix; hidden files and everything in ``output_folder`` are left out. A file
-    that is named itself is always taken. A number that is not a file is a camera. With several inputs, the results
+    that is itself an input is always taken. A number that is not a file is a camera. With several inputs, the results
     of a folder's files start with the folder's name.
     """
     sources, problems = [], []

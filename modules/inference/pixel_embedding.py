@@ -100,7 +100,7 @@ def pixel_embedding(
 
 
 def finite_in(embedding: Tensor, dtype: torch.dtype) -> Tensor:
-    """The embedding in ``dtype``; ``InputError`` if it contains numbers that float16 has not (above 65,504)."""
+    """The embedding in ``dtype``; ``InputError`` if it contains numbers too large for float16 (above 65,504)."""
     reduced = embedding.to(dtype)
     if dtype == torch.float16 and (~reduced.isfinite()).any():
         raise InputError("an embedding does not fit into float16; choose the variant unit, or float32 in Python")

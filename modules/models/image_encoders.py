@@ -74,7 +74,7 @@ def batch_norm_statistics_kept(part: nn.Module) -> Iterator[None]:
 
 
 class ImageEncoder(nn.Module):
-    """What the rest of LSeg knows of an image encoder.
+    """The interface of an image encoder for the rest of LSeg.
 
     It takes normalised images (B, 3, H, W) whose sides are multiples of 32, and returns four maps, finest first, of
     shape (B, out_channels[i], H / strides[i], W / strides[i]). Mean and std of its images are in its ``Backbone``.
@@ -119,7 +119,7 @@ class ImageEncoder(nn.Module):
 class Reassemble(nn.Module):
     """Tokens of one ViT block become a feature map of a given stride (DPT, "Reassemble").
 
-    With a class token the readout is DPT's "project", else "ignore". Where the stride is no power of two times the
+    With a class token the readout is DPT's "project", else "ignore". If the stride is not a power of two times the
     patch, the map has the nearest stride that is: 3.5 instead of 4 for patches of 14.
     """
 
@@ -171,7 +171,7 @@ class ViTEncoder(ImageEncoder):
 
     Args:
         vit: timm's network; its final norm and classifier are not part of the function. They stay, frozen,
-            because official checkpoints hold them: a file that came in can go out unchanged.
+            because official checkpoints contain them, so that a file can be read and written unchanged.
         hooks: indices of the four blocks whose outputs are read, before the final norm.
         out_channels: channels of the four maps.
 

@@ -135,7 +135,7 @@ class LSegNet(nn.Module, HubFiles):
         self.train(network.training)
 
     def __getattr__(self, name: str) -> Any:
-        """Parts of a module, then what our network has and the official one has not."""
+        """Parts of a module, then what our network has and the official one does not."""
         try:
             return super().__getattr__(name)
         except AttributeError:

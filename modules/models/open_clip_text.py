@@ -139,7 +139,7 @@ class OpenClipTextEncoder(LabelEncoder):
 
 
 def download_open_clip(name: str, how: str) -> Path:
-    """The file of open_clip:MODEL/TAG in its cache, downloaded by the package. how: how a file is named instead."""
+    """The file of open_clip:MODEL/TAG in its cache, downloaded by the package. how: the way to give a file instead."""
     package, config = open_clip_package(), tower_config(name)
     if not config.tag:
         tags = ", ".join(package.list_pretrained_tags_by_model(config.model))

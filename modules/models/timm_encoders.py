@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .backbones import MULTIPLE, TIMM, Backbone
 from .image_encoders import STRIDES, ImageEncoder, Reassemble
 
-TEXT = "ViT-B/32"  # the text tower of a network of timm, unless another is named
+TEXT = "ViT-B/32"  # the text tower of a network of timm, unless another is given
 OPEN_LICENCES = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
 # Options that let a network of timm take images of any size: one without the first has the second, or needs none.
 ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})

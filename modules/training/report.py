@@ -1,4 +1,4 @@
-"""The report of a training: a page and a JSON file that are written anew after every epoch.
+"""The report of a training: a page and a JSON file that are rewritten after every epoch.
 
 They lie next to the checkpoints of the run's version. A resumed run continues the curves of the earlier one.
 """
