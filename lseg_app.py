@@ -21,7 +21,10 @@ def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__.splitlines()[0])
     parser.add_argument(
-        "--checkpoint", "--weights", type=Path, help="checkpoint to start with; visitors can choose others on the page"
+        "--checkpoint",
+        "--weights",
+        type=Path,
+        help="start with this checkpoint; visitors can choose others on the page",
     )
     shapes = "choose the network of --checkpoint, if its weights fit several"
     parser.add_argument("--backbone", choices=list(BACKBONES), help=shapes)

@@ -40,9 +40,9 @@ def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
     names = ", ".join(f"{entry.name} ({entry.alias})" for entry in entries())
-    parser.add_argument("entries", nargs="*", help=f"reproduce these: all, {names}; none: print the list of all")
+    parser.add_argument("entries", nargs="*", help=f"reproduce these: all, {names}; none: print the list")
     parser.add_argument("--json", action="store_true", help="print the list as JSON")
-    output = "keep runs and tables in this folder; default: outputs/paper, in a dry run a temporary folder"
+    output = "keep runs and tables in this folder; default: outputs/paper, or a temporary folder in a dry run"
     parser.add_argument("--output_dir", type=Path, help=output)
     dry = "run everything on tiny stand-in data with tiny networks, in minutes on a CPU"
     parser.add_argument("--dry_run", action="store_true", help=dry)
@@ -50,7 +50,7 @@ def build_parser() -> Parser:
     known = list(dict.fromkeys(row.backbone for entry in entries() for row in entry.rows))
     backbones = f"reproduce only the rows with these backbones: {', '.join(known)}"
     add("--backbone", nargs="+", choices=known, metavar="BACKBONE", help=backbones)
-    add("--row", nargs="+", default=[], help="reproduce only these rows; the list of all shows their names")
+    add("--row", nargs="+", default=[], help="reproduce only these rows; the list shows their names")
     folds = "run only these folds; FSS-1000 and ADE20K have none and are run whole"
     add("--fold", type=int, nargs="+", choices=(0, 1, 2, 3), default=[], help=folds)
     add("--seeds", type=int, default=1, help="train with this many seeds, 0, 1, ...; gives mean and deviation")

@@ -49,7 +49,11 @@ def build_parser() -> Parser:
     parser.add_argument("--eval", action="store_true", help="measure; without this, write masks and overlays")
     split = "use this split; default: val with --eval, else test, or val where there is no test split"
     parser.add_argument("--split", help=split)
-    parser.add_argument("--test_val", action="store_true", help="the official name for --split val without --eval")
+    parser.add_argument(
+        "--test_val",
+        action="store_true",
+        help="segment the split val: the official name for --split val without --eval",
+    )
     parser.add_argument("--acc_bn", action="store_true", help="first re-estimate batch norm on training images")
     parser.add_argument("--train_split", default="train", help="take the images of --acc_bn from this split")
     parser.add_argument("--batch_size", type=int, default=8, help="put this many images into a batch of --acc_bn")

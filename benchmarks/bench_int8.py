@@ -104,7 +104,7 @@ MAKERS: dict[str, Maker] = {
 def main() -> None:
     """Measure all procedures, print which are faithful and faster, write int8_<backbone>.json."""
     parser = Parser(__doc__)
-    parser.add_argument("--backbone", choices=list(NETWORKS), default="clip_vitb32_384")
+    parser.add_argument("--backbone", choices=list(NETWORKS), default="clip_vitb32_384", help="measure this backbone")
     parser.add_argument(
         "--size", type=int, default=480, help="use a picture with sides of this many pixels, a multiple of 32"
     )

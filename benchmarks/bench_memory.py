@@ -56,7 +56,7 @@ def measure(backbone: str, width: int, height: int, labels: int, mode: str) -> d
 def main() -> None:
     """Measure every case, print, write."""
     parser = Parser(__doc__)
-    parser.add_argument("--backbone", choices=list(BACKBONES), default="clip_vitb32_384")
+    parser.add_argument("--backbone", choices=list(BACKBONES), default="clip_vitb32_384", help="measure this backbone")
     options = parser.parse(None)
     results = []
     for case in CASES:

@@ -45,7 +45,7 @@ def build_parser(description: str, *left_out: str) -> Parser:
     }
     for name in [name for name in numbers if name not in left_out]:
         parser.add_argument(f"--{name}", type=int, help=numbers[name])
-    parser.add_argument("--backbone", choices=list(BACKBONES))
+    parser.add_argument("--backbone", choices=list(BACKBONES), help="measure this backbone")
     parser.add_argument("--device", default="auto", help="run on auto, cpu, cuda, cuda:1")
     parser.add_argument("--quick", action="store_true", help="use a tiny network and one round, to show that all runs")
     parser.add_argument("--output", type=Path, default=RESULTS, help="write the JSON files to this folder")

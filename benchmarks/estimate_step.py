@@ -184,7 +184,9 @@ def count(backbone: str, side: int, labels: int, **network: Any) -> list[float]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a row for each GPU, or for each backbone, or compare the memory with a real step."""
     parser = Parser(__doc__)
-    parser.add_argument("--backbone", choices=list(BACKBONES), default="clip_vitl16_384")
+    parser.add_argument(
+        "--backbone", choices=list(BACKBONES), default="clip_vitl16_384", help="estimate for this backbone"
+    )
     recipe = "take backbone, text tower and freezing from this recipe of `python -m recipes.training`"
     parser.add_argument("--recipe", help=recipe)
     parser.add_argument("--batch", type=int, default=4, help="put this many images into a step")

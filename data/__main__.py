@@ -102,7 +102,7 @@ def prepare_masks(description: Description, root: Path, split: str | None, out: 
     for name in splits:
         official = description.counts.get(name)
         compared = f" (officially {official:,})" if official else ""
-        compared = ", as many as officially" if official == masks[name] else compared
+        compared = ", the official number" if official == masks[name] else compared
         print(f"{description.name}, split {name}: {masks[name]:,} masks{compared}")
     print_shares(description, splits, list(pixels))
     print(f"wrote {path}; give it as --dataset, or as --datasets BENCHMARK={path} to test_openvocab.py")

@@ -29,14 +29,16 @@ def build_parser() -> Parser:
     )
     for name, does in (("segment", "label every pixel of pictures"), ("embed", "write pixel embeddings as .npy files")):
         command = commands.add_parser(name, help=does, description=does)
-        command.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture to read")
-        command.add_argument("--weights", required=True, help="checkpoint to use")
-        command.add_argument("--output_dir", default="lseg_output", help="folder to write to")
+        command.add_argument("pictures", nargs="+", metavar="PICTURE", help="read these pictures")
+        command.add_argument("--weights", required=True, help="use this checkpoint")
+        command.add_argument("--output_dir", default="lseg_output", help="write to this folder")
         shapes = "choose the network of the checkpoint, if its weights fit several"
         command.add_argument("--backbone", choices=list(BACKBONES), help=shapes)
         command.add_argument("--device", default="auto", help="run on auto, cpu, cuda, cuda:1 or mps")
         if name == "segment":
-            command.add_argument("--labels", help="labels, separated by commas; default: the checkpoint's own")
+            command.add_argument(
+                "--labels", help="use these labels, separated by commas; default: the checkpoint's own"
+            )
             command.add_argument(
                 "--mode",
                 choices=MODES,

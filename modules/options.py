@@ -60,7 +60,7 @@ def add_data_options(parser: Parser, default_dataset: str = "ade20k", base_size:
     lists = "default, corrected, another list of the dataset, or a file; default: the dataset's or the checkpoint's own"
     add("--label_src", help=f"read the labels from this list: {lists}")
     if base_size:
-        add("--base_size", type=int, help="scale 1 means this long side; default: the dataset's")
+        add("--base_size", type=int, help="give pictures this long side at scale 1; default: the dataset's")
     add("--crop_size", type=int, help=f"use crops of this side, a multiple of {MULTIPLE}; default: the dataset's")
     add("--workers", "--nworker", type=int, default=4, help="load images in this many processes")
 
@@ -89,7 +89,9 @@ def add_speed_options(group: argparse._ArgumentGroup) -> None:
     """The fields of ``Speed``."""
     numbers = "compute in this precision; auto: bf16, else fp16, on a GPU, 32 on the CPU"
     group.add_argument("--precision", type=precision, choices=PRECISIONS, default="auto", help=numbers)
-    group.add_argument("--compile", action="store_true", help="torch.compile the network: pays off in long runs")
+    group.add_argument(
+        "--compile", action="store_true", help="compile the network with torch.compile, which pays off in long runs"
+    )
 
 
 def add_optimization_options(parser: Parser) -> None:
@@ -112,7 +114,7 @@ def add_optimization_options(parser: Parser) -> None:
         "--dropout", type=float, default=0.0, help="set the dropout of the ViT; the official networks use none"
     )
     add("optimizer", "choose the optimiser", choices=OPTIMIZERS)
-    group.add_argument("--midasproto", action="store_true", help="the official name for --optimizer adam")
+    group.add_argument("--midasproto", action="store_true", help="use adam: the official name for --optimizer adam")
     add("schedule", "let the rates decay by epoch (poly) or by step (cosine)", choices=SCHEDULES)
     add("warmup_steps", "raise the rates linearly over this many steps; with --schedule cosine")
     add("max_epochs", "train for this many epochs")

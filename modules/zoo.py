@@ -159,7 +159,9 @@ def identify(path: Path, trust_checkpoint: bool = False) -> Report:
     candidates, named, notes = [], named_after(path), []
     if not (found or own or file.has_block) and architecture["features"] == DATA["features"]:
         candidates = [entry for entry in RELEASED if entry.backbone == architecture["backbone"]]
-        notes.append("the SHA-256 of the released files are unknown here: compare yours with those of another user")
+        notes.append(
+            "the SHA-256 values of the released files are unknown here: compare yours with those of another user"
+        )
     if named in candidates:
         notes += [f"{named.name}: {named.note}"] if named.note else []
     elif named and candidates:

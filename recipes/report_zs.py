@@ -23,8 +23,8 @@ SELECTION = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Gather the folds' results.json, print the table, write table.json next to them."""
     parser = Parser(__doc__)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--backbone", required=True)
+    parser.add_argument("--dataset", required=True, help="report on this benchmark")
+    parser.add_argument("--backbone", required=True, help="report on this image encoder")
     places = "read fold<f>/results.json and fold<f>_shuffled/results.json in this folder"
     parser.add_argument("--folder", type=Path, required=True, help=places)
     options = parser.parse(argv)

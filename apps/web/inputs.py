@@ -55,7 +55,7 @@ def read_picture(data: bytes, name: str) -> tuple[np.ndarray, str]:
     """
     if len(data) > MAX_UPLOAD_MB * 2**20:
         megabytes = len(data) / 2**20
-        raise InputError(f"{name} is {megabytes:.0f} MB large; the limit is {MAX_UPLOAD_MB} MB. Choose a smaller file.")
+        raise InputError(f"{name} is {megabytes:.0f}  MB; the limit is {MAX_UPLOAD_MB} MB. Choose a smaller file.")
     return _shrunk(to_pixels(decode_rgb(data, name, MAX_PIXELS)))
 
 

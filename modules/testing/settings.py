@@ -46,7 +46,7 @@ def add_protocol_options(parser: Parser) -> None:
 def add_official_test_options(parser: Parser, *without_effect: str) -> None:
     """Flags of the official test scripts; those listed in ``without_effect`` are the script's own."""
     add = parser.add_argument_group("further official flags").add_argument
-    add("--no_cuda", dest="device", action="store_const", const="cpu", help="same as --device cpu")
+    add("--no_cuda", dest="device", action="store_const", const="cpu", help="run on the CPU, as with --device cpu")
     add("--no_strict", action="store_true", help="accepted; an incomplete checkpoint is refused in any case")
     add("--ignore_index", type=int, help="accepted; unlabelled pixels never count, whatever their value")
     add("--no_val", action="store_true", help=NO_EFFECT)

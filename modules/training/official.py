@@ -66,7 +66,7 @@ def official_run(path: Path, content: dict[str, Any], module: LSegModule) -> dic
     optimizer_state = _optimizer_state(path, content, module)
     # 3. What the user should know.
     if is_rank_zero():
-        print(f"resuming the official run of {path} with epoch {epoch}, after {step} steps")
+        print(f"resuming the official run of {path} at epoch {epoch}, after {step} steps")
         chosen = ["dataset", "labels", "sizes", *module.extra_metadata()]
         print(f"note: the file does not record {', '.join(chosen)}, accumulated batches; this command line decides")
         print(

@@ -46,7 +46,7 @@ def targets(name: str, split: str) -> list[list[int]]:
 def test_the_new_description_reads_the_same_labels(name: str, tmp_path: Path, capsys) -> None:
     assert main(["prepare", name]) == 0
     printed = capsys.readouterr().out
-    assert "split train: 3 masks, as many as officially" in printed and "split val: 3 masks" in printed
+    assert "split train: 3 masks, the official number" in printed and "split val: 3 masks" in printed
     new = tmp_path / "prepared" / "tiny" / "tiny.yaml"
     assert f"BENCHMARK={new}" in printed
     for split in ("train", "val"):
