@@ -70,18 +70,9 @@ class LSegPredictor:
         self.device = resolve_device(str(device))
         self.net = net.to(self.device).eval()
         self.max_pixels = max_pixels
-        sizes = net.base_size if base_size is None else base_size, net.crop_size if crop_size is None else crop_size
-        self._tower = ImageTower(self.net, self.device, precision, *sizes)
-
-    @property
-    def base_size(self) -> int:
-        """The long side that counts as scale 1."""
-        return self._tower.base_size
-
-    @property
-    def crop_size(self) -> int:
-        """The side of windows."""
-        return self._tower.crop_size
+        self.base_size = net.base_size if base_size is None else base_size
+        self.crop_size = net.crop_size if crop_size is None else crop_size
+        self._tower = ImageTower(self.net, self.device, precision, self.base_size, self.crop_size)
 
     def __repr__(self) -> str:
         return f"LSegPredictor(backbone={self.net.architecture['backbone']!r}, device={str(self.device)!r})"
@@ -181,56 +172,40 @@ class LSegPredictor:
         labels = self.net.own_labels if labels is None else labels
         with torch.no_grad():
             names, text = named_matrix(self.net.text_encoder, labels, names, templates, other)
-        images = iter(images)
-        together = batch_size if mode == "whole" else 1  # the other modes have a batch in every image
-
-        def results() -> Iterator[Segmentation]:
-            while batch := list(islice(images, together)):
-                encoded = self._encoded(batch, mode, long_side, batch_size)
-                yield from self._ranked(encoded, names, text, keep_embeddings)
-
-        return results()
+        seen = map(self._seen, images)
+        return self.segment_read(seen, names, text, mode, long_side, batch_size, keep_embeddings)
 
     def segment_read(
         self,
-        images: Sequence[Tensor],
+        images: Iterable[Tensor | EmbeddedImage],
         labels: list[str],
         text: Tensor,
         mode: str = "whole",
         long_side: int | None = None,
         batch_size: int = 4,
+        keep_embeddings: bool = False,
     ) -> Iterator[Segmentation]:
         """``segment_many`` without its checks and copies, for programs that read images and encode labels themselves.
 
         images: as from ``read_rgb``, (3, H, W). text: what ``encode_text`` made of ``labels``, (N, C).
         """
+        images = iter(images)
         together = batch_size if mode == "whole" else 1  # the other modes have a batch in every image
-        for first in range(0, len(images), together):
+        while batch := list(islice(images, together)):
             with memory_advice(LESS_MEMORY):
-                encoded = self._tower.encode(images[first : first + together], mode, long_side, batch_size)
-            yield from self._ranked(encoded, labels, text)
+                encoded = self._tower.encode(batch, mode, long_side, batch_size)
+            for image in encoded:
+                ranker = partial(rank, image, text, self.net.head)
+                best = ranker()
+                mask, confidence = best.indices[0].long().cpu().numpy(), best.confidence.cpu().numpy()
+                kept, again = (image, ranker) if keep_embeddings else (None, None)
+                yield Segmentation(image.pixels, labels, mask, confidence, kept, again)
 
-    def _ranked(
-        self, images: Iterable[EmbeddedImage], labels: list[str], text: Tensor, keep: bool = False
-    ) -> Iterator[Segmentation]:
-        for image in images:
-            ranker = partial(rank, image, text, self.net.head)
-            best = ranker()
-            mask, confidence = best.indices[0].long().cpu().numpy(), best.confidence.cpu().numpy()
-            kept, again = (image, ranker) if keep else (None, None)
-            yield Segmentation(image.pixels, labels, mask, confidence, kept, again)
-
-    def _encoded(
-        self, images: Sequence[ImageInput | Segmentation], mode: str, long_side: int | None, batch_size: int
-    ) -> list[EmbeddedImage]:
-        """What the network makes of the images; it does not run for results that kept their embeddings."""
-        kept = [image.encoded for image in images if isinstance(image, Segmentation) and image.encoded]
-        if len(kept) == len(images):
-            return kept
-        pictures = [image.image if isinstance(image, Segmentation) else image for image in images]
-        with memory_advice(LESS_MEMORY):
-            read = [read_rgb(picture, self.max_pixels) for picture in pictures]
-            return self._tower.encode(read, mode, long_side, batch_size)
+    def _seen(self, image: ImageInput | Segmentation) -> Tensor | EmbeddedImage:
+        """What the network has made of an earlier result's image, if that was kept, or the image, (3, H, W)."""
+        if isinstance(image, Segmentation):
+            return image.encoded or read_rgb(image.image, self.max_pixels)
+        return read_rgb(image, self.max_pixels)
 
     def check_look(self, height: int, width: int) -> None:
         """``InputError`` if the network cannot look at so many pixels at once."""
@@ -278,15 +253,11 @@ class LSegPredictor:
             if variant not in CALLERS:
                 raise InputError(f"mode 'protocol' needs a project as its variant, one of {', '.join(CALLERS)}")
             if (size, normalize, multi_scale, long_side, grad) != ("input", True, False, None, False):
-                raise InputError(
-                    f"in mode 'protocol', {variant} decides on everything except dtype; leave the rest out"
-                )
+                raise InputError(f"in mode 'protocol', {variant} decides on all except dtype; leave the rest out")
             with memory_advice(LESS_MEMORY):
                 return caller_embedding(self._tower, read_rgb(image, self.max_pixels), variant).to(dtype)
         if mode != "whole" or variant in CALLERS:
-            raise InputError(
-                f"mode is {mode!r} and variant {variant!r}; give mode 'protocol' with a project, or 'whole'"
-            )
+            raise InputError(f"mode is {mode!r}, variant {variant!r}; give mode 'protocol' with a project, or 'whole'")
         if not normalize and variant in ("unit", "scaled"):
             raise InputError(f"variant {variant!r} is normalised, and normalize is False; leave one of them out")
         variant = variant or ("unit" if normalize else "raw")
@@ -309,7 +280,7 @@ class LSegPredictor:
         """
         rgb = read_rgb(image, self.max_pixels)
         ((height, width, _),) = looks(rgb.shape[1], rgb.shape[2], self.base_size, long_side)
-        self._tower.check_kept(height * width, max(height, width))
+        self.check_look(height, width)
         with memory_advice(LESS_MEMORY):
             return self._tower.coarse(self._tower.resized(rgb, (height, width))[None])[0].permute(1, 2, 0)
 
@@ -366,5 +337,6 @@ class LSegPredictor:
         Cosines of good and bad matches lie close together: scale them to their own range to show them.
         """
         check_positive(long_side=long_side)
-        (encoded,) = self._encoded([image], mode, long_side, batch_size=4)
+        with memory_advice(LESS_MEMORY):
+            (encoded,) = self._tower.encode([self._seen(image)], mode, long_side, batch_size=4)
         return rank(encoded, self.encode_text([query]), CorrelationHead()).scores[0].cpu().numpy() / LOGIT_SCALE

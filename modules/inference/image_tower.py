@@ -68,13 +68,15 @@ class ImageTower:
         return self.normalised(tv.resize(rgb, list(size), antialias=True))
 
     def encode(
-        self, images: Sequence[Tensor], mode: str, long_side: int | None, batch_size: int
+        self, images: Sequence[Tensor | EmbeddedImage], mode: str, long_side: int | None, batch_size: int
     ) -> list[EmbeddedImage]:
         """Send images (3, H, W) through the network, ``batch_size`` views of equal size together.
 
-        ``LSegPredictor.segment`` describes ``mode`` and ``long_side``.
+        Those that have been through it stay as they are. ``LSegPredictor.segment`` describes mode and long_side.
         """
-        return self.look(images, [self._plan(rgb, mode, long_side) for rgb in images], batch_size)
+        new = [image for image in images if isinstance(image, Tensor)]
+        looked_at = iter(self.look(new, [self._plan(rgb, mode, long_side) for rgb in new], batch_size))
+        return [next(looked_at) if isinstance(image, Tensor) else image for image in images]
 
     @torch.no_grad()
     def look(self, images: Sequence[Tensor], plans: Sequence[Sequence[Canvas]], batch_size: int) -> list[EmbeddedImage]:
