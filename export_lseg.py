@@ -30,7 +30,7 @@ from lseg_utils.errors import InputError, raise_all, run_script
 from lseg_utils.files import REPOSITORY, unwritable, write_aside
 from lseg_utils.lock import locked
 from lseg_utils.results import write_json
-from modules.options import backbone_names, weights_name
+from modules.options import add_weights_options, backbone_names, weights_name
 from modules.weights_file import check_weights_file
 
 if TYPE_CHECKING:
@@ -45,9 +45,7 @@ WRITING, COMPLETE = ".lseg.writing", ".lseg.complete"  # folders of an export th
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--weights", "--checkpoint", type=Path, required=True, help="export this checkpoint, official or your own"
-    )
+    add_weights_options(parser)
     labels = "use these labels: 'cat, grass, other', or a file with one per line; default: the checkpoint's"
     parser.add_argument("--labels", help=labels)
     some = "write these formats; none: only the matrix"
@@ -57,7 +55,6 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--backbone", choices=backbone_names(), help="expect this backbone in the file; default: recognise it"
     )
-    parser.add_argument("--trust_checkpoint", action="store_true", help="run code found in the file: risky")
     return parser
 
 

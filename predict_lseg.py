@@ -33,18 +33,17 @@ from apps.predict.options import (
     Request,
     WriteOptions,
     parse_kinds,
-    parse_size,
 )
 from apps.predict.sources import Source, find_sources
 from apps.web.places import default_checkpoint
 from data.labels import labels_from
 from encoding_ext.label_colours import SCHEMES
-from lseg_utils.cli import Parser, doubts_as_notes
+from lseg_utils.cli import Parser, chosen, doubts_as_notes
 from lseg_utils.errors import raise_all, run_script
 from lseg_utils.feature_store import BASIS, CODES
 from lseg_utils.files import REPOSITORY, unwritable
-from modules.choices import CALLERS, LAYOUTS, MODES, PRECISIONS, VARIANTS, block_options, precision
-from modules.options import add_network_options, weights_name
+from modules.choices import CALLERS, LAYOUTS, MODES, VARIANTS, block_options
+from modules.options import add_device_options, add_network_options, add_weights_options, weights_name
 
 IDLE_ALONE = {"embedding_size": "half", "embedding_variant": "unit", "embedding_multi_scale": False}  # and defaults
 IDLE_ALONE |= {"embedding_layout": "hwc", "embedding_suffix": "", "store_codes": CODES[0]}
@@ -56,13 +55,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="segment this: a picture, folder, video, or the number of a camera"
     )
-    parser.add_argument(
-        "--weights",
-        "--checkpoint",
-        type=Path,
-        help="use this checkpoint, official or your own; default: the quickstart's",
-    )
-    parser.add_argument("--trust_checkpoint", action="store_true", help="allow code in the checkpoint to run: risky")
+    add_weights_options(parser, default="the quickstart's")
     parser.add_argument(
         "--labels", help="use these labels: 'cat, grass, other', or a file with one per line; default: the checkpoint's"
     )
@@ -117,15 +110,7 @@ def build_parser() -> Parser:
         "--pca", type=int, metavar="K", help="keep K principal components, and save pictures of the first three"
     )
     add_network_options(parser, backbone=None)
-    group = parser.add_argument_group("device")
-    group.add_argument("--device", default="auto", help="compute on auto, cpu, cuda, cuda:1 or mps")
-    group.add_argument(
-        "--precision",
-        type=precision,
-        choices=PRECISIONS,
-        default="auto",
-        help="compute in this precision; auto: bf16 or fp16 on GPUs, 32 on CPUs",
-    )
+    add_device_options(parser, compiled=False)
     return parser
 
 
@@ -154,12 +139,29 @@ def read_request(options: argparse.Namespace) -> Request:
         problems.append(problem)
     problems += contradictions(options, sources, folder)
     with doubts_as_notes():
-        labels, look, write, embedding = raise_all(
+        labels, look, kinds, write, embedding = raise_all(
             problems,
             lambda: options.labels and tuple(labels_from(options.labels)),
-            lambda: LookOptions(options.mode, options.long_side, options.batch_size, options.max_frames),
-            lambda: write_options(options),
-            lambda: embedding_options(options),
+            lambda: chosen(LookOptions, options),
+            lambda: parse_kinds(options.write),
+            lambda: WriteOptions(
+                opacity=options.opacity,
+                palette=options.palette,
+                names=not options.no_names,
+                picture_format=options.overlay_format,
+                video_format=options.video_format,
+            ),
+            lambda: EmbeddingOptions(
+                store=options.embeddings,
+                size=options.embedding_size,
+                variant=options.embedding_variant,
+                multi_scale=options.embedding_multi_scale,
+                pca=options.pca,
+                long_side=options.long_side,
+                layout=options.embedding_layout,
+                suffix=options.embedding_suffix,
+                codes=options.store_codes,
+            ),
         )
     return Request(
         sources=tuple(sources),
@@ -172,7 +174,7 @@ def read_request(options: argparse.Namespace) -> Request:
         labels=labels,
         templates=options.templates,
         look=look,
-        write=write,
+        write=replace(write, kinds=kinds),
         embedding=embedding if options.embeddings or options.pca else None,
         folder=folder,
         overwrite=options.overwrite,
@@ -198,31 +200,6 @@ def contradictions(options: argparse.Namespace, sources: Sequence[Source], folde
             "out --pca"
         )
     return problems
-
-
-def write_options(options: argparse.Namespace) -> WriteOptions:
-    """What to write of each picture; one ``InputError`` with everything that is wrong."""
-    forms = options.overlay_format, options.video_format
-    kinds, others = raise_all(
-        [],
-        lambda: parse_kinds(options.write),
-        lambda: WriteOptions(frozenset(), options.opacity, options.palette, not options.no_names, *forms),
-    )
-    return replace(others, kinds=kinds)
-
-
-def embedding_options(options: argparse.Namespace) -> EmbeddingOptions:
-    """Which embeddings to write; one ``InputError`` with everything that is wrong."""
-    variant, multi_scale = options.embedding_variant, options.embedding_multi_scale
-    files = options.embedding_layout, options.embedding_suffix, options.store_codes
-    size, others = raise_all(
-        [],
-        lambda: parse_size(options.embedding_size),
-        lambda: EmbeddingOptions(
-            options.embeddings, "half", variant, multi_scale, options.pca, options.long_side, *files
-        ),
-    )
-    return replace(others, size=size)
 
 
 if __name__ == "__main__":

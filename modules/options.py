@@ -33,11 +33,10 @@ def backbone_names() -> BackboneNames:
     return BackboneNames((*BACKBONES, f"{TIMM}NAME"))
 
 
-def add_weights_options(parser: Parser) -> None:
-    """The checkpoint that a test, a prediction or an export reads."""
-    parser.add_argument(
-        "--weights", "--checkpoint", type=Path, required=True, help="use this checkpoint, official or your own"
-    )
+def add_weights_options(parser: Parser, default: str = "") -> None:
+    """The checkpoint that a test, a prediction or an export reads. default: what is used if none is given, in words."""
+    what = "use this checkpoint, official or your own" + (f"; default: {default}" if default else "")
+    parser.add_argument("--weights", "--checkpoint", type=Path, required=not default, help=what)
     parser.add_argument("--trust_checkpoint", action="store_true", help="run code contained in the checkpoint: risky")
 
 
@@ -78,20 +77,20 @@ def add_network_options(parser: Parser, backbone: str | None) -> None:
     add("--activation", choices=("relu", "lrelu", "tanh"), help="use this activation between applications of the block")
 
 
-def add_device_options(parser: Parser) -> None:
-    """Device and precision of a test."""
+def add_device_options(parser: Parser, compiled: bool = True) -> None:
+    """Device and precision of a test or a prediction; ``compiled``: also ``--compile``."""
     group = parser.add_argument_group("device")
     group.add_argument("--device", default="auto", help="run on auto, cpu, cuda, cuda:1 or mps")
-    add_speed_options(group)
+    add_speed_options(group, compiled)
 
 
-def add_speed_options(group: argparse._ArgumentGroup) -> None:
+def add_speed_options(group: argparse._ArgumentGroup, compiled: bool = True) -> None:
     """The fields of ``Speed``."""
     numbers = "compute in this precision; auto: bf16, else fp16, on a GPU, 32 on the CPU"
     group.add_argument("--precision", type=precision, choices=PRECISIONS, default="auto", help=numbers)
-    group.add_argument(
-        "--compile", action="store_true", help="compile the network with torch.compile, which pays off in long runs"
-    )
+    if compiled:
+        pays = "compile the network with torch.compile, which pays off in long runs"
+        group.add_argument("--compile", action="store_true", help=pays)
 
 
 def add_optimization_options(parser: Parser) -> None:

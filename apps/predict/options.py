@@ -70,10 +70,11 @@ class WriteOptions:
 class EmbeddingOptions:
     """Which pixel embeddings are written; size, variant, multi_scale and long_side as in ``LSegPredictor.embed``.
 
-    store: one of ``STORES``, or None to write PCA previews alone. pca: the number of principal components; None keeps
-    all dimensions. variant: also one of ``CALLERS``, for embeddings exactly as that project makes them. layout: of the
-    files' axes, one of ``LAYOUTS``. suffix: of their names, before the extension. codes: the numbers in a "store", one
-    of ``CODES``; a store contains the network's own grid: size, variant, multi_scale, layout and suffix do not apply.
+    store: one of ``STORES``, or None to write PCA previews alone. size: the text "480x640" becomes (480, 640). pca: the
+    number of principal components; None keeps all dimensions. variant: also one of ``CALLERS``, for embeddings exactly
+    as that project makes them. layout: of the files' axes, one of ``LAYOUTS``. suffix: of their names, before the
+    extension. codes: the numbers in a "store", one of ``CODES``; a store contains the network's own grid: size,
+    variant, multi_scale, layout and suffix do not apply.
     """
 
     store: str | None = None
@@ -88,6 +89,11 @@ class EmbeddingOptions:
 
     def __post_init__(self) -> None:
         problems = []
+        try:
+            if isinstance(self.size, str):
+                object.__setattr__(self, "size", parse_size(self.size))
+        except InputError as error:
+            problems.append(str(error))
         known = (*VARIANTS, *CALLERS)
         if self.variant not in known:
             problems.append(f"--embedding_variant {self.variant!r} is unknown; choose one of {', '.join(known)}")
