@@ -20,7 +20,7 @@ from .checkpoints import from_official, load_lseg, to_official
 from .models import LSegNet
 from .models.lseg_net import LSegNet as OfficialNet
 from .models.network import Labels
-from .models.streaming import Merge, upsampled_cross_entropy, upsampled_max
+from .models.streaming import Unions, upsampled_cross_entropy, upsampled_max
 from .models.upsampling import upsample_x2
 from .training.optimization import OptimizationConfig
 from .training.optimizer import apply_settings, build_optimizer
@@ -205,22 +205,24 @@ class LSegModule(pl.LightningModule):
             print(f"epoch {self.current_epoch}: skipped {len(self.skipped)} unreadable image(s):\n  {shown}")
             self.skipped.clear()
 
-    def loss(self, logits: Tensor, target: Tensor, merge: Merge | None = None) -> Tensor:
+    def loss(self, logits: Tensor, target: Tensor, unions: Unions | None = None) -> Tensor:
         """Mean cross-entropy over the labelled pixels, in float32; 0 where no pixel of the batch has a label.
 
         Simplest replacement: ``F.cross_entropy(upsample_x2(logits), target, ignore_index=-1)``.
 
         logits: (B, N, H, W), or (B, N, H/2, W/2) as ``net.half_logits`` returns them: less memory.
         target: (B, H, W) int64; negative values and ``config.ignore_index`` are left out.
-        merge: (..., M) -> (..., N), where several of M logits stand for one of the N labels of the target.
+        unions: where several of the logits stand for one of the target's labels.
         """
         ignored = self.config.ignore_index
         target = target.masked_fill(target < 0, ignored)
-        if logits.shape[-2:] == target.shape[-2:]:
-            merged = logits.float() if merge is None else merge(logits.float().movedim(1, -1)).movedim(-1, 1)
-            total = F.cross_entropy(merged, target, ignore_index=ignored, reduction="sum")
+        if logits.shape[-2:] != target.shape[-2:]:
+            total = upsampled_cross_entropy(logits, target, ignored, unions)
+        elif unions is None:
+            total = F.cross_entropy(logits.float(), target, ignore_index=ignored, reduction="sum")
         else:
-            total = upsampled_cross_entropy(logits, target, ignored, merge)
+            pixels = logits.float().movedim(1, -1).flatten(0, -2)  # (B * H * W, N)
+            total = unions.cross_entropy(pixels, target.flatten(), ignored)
         return total / (target != ignored).sum().clamp_min(1)
 
     def _where(self, what: str, loader: Any, batch: dict[str, Any]) -> str:

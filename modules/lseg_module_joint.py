@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from statistics import harmonic_mean
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,13 @@ from lseg_utils.label_sets import LabelSet
 
 from .lseg_module import LSegModule
 from .models import LSegNet
-from .models.streaming import Merge, upsampled_max
-from .training.label_texts import TrainingTexts, summed
+from .models.streaming import Unions, upsampled_max
+from .training.label_texts import TrainingTexts
 from .training.optimization import OptimizationConfig
 
 _TEXTS = 4  # first word of the seeds of a step's texts; those of ``data.loading`` are 1 to 3
-Part = tuple[int, list[int], Tensor, Tensor, Merge | None]
-"""(label set, images of the batch, logits at half size, target, merge)."""
+Part = tuple[int, list[int], Tensor, Tensor, Unions | None]
+"""(label set, images of the batch, logits at half size, target, unions)."""
 
 
 class LSegModuleJoint(LSegModule):
@@ -75,19 +76,21 @@ class LSegModuleJoint(LSegModule):
                 places[labels] = torch.arange(len(labels), device=target.device)
                 target = places[target]  # -1 takes the last place, which is -1
                 chosen = [chosen[label] for label in labels.tolist()]
+            counts = [len(members) for members in chosen]
+            unions = Unions(counts, target.device) if max(counts) > 1 else None
             if labels is None or self.texts.vary or any(len(members) > 1 for members in texts[number]):
                 matrix = self.net.text_encoder([text for members in chosen for text in members])  # (M, C)
             else:  # made once for all steps
                 matrix = self.net.text_encoder([members[0] for members in texts[number]])[labels]
             logits = self.net.head.half_logits(coarse[rows], matrix)
-            parts.append((number, rows, logits, target, summed([len(members) for members in chosen])))
+            parts.append((number, rows, logits, target, unions))
         return parts
 
-    def _mean_loss(self, parts: Iterable[tuple[Tensor, Tensor, Merge | None]]) -> Tensor:
-        """The mean over the labelled pixels of all (logits, target, merge)."""
+    def _mean_loss(self, parts: Iterable[tuple[Tensor, Tensor, Unions | None]]) -> Tensor:
+        """The mean over the labelled pixels of all (logits, target, unions)."""
         total, pixels = [], []
-        for logits, target, merge in parts:
-            loss = self.loss(logits, target) if merge is None else self.loss(logits, target, merge)
+        for logits, target, unions in parts:
+            loss = self.loss(logits, target) if unions is None else self.loss(logits, target, unions)
             pixels.append((target >= 0).sum())
             total.append(loss * pixels[-1])
         return torch.stack(total).sum() / torch.stack(pixels).sum().clamp_min(1)
@@ -110,8 +113,8 @@ class LSegModuleJoint(LSegModule):
         """Count a batch; return the predicted labels, int64 (B, H, W), numbers of each image's own label set."""
         predicted = torch.empty_like(batch["mask"])
         parts = self._compare(batch, [self.texts.plain(number) for number in range(len(self.sets))])
-        for number, rows, logits, target, merge in parts:
-            predicted[rows] = upsampled_max(logits, merge)[1]
+        for number, rows, logits, target, unions in parts:
+            predicted[rows] = upsampled_max(logits, unions)[1]
             self.metrics[number].update(target, predicted[rows])
         loss = self._mean_loss([part[2:] for part in parts])
         self.log("val_loss", loss, sync_dist=True, batch_size=len(predicted))
@@ -122,7 +125,7 @@ class LSegModuleJoint(LSegModule):
         return [list(self.sets[source].labels) for source in batch["source"].tolist()]
 
     def on_validation_epoch_end(self) -> None:
-        """Log each dataset's mIoU, and their harmonic mean, which chooses the checkpoint."""
+        """Log each dataset's mIoU, and their harmonic mean (0 if one is 0), which chooses the checkpoint."""
         mious = [metric.all_reduce().get()[1] for metric in self.metrics]
         self.log_dict({f"val_miou_{one.name}": miou for one, miou in zip(self.sets, mious, strict=True)})
         self.log("val_miou_epoch", harmonic_mean(mious), prog_bar=True)
@@ -131,8 +134,3 @@ class LSegModuleJoint(LSegModule):
         sets = {one.name: list(one.labels) for one in self.sets}
         unions = {one.name: {label: list(texts) for label, texts in one.unions.items()} for one in self.sets}
         return {"label_sets": sets, "unions": unions, **self.facts}
-
-
-def harmonic_mean(values: Sequence[float]) -> float:
-    """The reciprocal of the mean reciprocal: low as soon as one value is; 0 if one is 0."""
-    return len(values) / sum(1 / value for value in values) if all(values) else 0.0

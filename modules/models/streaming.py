@@ -8,7 +8,8 @@ Shapes: B images, N labels, h x w the logits' grid, half the image's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -33,11 +34,47 @@ def strips(logits: Tensor) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, 2 * height)
 
 
-Merge = Callable[[Tensor], Tensor]
-"""(..., M) logits of texts -> (..., N) logits of labels, where several texts stand for one label."""
+class Unions:
+    """Labels for which one or several neighbouring texts stand: a label's probability is the sum of its texts'.
+
+    counts: how many texts each of the N labels has; M is their sum.
+    """
+
+    def __init__(self, counts: Sequence[int], device: torch.device | str = "cpu") -> None:
+        firsts = [0, *accumulate(counts)][:-1]
+        self.united = [(first, first + count) for first, count in zip(firsts, counts, strict=True) if count > 1]
+        self.label_of = torch.arange(len(counts), device=device).repeat_interleave(torch.tensor(counts, device=device))
+        self.firsts, self.counts = torch.tensor([firsts, list(counts)], device=device)  # (N,) each
+
+    def cross_entropy(self, logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+        """``F.cross_entropy(..., reduction="sum")`` of labels: (pixels, M) logits of texts, (pixels,) target.
+
+        About as fast as that of texts: -log p(label) = -log p(text) + log p(text) / p(label), where the text is the
+        label's best one, and the second part is 0 except for the pixels of labels with several texts.
+        """
+        counted = target != ignore_index
+        labels = torch.where(counted, target, 0)
+        texts = torch.where(counted, self.firsts[labels], -1)
+        united = (counted & (self.counts[labels] > 1)).nonzero()  # (P, 1)
+        offsets = torch.arange(int(self.counts.max()), device=target.device)  # (K,)
+        absent = offsets >= self.counts[labels[united]]  # (P, K)
+        own = (texts[united] + offsets).masked_fill(absent, 0)
+        members = logits[united, own].masked_fill(absent, float("-inf"))  # (P, K)
+        best = members.argmax(dim=-1, keepdim=True)
+        texts[united] = own.gather(1, best)
+        second = members.gather(1, best)[:, 0] - members.logsumexp(dim=-1)
+        return F.cross_entropy(logits, texts, ignore_index=-1, reduction="sum") + second.sum()
+
+    def strongest(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The score and number of the best label: (..., M) logits of texts, which are overwritten -> (...)."""
+        for first, end in self.united:
+            logits[..., first] = logits[..., first:end].logsumexp(dim=-1)
+            logits[..., first + 1 : end] = float("-inf")
+        scores, texts = strongest(logits)
+        return scores, self.label_of[texts]
 
 
-def upsampled_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int, merge: Merge | None = None) -> Tensor:
+def upsampled_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int, unions: Unions | None = None) -> Tensor:
     """``F.cross_entropy(upsample_x2(logits), target, reduction="sum")``, in float32 under autocast too.
 
     The gradient is computed strip by strip together with the value, and kept at the size of ``logits`` for the backward
@@ -46,14 +83,14 @@ def upsampled_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int, m
     Args:
         logits: (B, N, h, w).
         target: (B, 2h, 2w) int64; pixels with ``ignore_index`` do not count.
-        merge: applied to the upsampled logits; the target's numbers are those of its result.
+        unions: what labels the N logits are the texts of; the target's numbers are those of the labels.
     """
-    return _UpsampledCrossEntropy.apply(logits, target, ignore_index, merge)
+    return _UpsampledCrossEntropy.apply(logits, target, ignore_index, unions)
 
 
 class _UpsampledCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, ignore_index: int, merge: Merge | None) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, ignore_index: int, unions: Unions | None) -> Tensor:
         """The loss, strip by strip; each strip's gradient is taken at once, so that none is kept for the backward."""
         with full_precision(logits.device):
             maps = logits.float().permute(0, 2, 3, 1)  # (B, h, w, N): a pixel's labels side by side
@@ -67,9 +104,11 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
                     with torch.set_grad_enabled(wanted):
                         part.requires_grad_(wanted)
                         rows = upsampled_rows(part, start, stop, height).flatten(0, 2)  # (pixels, N)
-                        rows = rows if merge is None else merge(rows)
                         labels = target[image, start:stop].flatten()
-                        loss = F.cross_entropy(rows, labels, ignore_index=ignore_index, reduction="sum")
+                        if unions is None:
+                            loss = F.cross_entropy(rows, labels, ignore_index=ignore_index, reduction="sum")
+                        else:
+                            loss = unions.cross_entropy(rows, labels, ignore_index)
                     total += loss.detach()
                     if wanted:
                         gradient[image, first:end] += torch.autograd.grad(loss, part)[0][0]
@@ -84,10 +123,10 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         return gradient * factor, None, None, None
 
 
-def upsampled_max(logits: Tensor, merge: Merge | None = None) -> tuple[Tensor, Tensor]:
+def upsampled_max(logits: Tensor, unions: Unions | None = None) -> tuple[Tensor, Tensor]:
     """``upsample_x2(logits).max(1)``: scores (B, 2h, 2w) float32 and label numbers (B, 2h, 2w) int64.
 
-    ``merge``: applied to the upsampled logits before their maximum is taken.
+    ``unions``: the N logits are those of texts, and the numbers those of labels.
     """
     with full_precision(logits.device):
         maps = logits.detach().float().permute(0, 2, 3, 1)
@@ -99,7 +138,7 @@ def upsampled_max(logits: Tensor, merge: Merge | None = None) -> tuple[Tensor, T
                 first, end = source_rows(height, start, stop)
                 rows = upsampled_rows(maps[image : image + 1, first:end], start, stop, height)[0]
                 here = (slice(image, image + 1), slice(start, stop))
-                scores[here], labels[here] = strongest(rows if merge is None else merge(rows))
+                scores[here], labels[here] = strongest(rows) if unions is None else unions.strongest(rows)
     return scores, labels
 
 

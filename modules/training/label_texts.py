@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from lseg_utils.errors import InputError
 from lseg_utils.label_sets import LabelSet, plain_name
@@ -73,26 +71,3 @@ class TrainingTexts:
                 net.text_encoder.tokenize([template.replace("{}", name) for name in sorted(names)])
         except ValueError as error:
             raise InputError(f"{error} (it comes from the labels, --synonyms and --templates together)") from error
-
-
-def summed(counts: Sequence[int]) -> Callable[[Tensor], Tensor] | None:
-    """The function (..., M) logits of texts -> (..., N) logits of labels; None if each label has a single text.
-
-    A label's logit is the logarithm of the summed exponentials of its texts', so that softmax gives the sum of their
-    probabilities.
-
-    counts: how many neighbouring texts each of the N labels has; M is their sum.
-    """
-    if all(count == 1 for count in counts):
-        return None
-    starts = np.cumsum([0, *counts])
-    single = [label for label, count in enumerate(counts) if count == 1]
-    united = [label for label, count in enumerate(counts) if count > 1]
-    order = np.argsort([*single, *united]).tolist()
-    columns = starts[single].tolist()
-
-    def merge(logits: Tensor) -> Tensor:
-        parts = [logits[..., starts[label] : starts[label + 1]].logsumexp(-1, keepdim=True) for label in united]
-        return torch.cat([logits[..., columns], *parts], dim=-1)[..., order]
-
-    return merge

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from lseg_utils.errors import InputError
 from lseg_utils.label_sets import LabelSet, all_texts
 from modules.lseg_module import LSegModule
-from modules.lseg_module_joint import LSegModuleJoint, harmonic_mean
-from modules.models.streaming import upsampled_cross_entropy, upsampled_max
+from modules.lseg_module_joint import LSegModuleJoint
+from modules.models.streaming import Unions, upsampled_cross_entropy, upsampled_max
 from modules.models.upsampling import upsample_x2
-from modules.training.label_texts import TrainingTexts, summed
+from modules.training.label_texts import TrainingTexts
 from tiny import pictures, tiny_net
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,6 +50,12 @@ def learned(module: LSegModule, batch: dict, step: int = 0) -> tuple[torch.Tenso
     loss, _ = module.batch_loss(batch, step)
     loss.backward()
     return loss.detach(), {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def probabilities(counts: Sequence[int], of_texts: Sequence[float]) -> list[float]:
+    """What the loss takes for the probability of each label, whose texts have these ones."""
+    unions, logits = Unions(counts), torch.tensor(of_texts).log()[None]
+    return [unions.cross_entropy(logits, torch.tensor([label]), -1).neg().exp().item() for label in range(len(counts))]
 
 
 def row_of(batch: dict, row: int) -> dict:
@@ -106,33 +112,43 @@ def test_sampled_labels_are_the_loss_over_these_labels_only():
 
 def test_a_union_has_the_summed_probability_by_hand():
     # road 1/2, car 1/8, truck 1/8, bus 1/4: the vehicle has 1/2.
-    logits = torch.tensor([1 / 2, 1 / 8, 1 / 8, 1 / 4]).log()
-    found = summed([1, 3])(logits)
-    assert found.exp().tolist() == pytest.approx([1 / 2, 1 / 2])
-    assert F.cross_entropy(found[None], torch.tensor([1])).item() == pytest.approx(math.log(2))
+    assert probabilities([1, 3], [1 / 2, 1 / 8, 1 / 8, 1 / 4]) == pytest.approx([1 / 2, 1 / 2])
     # Unions between single labels keep their places.
-    columns = torch.tensor([0.1, 0.2, 0.3, 0.1, 0.15, 0.15]).log()
-    assert summed([2, 1, 1, 2])(columns).exp().tolist() == pytest.approx([0.3, 0.3, 0.1, 0.3])
-    assert summed([1, 1]) is None
+    assert probabilities([2, 1, 1, 2], [0.1, 0.2, 0.3, 0.1, 0.15, 0.15]) == pytest.approx([0.3, 0.3, 0.1, 0.3])
+
+
+def test_the_best_label_may_be_a_union_or_a_single_one():
+    logits = torch.tensor([[0.3, 0.2, 0.1, 0.4], [0.1, 0.1, 0.2, 0.6], [0.2, 0.2, 0.35, 0.25]]).log()
+    scores, labels = Unions([2, 1, 1]).strongest(logits)
+    assert labels.tolist() == [0, 2, 0]
+    assert scores.exp().tolist() == pytest.approx([0.5, 0.6, 0.4])
+
+
+def test_pixels_that_are_ignored_do_not_count_in_a_union():
+    unions, logits = Unions([2, 1]), torch.tensor([[0.5, 0.25, 0.25]] * 4).log()
+    for ignored in (-1, 1, 255):
+        target = torch.tensor([0, ignored, ignored, 0])
+        assert unions.cross_entropy(logits, target, ignored).item() == pytest.approx(-2 * math.log(0.75))
 
 
 def test_a_union_wins_where_its_parts_together_are_the_most_likely():
     texts = torch.tensor([0.4, 0.3, 0.3]).log()[None, :, None, None].expand(1, 3, 4, 4)
     assert upsampled_max(texts)[1].unique().tolist() == [0]
-    assert upsampled_max(texts, summed([1, 2]))[1].unique().tolist() == [1]
+    assert upsampled_max(texts, Unions([1, 2]))[1].unique().tolist() == [1]
 
 
 def test_the_streamed_loss_of_unions_equals_the_plain_one():
-    merge, target = summed([1, 3, 1]), torch.randint(-1, 3, (2, 16, 8))
+    unions, target = Unions([1, 3, 1]), torch.randint(-1, 3, (2, 16, 8))
     logits = torch.randn(2, 5, 8, 4, requires_grad=True)
-    total = upsampled_cross_entropy(logits, target, -1, merge)
+    total = upsampled_cross_entropy(logits, target, -1, unions)
     (gradient,) = torch.autograd.grad(total, logits)
-    merged = merge(upsample_x2(logits).movedim(1, -1)).movedim(-1, 1)
+    single, united, last = upsample_x2(logits).split([1, 3, 1], dim=1)
+    merged = torch.cat([single, united.logsumexp(dim=1, keepdim=True), last], dim=1)
     expected = F.cross_entropy(merged, target, ignore_index=-1, reduction="sum")
     torch.testing.assert_close(total, expected, atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, logits)[0], atol=1e-5, rtol=1e-4)
     module = LSegModule(tiny_net())
-    torch.testing.assert_close(module.loss(upsample_x2(logits), target, merge), module.loss(logits, target, merge))
+    torch.testing.assert_close(module.loss(upsample_x2(logits), target, unions), module.loss(logits, target, unions))
 
 
 def test_the_loss_of_a_mask_of_a_union_is_that_of_its_parts():
@@ -194,7 +210,3 @@ def test_validation_counts_each_dataset_apart_and_the_harmonic_mean_chooses():
     mious = [logged["val_miou_street"], logged["val_miou_room"]]
     assert logged["val_miou_epoch"] == pytest.approx(2 / (1 / mious[0] + 1 / mious[1]))
     assert module.labels_of(batch)[1] == list(ROOM.labels)
-
-
-def test_the_harmonic_mean_by_hand():
-    assert harmonic_mean([0.5, 0.25]) == pytest.approx(1 / 3) and harmonic_mean([0.9, 0.0]) == 0
