@@ -22,7 +22,7 @@ from lseg_utils.files import unwritable
 from lseg_utils.git import git_state
 from lseg_utils.results import text_table, write_json
 from modules.device import resolve_device
-from modules.hardware import cpu_features, product_rate
+from modules.hardware import cpu_features, processor_name, product_rate
 from modules.models import BACKBONES, LSegNet, build_lseg
 from modules.models.backbones import MULTIPLE
 
@@ -91,13 +91,8 @@ def parse(parser: Parser, **defaults: dict[str, Any]) -> argparse.Namespace:
 
 def machine(device: str = "cpu") -> dict[str, Any]:
     """What timings depend on; nothing that names the machine."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        processor = platform.processor() or platform.machine()
     result = {
-        "processor": processor,
+        "processor": processor_name(),
         "features": cpu_features(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -100,11 +100,6 @@ class DescribedDataset(SampledDataset):
             text = f"{self.name}, split {split}: {len(self):,} images here, {official:,} officially"
             warnings.warn(f"{text}; results are not comparable with published ones", stacklevel=2)
 
-    @property
-    def num_class(self) -> int:
-        """The number of labels."""
-        return len(self.labels)
-
     def __len__(self) -> int:
         return len(self.files)
 

@@ -57,7 +57,8 @@ class FewShotDataset(SampledDataset):
     anything. 0: ``val`` is the official validation, which on Pascal and COCO is the test itself.
 
     Attributes: ``fold``, ``nshot``, ``held_out`` (the classes), ``class_ids`` (those of this split), ``labels`` (all),
-    ``pairs``, ``episodes`` (the pairs with repetitions, in the official order).
+    ``pairs``, ``weights`` (how often each pair occurs in the episodes), ``episodes`` (the pairs with repetitions, in
+    the official order).
     """
 
     name: ClassVar[str]
@@ -175,21 +176,12 @@ class FewShotDataset(SampledDataset):
         texts = size_problems(present, f"checking {cls.name} fold {fold}")
         return cls._missing(root, splits, fold, files) + [f"{cls.name}: {text}; download it again" for text in texts]
 
-    @property
-    def num_class(self) -> int:
-        """The number of labels, of all folds together."""
-        return len(self.labels)
-
     def __len__(self) -> int:
         return self._length
 
     def name_of(self, index: int) -> str:
         """The path of the image of pair ``index``."""
         return str(self.files_of(self.root, self.pairs[index][1])[0])
-
-    def count_of(self, index: int) -> int:
-        """How often pair ``index`` occurs in ``episodes``."""
-        return self.weights[index]
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Item ``index``, drawn from ``rng`` as the class says; ``InputError`` naming a file that cannot be used."""

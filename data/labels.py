@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lseg_utils.errors import InputError
+from lseg_utils.errors import InputError, few
 from lseg_utils.label_list import duplicates, split_labels
 
 LABEL_FILES = Path(__file__).resolve().parent / "label_files"
@@ -39,15 +39,13 @@ def read_label_file(path: str | Path) -> tuple[list[str], list[str]]:
     labels = [label for label in labels if label]
     odd = [f"label {n}" for n, label in enumerate(labels) if any(unicodedata.category(one) == "Cc" for one in label)]
     if odd:
-        raise InputError(
-            f"{path}: control characters in {', '.join(odd[:5])}, counted from 0; delete them and save it as UTF-8"
-        )
+        raise InputError(f"{path}: control characters in {few(odd)}, counted from 0; delete them and save it as UTF-8")
     if not labels:
         raise InputError(f"{path} contains no label; write one label per line, in the order of the mask values")
     too_long = [f"label {number}" for number, label in enumerate(labels) if len(label) > MAX_LABEL_LENGTH]
     if too_long:
         raise InputError(
-            f"{path}: over {MAX_LABEL_LENGTH} characters in {', '.join(too_long[:5])}, counted from 0; "
+            f"{path}: over {MAX_LABEL_LENGTH} characters in {few(too_long)}, counted from 0; "
             f"a label file has one short label per line"
         )
     return labels, [

@@ -15,7 +15,7 @@ from data.description_parts import Masks
 from data.pairs import MASK_SUFFIXES
 from data.reading import VALUES_SHOWN, open_picture, read_mask
 from lseg_utils import picture_files
-from lseg_utils.errors import InputError
+from lseg_utils.errors import InputError, few
 from lseg_utils.picture_files import DECODING_ERRORS
 
 UNDECLARED = -2
@@ -99,7 +99,7 @@ class MaskReader:
         found, inverse = np.unique(red + (green << 8) + (blue << 16), return_inverse=True)
         unknown = [int(segment) for segment in found if segment and int(segment) not in (segments or {})]
         if unknown:
-            text = ", ".join(map(str, unknown[:VALUES_SHOWN]))
+            text = few(list(map(str, unknown)), VALUES_SHOWN)
             raise InputError(f"{path} contains the segments {text}, which its JSON file does not list")
         categories = np.array([(segments or {}).get(int(segment), 0) for segment in found], np.int32)
         return categories[inverse].reshape(red.shape)
@@ -112,10 +112,9 @@ class MaskReader:
             f"{self.shown(int(n))} ({count:,} pixel{'s' * (count != 1)})"
             for n, count in zip(found[~declared], counts[~declared].tolist())
         ]
-        more = ", ..." if len(outside) > VALUES_SHOWN else ""
         kind = "colours" if self.masks.coding == "colours" else "values"
         return (
-            f"{path} contains the {kind} {', '.join(outside[:VALUES_SHOWN])}{more}, which {self.name} does not declare "
+            f"{path} contains the {kind} {few(outside, VALUES_SHOWN)}, which {self.name} does not declare "
             f"({self._declared()}). Correct the file, or add them to the description: to labels, or to ignore"
         )
 
@@ -129,7 +128,7 @@ class MaskReader:
             else:
                 runs.append([number])
         texts = ["..".join(self.shown(number) for number in run) for run in runs]
-        return ", ".join(texts[:VALUES_SHOWN]) + (", ..." if len(texts) > VALUES_SHOWN else "")
+        return few(texts, VALUES_SHOWN)
 
     def shown(self, number: int) -> str:
         """A number as the description writes it."""

@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from glob import glob, has_magic
 from pathlib import Path
 
-from lseg_utils.errors import InputError
+from lseg_utils.errors import InputError, few
 from lseg_utils.picture_files import DECODING_ERRORS, open_picture
 from lseg_utils.progress import is_rank_zero, progress_bar
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")  # none that changes values
-SHOWN = 5  # names shown of a longer list
+SHOWN = 5  # folders that a message describes
 Size = tuple[int, int]  # width, height
 ORIENTATION, UPRIGHT = 274, 1  # the EXIF tag that turns or mirrors a picture
 HEADER_THREADS = 16  # opening a file waits for the disk, not for the processor
@@ -53,7 +53,7 @@ def find_pairs(
         problems += wrong
         if found and (lacking := [key for key in keys if key not in found]):
             problems.append(
-                f"{_list_name(listed)} lists {len(lacking)} images that are not in {images}: {_some(lacking)}"
+                f"{_list_name(listed)} lists {len(lacking)} images that are not in {images}: {few(lacking)}"
             )
     if masks is None:
         return [(found[key], None) for key in keys if key in found], problems
@@ -105,7 +105,7 @@ def files_by_key(
         found[key] = folder / path
     if clashes:
         advice = "remove one of each, or end image_suffix or mask_suffix with the extension"
-        clashes = [f"in {folder}, files differ in their extension only: {_some(clashes)}; {advice}"]
+        clashes = [f"in {folder}, files differ in their extension only: {few(clashes)}; {advice}"]
     return found, clashes
 
 
@@ -178,7 +178,7 @@ def _listed_keys(
         keys = [each for key in keys for each in (below.get(key, [key]) if key in lacking else [key])]
     repeated = [name for name, times in Counter(keys).items() if times > 1]
     problems += (
-        [f"{_list_name(listed)} lists {len(repeated)} images more than once: {_some(repeated)}"] if repeated else []
+        [f"{_list_name(listed)} lists {len(repeated)} images more than once: {few(repeated)}"] if repeated else []
     )
     return keys, problems
 
@@ -200,9 +200,9 @@ def missing_files(wanted: Iterable[Path]) -> list[str]:
             existing = _nearest_existing(Path(folder))
             absent.setdefault(existing, []).append(str(Path(folder).relative_to(existing)))
         elif missing := sorted(names - set(os.listdir(folder))):
-            lacking.append(f"{folder} lacks {len(missing)} of {len(names)} files: {_some(missing)}")
+            lacking.append(f"{folder} lacks {len(missing)} of {len(names)} files: {few(missing)}")
     sentences = [
-        f"in {existing}, which contains {_content(existing)}, there is no folder {_some(folders)}"
+        f"in {existing}, which contains {_content(existing)}, there is no folder {few(folders)}"
         for existing, folders in absent.items()
     ]
     sentences += lacking
@@ -256,7 +256,7 @@ def _nearest_existing(folder: Path) -> Path:
 
 
 def _content(folder: Path) -> str:
-    return _some(sorted(entry.name for entry in folder.iterdir())) or "nothing"
+    return few(sorted(entry.name for entry in folder.iterdir())) or "nothing"
 
 
 def _nothing_in(place: Path, kind: str, extensions: Sequence[str], suffix: str) -> str:
@@ -273,7 +273,7 @@ def _only_in(kind: str, here: dict[str, Path], other: str, there: dict[str, Path
     lonely = [path.name for key, path in here.items() if key not in there]
     if not lonely:
         return []
-    return [f"{len(lonely)} of {len(here)} {kind}s have no {other} of the same name in {other_folder}: {_some(lonely)}"]
+    return [f"{len(lonely)} of {len(here)} {kind}s have no {other} of the same name in {other_folder}: {few(lonely)}"]
 
 
 def _size_problem(
@@ -294,8 +294,3 @@ def _size_problem(
     if orientation != UPRIGHT and mask_size == (height, width):
         text += "; the mask belongs to the picture turned by its EXIF orientation: save the image upright"
     return text
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

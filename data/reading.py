@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from lseg_utils import picture_files
-from lseg_utils.errors import InputError
+from lseg_utils.errors import InputError, few
 from lseg_utils.picture_files import DECODING_ERRORS
 
 VALUES_SHOWN = 10
@@ -126,5 +126,4 @@ def check_values(path: Path, values: np.ndarray, allowed: np.ndarray, meaning: s
     found = np.flatnonzero(np.bincount(values.ravel())) if counted else np.unique(values.ravel()[:COUNTED])
     outside = found[~np.isin(found, allowed)].tolist() or [value for value in (low, high) if value not in allowed]
     if outside:
-        shown = ", ".join(map(str, outside[:VALUES_SHOWN])) + (", ..." if len(outside) > VALUES_SHOWN else "")
-        raise InputError(f"{path} contains the values {shown}; {meaning}")
+        raise InputError(f"{path} contains the values {few(list(map(str, outside)), VALUES_SHOWN)}; {meaning}")

@@ -14,11 +14,17 @@ from lseg_utils.errors import InputError
 
 
 class SampledDataset:
-    """A map-style dataset whose subclass gives ``__len__``, ``sample(index, rng)``, ``on_bad_image`` and ``seed``."""
+    """A map-style dataset whose subclass gives ``__len__``, ``sample(index, rng)`` and these attributes."""
 
+    labels: list[str]
     on_bad_image: str  # "stop" or "skip"
     seed: int | None
     draws_items = False  # whether ``rng``, not ``index``, decides which image an item shows
+
+    @property
+    def num_class(self) -> int:
+        """The number of labels, for the benchmarks that of all folds together."""
+        return len(self.labels)
 
     def sample(self, index: int, rng: np.random.Generator) -> Any:
         """Item ``index`` with all randomness from ``rng``; ``InputError`` naming the file if it cannot be used."""

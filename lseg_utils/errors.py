@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lseg_utils import interrupt
@@ -37,6 +37,12 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     longer = [name for name in plain if len(text) >= 3 and name.startswith(text)]
     similar = difflib.get_close_matches(text, plain, n=1, cutoff=0.7) or longer
     return f" (did you mean {plain[similar[0]]}?)" if similar else ""
+
+
+def few(names: Sequence[str], shown: int = 5) -> str:
+    """The first names of a list, separated by commas, and how many more there are."""
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def clean_message(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lseg_utils.errors import few
 from lseg_utils.files import write_aside
 
 
@@ -42,16 +43,13 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def counted_by_reason(notes: Iterable[str], shown: int = 5) -> list[str]:
+def counted_by_reason(notes: Iterable[str]) -> list[str]:
     """Notes of the form "REASON: FILE", each counted once: a line for each reason, with its first files."""
     files: dict[str, list[str]] = {}
     for note in sorted(set(notes)):
         reason, file = note.split(": ", 1)
         files.setdefault(reason, []).append(file)
-    return [
-        f"{reason} in {len(found)} files: {', '.join(found[:shown])}{', ...' if len(found) > shown else ''}"
-        for reason, found in files.items()
-    ]
+    return [f"{reason} in {len(found)} files: {few(found)}" for reason, found in files.items()]
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

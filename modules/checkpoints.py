@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lseg_utils.errors import InputError
+from lseg_utils.errors import InputError, few
 from lseg_utils.files import write_aside
 
 from .architecture import BLOCK_OPTIONS, architecture_of, skeleton
@@ -129,10 +129,7 @@ def misfits(file: CheckpointFile, net: LSegNet) -> dict[str, list[str]]:
 
 def describe_misfits(found: dict[str, list[str]]) -> list[str]:
     """One line per kind of misfit: how many, and the first three."""
-    return [
-        f"  {kind}: {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for kind, names in found.items()
-    ]
+    return [f"  {kind}: {len(names)} ({few(names, 3)})" for kind, names in found.items()]
 
 
 def export_plain(net: LSegNet, path: str | Path) -> Path:

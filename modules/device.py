@@ -34,6 +34,11 @@ def reduced_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return dtype
 
 
+def dtype_name(dtype: torch.dtype | None) -> str:
+    """float32 (None), bfloat16 or float16: how results name what convolutions and matrix products are computed in."""
+    return str(dtype or torch.float32).removeprefix("torch.")
+
+
 def resolve_device(device: str) -> torch.device:
     """The device to use; auto takes CUDA, then MPS, then the CPU. ``InputError`` where there is none such."""
     if device == "auto":

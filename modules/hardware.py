@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import platform
 import time
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lseg_utils.errors import run_script
@@ -21,6 +23,15 @@ if TYPE_CHECKING:  # torch takes two seconds to import: each function imports it
 SIDE = {"cpu": 768, "cuda": 8192, "mps": 2048}  # of the measured square matrices: milliseconds each
 REPEATS = 5
 SLOWER = 1.1  # a ratio below this one is noise
+
+
+def processor_name() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def cpu_features() -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lseg_utils.errors import InputError
+from lseg_utils.results import versions
 
 from .models import LSegNet
 from .models.precision import full_precision
@@ -58,7 +58,7 @@ def passport_of(net: LSegNet) -> dict[str, Any]:
                 text = kept(net.text_encoder(WORDS))
             except ValueError:  # labels will say why, when there are any
                 text = []
-    return {"image": image, "text": text, "versions": versions()}
+    return {"image": image, "text": text, "versions": versions(LIBRARIES)}
 
 
 def image_answer(embedding: Tensor) -> list[float]:
@@ -85,17 +85,6 @@ def answering(net: LSegNet) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-def versions() -> dict[str, str]:
-    """The installed ones of ``LIBRARIES``."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def difference(stored: list[float], found: list[float]) -> float:

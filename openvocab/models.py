@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from encoding_ext.evaluator import MultiScaleEvaluator
-from lseg_utils.errors import InputError
-from modules.device import resolve_device
+from lseg_utils.errors import InputError, few
+from modules.device import dtype_name, resolve_device
 from modules.inference.image_tower import EmbeddedImage, ImageTower
 from modules.inference.label_texts import encode_with_templates
 from modules.inference.scores import rank
@@ -76,7 +76,7 @@ class LSegSegmenter:
     @property
     def precision(self) -> str:
         """What convolutions and matrix products are computed in."""
-        return str(self.tower.dtype or torch.float32).removeprefix("torch.")
+        return dtype_name(self.tower.dtype)
 
     def encode_labels(self, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
         """See ``Segmenter``."""
@@ -195,9 +195,9 @@ class SavedPredictions:
         missing = [name for name in names if self._file(name) is None]
         if not missing:
             return []
-        shown = ", ".join(missing[:3])
         return [
-            f"{self.folder} lacks the predictions of {len(missing)} of {len(names)} pictures (.png or .npy): {shown}"
+            f"{self.folder} lacks the predictions of {len(missing)} of {len(names)} pictures (.png or .npy): "
+            f"{few(missing, 3)}"
         ]
 
     def fingerprint(self, names: Sequence[str]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from typing import Any
 
 from lseg_utils.files import sha256_of
 from lseg_utils.results import versions
+from modules.hardware import processor_name
 
 PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning", "clip-anytorch", "numpy", "pillow")
 
@@ -25,17 +25,8 @@ def identity_of(checkpoint: Path) -> dict[str, Any]:
     return {
         "git": git_state(),
         "versions": versions(PACKAGES),
-        "device": ", ".join(gpus) or f"CPU: {_processor()}",
+        "device": ", ".join(gpus) or f"CPU: {processor_name()}",
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": sha256_of(checkpoint),
         "tensors_sha256": fingerprint(file.weights),
     }
-
-
-def _processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -63,12 +63,6 @@ def ran(entry: Entry, plan: Plan) -> list[tuple[Row, str, Ledger]]:
     return found
 
 
-def unlike_published(record: dict[str, Any]) -> str:
-    """What makes a run another experiment than the published one, such as few-shot training; "" if nothing is known."""
-    setting = record["identity"].get("setting", "zero-shot")
-    return "" if setting == "zero-shot" else setting
-
-
 def report(entry: Entry, plan: Plan) -> str:
     """Write ``table.txt``, ``table.json`` and ``report.html`` of all that ran in ``plan.folder``; return the text."""
     found = ran(entry, plan)
@@ -77,7 +71,7 @@ def report(entry: Entry, plan: Plan) -> str:
     states = list(dict.fromkeys(source_state(record) for own in records.values() for record in own))
     last = max(records, key=lambda path: path.stat().st_mtime_ns, default=None)
     now = source_state(records[last][-1]) if last and records[last] else ""
-    cells, content, settings = [], [], {}
+    cells, content, settings = [], [], []
     for row, kind, ledger in found:
         own = records[ledger.path]
         figures = {
@@ -87,7 +81,9 @@ def report(entry: Entry, plan: Plan) -> str:
         facts = {"row": row.name, "network": row.title, "kind": kind, "settings": ledger.header}
         content.append({**facts, "published": dict(row.published), "measured": figures, "runs": own})
         title = row.title if kind == KINDS[""] else f"{row.title} ({kind})"
-        settings |= {f"{title}: {setting}": None for record in own if (setting := unlike_published(record))}
+        # What makes a run another experiment than the published one, such as few-shot training.
+        unlike = {record["identity"].get("setting", "zero-shot"): None for record in own}
+        settings += [f"{title}: {setting}" for setting in unlike if setting != "zero-shot"]
         mark = "" if {source_state(record) for record in own} <= {now} else f" {MARK}"
         for name, figure in figures.items():
             text = f"{figure['mean']:.2f}"
@@ -96,7 +92,7 @@ def report(entry: Entry, plan: Plan) -> str:
             known, source = row.published.get(name, (None, ""))
             compared = ("", "") if known is None else (f"{known:.2f}", f"{figure['mean'] - known:+.2f}")
             cells.append((title + mark, name, text, *compared, source))
-    warning, notes = [plan.warning] if plan.warning else [], list(settings)
+    warning, notes = [plan.warning] if plan.warning else [], settings
     if len(states) > 1:
         notes.append(f"{MARK} contains runs of another state of the source than {now}: {', '.join(states)}")
     elif states:

@@ -10,6 +10,7 @@ from typing import Any
 
 from apps.predict.sources import Source
 from lseg_utils.errors import InputError
+from lseg_utils.files import file_state
 from lseg_utils.ledger import Ledger, differences
 from lseg_utils.results import write_json
 
@@ -114,12 +115,9 @@ def foreign_files(folder: Path, flag: str) -> str:
     return f"{folder} contains files, but no earlier run of this script ({RUN_FILE}); choose a new or empty {flag}"
 
 
-def identity(path: Path) -> list[int] | None:
+def identity(path: Path) -> list[str | int] | None:
     """What tells a file from a later one of the same name: size and time of change. None for a camera."""
-    if not path.exists():
-        return None
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+    return file_state(path)[1:] if path.exists() else None
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:

@@ -19,17 +19,15 @@ from apps.predict.sources import Source
 from apps.predict.video_reader import VideoError
 from apps.predict.videos import predict_video
 from lseg_utils.cli import doubts_as_notes
-from lseg_utils.errors import InputError
+from lseg_utils.errors import InputError, few
 from lseg_utils.files import sha256_of
 from lseg_utils.git import git_state
 from lseg_utils.image_input import read_rgb
 from lseg_utils.lock import locked
 from lseg_utils.progress import progress_bar
-from modules.device import reduced_dtype, resolve_device
+from modules.device import dtype_name, reduced_dtype, resolve_device
 from modules.inference.segmentation import Segmentation
 from modules.predictor import LSegPredictor
-
-SHOWN_LABELS = 3
 
 
 @dataclass
@@ -195,8 +193,7 @@ def _start(request: Request) -> Run:
     if not labels and kinds:
         raise InputError(f"{weights} contains no labels; give --labels 'cat, grass, other', or a file")
     if request.labels is None and kinds:
-        shown = ", ".join(labels[:SHOWN_LABELS]) + (", ..." if len(labels) > SHOWN_LABELS else "")
-        print(f"note: using the checkpoint's own {len(labels)} labels ({shown}); --labels chooses others")
+        print(f"note: using the checkpoint's own {len(labels)} labels ({few(labels, 3)}); --labels chooses others")
     if len(labels) > MAX_LABELS:
         raise InputError(f"{len(labels):,} labels do not fit into a label PNG; give at most {MAX_LABELS:,}")
     with doubts_as_notes():
@@ -219,7 +216,6 @@ def _build_run(
     network: facts for run.json and the manifest of embeddings.
     """
     look, write, folder, device = request.look, request.write, request.folder, resolve_device(request.device)
-    dtype = reduced_dtype(request.precision, device) or torch.float32
     settings = {
         "checkpoint": checkpoint,
         "labels": labels,
@@ -232,7 +228,8 @@ def _build_run(
         "overlay_format": write.picture_format,
         "video_format": write.video_format,
         "max_frames": look.max_frames,
-        "precision": str(dtype).removeprefix("torch."),  # what "auto" means here; on another device it may differ
+        # What "auto" means here; on another device it may differ.
+        "precision": dtype_name(reduced_dtype(request.precision, device)),
         "device": device.type,
         "embeddings": request.embedding and vars(request.embedding),
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lseg_utils.errors import InputError, raise_all
+from lseg_utils.errors import InputError, few, raise_all
 from lseg_utils.image_input import decode_rgb, to_pixels
 from lseg_utils.label_list import duplicates, split_labels
 
@@ -31,10 +31,10 @@ def parse_labels(text: str) -> list[str]:
     if len(labels) > MAX_LABELS:
         problems.append(f"{len(labels)} labels are too many: this page takes at most {MAX_LABELS}. Remove some.")
     if twice := list(duplicates(labels)):
-        problems.append(f"Duplicate labels: {_few(twice)}. Enter each label once.")
+        problems.append(f"Duplicate labels: {few(twice)}. Enter each label once.")
     long = [f"{label[:30]}…" for label in labels if len(label) > MAX_LETTERS]
     if long:
-        problems.append(f"Longer than {MAX_LETTERS} letters: {_few(long)}. CLIP cannot read that much: shorten them.")
+        problems.append(f"Longer than {MAX_LETTERS} letters: {few(long)}. CLIP cannot read that much: shorten them.")
     raise_all(problems)
     return labels
 
@@ -78,7 +78,3 @@ def _shrunk(pixels: np.ndarray) -> tuple[np.ndarray, str]:
     small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
     sizes = f"from {width} x {height} to {size[0]} x {size[1]} pixels"
     return np.asarray(small), f"Reduced {sizes}; `python predict_lseg.py` keeps the full size."
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -41,11 +41,6 @@ def prepare_forward(net: LSegNet, speed: Speed, device: torch.device) -> Callabl
     return forward
 
 
-def precision_name(speed: Speed, device: torch.device) -> str:
-    """float32, bfloat16 or float16: what convolutions and matrix products are computed in."""
-    return str(reduced_dtype(speed.precision, device) or torch.float32).removeprefix("torch.")
-
-
 def check_scores(scores: Tensor, precision: str) -> None:
     """``InputError`` for scores that are NaN or infinite: the strongest label would always be the first."""
     if (~scores.isfinite()).any():

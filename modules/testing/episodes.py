@@ -15,16 +15,18 @@ from encoding_ext.metrics import EpisodeMetric, episode_areas
 from encoding_ext.palettes import palette
 from encoding_ext.transforms import tensor_to_pixels
 from lseg_utils.distributed import from_first, wait_for_all
+from lseg_utils.files import file_state
 from lseg_utils.memory import memory_advice
 from lseg_utils.pictures import save_picture, sheet
 from lseg_utils.progress import is_rank_zero, process_rank, progress_bar
 from lseg_utils.results import counted_by_reason
 
 from ..choices import Speed, block_options
+from ..device import dtype_name, reduced_dtype
 from ..lseg_module_zs import BACKGROUND, episode_labels
 from ..models import LSegNet
 from ..models.streaming import upsampled_max
-from .common import check_scores, derangement, precision_name, prepare_forward, write_results
+from .common import check_scores, derangement, prepare_forward, write_results
 from .comparison import COLUMNS, Extremes, comparison, extremes_sheets
 from .episode_log import Areas, EpisodeLog
 from .settings import TestRun
@@ -83,15 +85,14 @@ class EpisodeTest:
             "nshot": dataset.nshot,
             "episodes": len(dataset.episodes),
             "distinct_pairs": len(dataset),
-            "precision": precision_name(speed, device),
+            "precision": dtype_name(reduced_dtype(speed.precision, device)),
         }
 
     def measure(self) -> None:
         """Segment each distinct pair once over all processes, and report."""
-        state = self.run.weights.stat()
         identity = {  # everything that the areas of an episode depend on
             **self.facts,
-            "weights": [str(self.run.weights.resolve()), state.st_size, state.st_mtime_ns],
+            "weights": file_state(self.run.weights),
             "data_path": str(self.dataset.root),
             "labels": self.names,
             "crop_size": self.dataset.crop_size,
@@ -143,7 +144,7 @@ class EpisodeTest:
         if episodes:
             indices = list(episodes)
             class_ids = torch.tensor([self.dataset.pairs[index][0] for index in indices])
-            weights = torch.tensor([self.dataset.count_of(index) for index in indices])
+            weights = torch.tensor([self.dataset.weights[index] for index in indices])
             self.metric.add(torch.tensor([episodes[index] for index in indices]), class_ids, weights)
 
     # ------------------------------------------------------------------------------------------------ reporting

@@ -23,8 +23,9 @@ from lseg_utils.pictures import palette_picture, save_picture
 from lseg_utils.progress import is_rank_zero, progress_bar
 
 from ..choices import Speed
+from ..device import dtype_name, reduced_dtype
 from ..models import LSegNet
-from .common import check_scores, derangement, precision_name, prepare_forward, write_results
+from .common import check_scores, derangement, prepare_forward, write_results
 from .comparison import Extremes, comparison, extremes_sheets
 from .report_page import worst_confusions
 from .settings import Protocol, TestRun
@@ -80,7 +81,7 @@ class LabelSetTest:
             "split": dataset.split,
             "images": len(dataset),
             "protocol": protocol.describe(*sizes),
-            "precision": precision_name(speed, device),
+            "precision": dtype_name(reduced_dtype(speed.precision, device)),
             "label_source": label_source,
         }
 

@@ -92,7 +92,7 @@ def test_a_test_has_distinct_pairs_with_their_number(pascal: Path) -> None:
     items, official = dataset("pascal", pascal), test_episodes("pascal", 0)
     assert items.episodes == official and items.pairs == list(dict.fromkeys(official))
     assert (len(items), sum(items.weights)) == (346, 1000)
-    assert all(items.count_of(i) == official.count(pair) for i, pair in enumerate(items.pairs))
+    assert all(items.weights[i] == official.count(pair) for i, pair in enumerate(items.pairs))
     assert (items[0]["weight"], items[345]["weight"]) == (3, 2)  # 1000 = 2 * 346 + 308
     assert (items.fold, items.nshot, items.class_ids, items.num_class) == (0, 0, (0, 1, 2, 3, 4), 20)
 

@@ -170,7 +170,7 @@ def test_normalisation_that_was_changed_in_the_file_is_caught(tmp_path):
 
 def test_changed_versions_are_named(tmp_path, monkeypatch):
     path = saved("tiny_resnet", tmp_path / "a.ckpt")
-    monkeypatch.setattr(passport, "versions", lambda: {"torch": "1.4"})
+    monkeypatch.setattr(passport, "versions", lambda names: {"torch": "1.4"})
     load_lseg(path)  # another version alone is no fault
     monkeypatch.setattr(ImageTower, "normalised", lambda self, rgb: rgb.float())
     with pytest.raises(InputError, match=r"torch was .*, is 1\.4"):

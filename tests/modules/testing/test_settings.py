@@ -16,7 +16,8 @@ from lseg_utils.cli import chosen
 from lseg_utils.errors import InputError
 from lseg_utils.files import REPOSITORY
 from modules.choices import Speed, block_options
-from modules.testing.common import derangement, precision_name, prepare_forward
+from modules.device import dtype_name, reduced_dtype
+from modules.testing.common import derangement, prepare_forward
 from modules.testing.label_sets import LabelSetTest
 from modules.testing.settings import Protocol, TestRun
 from tiny import LABELS, pictures, tiny_net
@@ -111,7 +112,7 @@ def test_the_precision_of_a_test_reaches_the_network(script, precision, dtype):
     assert logits.dtype == torch.float32 and logits.shape == exact.shape
     assert torch.equal(logits, exact) == (dtype == torch.float32)
     assert (logits - exact).abs().max() < 0.5
-    assert precision_name(speed, CPU) == str(dtype)[6:]
+    assert dtype_name(reduced_dtype(speed.precision, CPU)) == str(dtype)[6:]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 20])
