@@ -62,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from data.sampled import Remaining
     from encoding_ext.transforms import image_to_tensor
     from modules.device import resolve_device
+    from modules.released import file_name_doubts
     from modules.testing.episodes import EpisodeTest
     from modules.training.start import check_label_lengths
-    from modules.zoo import file_name_doubts
 
     device = resolve_device(options.device)
     for doubt in file_name_doubts(run.weights, data.dataset, options.fold, run.backbone) if is_rank_zero() else ():

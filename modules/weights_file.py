@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from lseg_utils.errors import InputError
 from lseg_utils.files import REPOSITORY
+
+from .released import DATA
 
 SUFFIXES = (".ckpt", ".pth", ".pt", ".safetensors")
 HUB_WEIGHTS = "model.safetensors"  # in a folder of the hub's kind
@@ -49,8 +50,7 @@ def _other_sources(name: str) -> str:
 
     name: of the file that is missing. test.sh expects one that the authors never released.
     """
-    released = json.loads(Path(__file__).with_name("released.json").read_text(encoding="utf-8"))
-    note = f" ({name}: {released['not_released'][name]})" if name in released["not_released"] else ""
+    note = f" ({name}: {DATA['not_released'][name]})" if name in DATA["not_released"] else ""
     trained = sorted(REPOSITORY.glob("quickstart/runs/trained_seed*/version_*/checkpoints/last.ckpt"))
     own = f"; the quickstart trained {trained[-1]}" if trained else ""
     return f"{note}{own}; `python -m {__package__}.zoo` lists the official checkpoints and how to get them"

@@ -15,10 +15,10 @@ from typing import Any
 
 from data import check_dataset
 from lseg_utils.errors import InputError, raise_all
-from lseg_utils.files import REPOSITORY
+from lseg_utils.files import REPOSITORY, file_state
 from lseg_utils.ledger import Ledger
 from lseg_utils.lock import locked
-from modules.zoo import DATA as ZOO
+from modules.released import DATA as ZOO
 from paper.entries import Entry, Row
 from paper.identity import identity_of
 from recipes.select_checkpoint import best_checkpoint
@@ -220,9 +220,3 @@ def ledger_of(folder: Path) -> Ledger | None:
     if not isinstance(header, dict):
         raise InputError(f"{folder / 'ledger.jsonl'} does not begin like a ledger of reproduce.py; move it away")
     return Ledger(folder / "ledger.jsonl", header)
-
-
-def file_state(path: Path) -> list[Any]:
-    """What tells a file from another one at the same place, in plain types."""
-    state = path.stat()
-    return [str(path.resolve()), state.st_size, state.st_mtime_ns]

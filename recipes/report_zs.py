@@ -12,7 +12,7 @@ from typing import Any
 from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError, run_script
 from lseg_utils.results import text_table, write_json
-from modules.zoo import published
+from modules.released import published
 
 SELECTION = {
     "held_out": "epoch and learning rate chosen on seen classes kept from training",

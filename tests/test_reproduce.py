@@ -8,7 +8,7 @@ import pytest
 
 import reproduce
 from lseg_utils.errors import InputError
-from modules.zoo import RELEASED, published
+from modules.released import RELEASED, published
 from paper.entries import entries
 from scripts import python_file
 

@@ -19,8 +19,9 @@ from modules import zoo
 from modules.checkpoints import export_plain, load_lseg, metadata_of, save_file, to_official
 from modules.models import BACKBONES
 from modules.models.lseg_net import LSegNet
+from modules.released import RELEASED, file_name_doubts, published, released_file
 from modules.weights_file import check_weights_file
-from modules.zoo import RELEASED, file_name_doubts, identify, published, released_file
+from modules.zoo import identify
 from reference import official_shapes
 from scripts import REPOSITORY
 from tiny import tiny_net
