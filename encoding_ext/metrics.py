@@ -213,20 +213,14 @@ def scores_from_confusion(
     hits, truth, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
     there, found = truth > 0, (truth + predicted) > 0
 
-    def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-        return np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
-
-    def mean(values: np.ndarray, over: np.ndarray) -> float:
-        return 100 * float(values[over].sum()) / max(int(over.sum()), 1)
-
-    iou = ratio(hits, truth + predicted - hits)
+    iou = _ratio(hits, truth + predicted - hits)
     pixels = max(int(truth.sum()), 1)
     scores = {
-        "miou_present": mean(iou, there),
-        "miou_present_or_predicted": mean(iou, found),
+        "miou_present": _mean(iou, there),
+        "miou_present_or_predicted": _mean(iou, found),
         "miou_all": 100 * float(iou.mean()),
         "fwiou": 100 * float((iou * truth).sum()) / pixels,
-        "macc": mean(ratio(hits, truth), there),
+        "macc": _mean(_ratio(hits, truth), there),
         "pacc": 100 * int(hits.sum()) / pixels,
     }
     if similarity is None:
@@ -238,9 +232,19 @@ def scores_from_confusion(
             f"needs the shape {counts.shape}, values in 0..1, and ones on the diagonal"
         )
     errors, soft_hits = counts * (1 - alike), (counts * alike).sum(axis=1)
-    open_iou = ratio(soft_hits, soft_hits + errors.sum(axis=1) + errors.sum(axis=0))
+    open_iou = _ratio(soft_hits, soft_hits + errors.sum(axis=1) + errors.sum(axis=0))
     open_found = (truth + soft_hits + errors.sum(axis=0)) > 0
     return scores | {
-        "open_miou_present": mean(open_iou, there),
-        "open_miou_present_or_predicted": mean(open_iou, open_found),
+        "open_miou_present": _mean(open_iou, there),
+        "open_miou_present_or_predicted": _mean(open_iou, open_found),
     }
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """The share of each class, 0 where there is nothing to divide by."""
+    return np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
+
+
+def _mean(values: np.ndarray, over: np.ndarray) -> float:
+    """The mean of some classes, in percent; 0 where there are none."""
+    return 100 * float(values[over].sum()) / max(int(over.sum()), 1)

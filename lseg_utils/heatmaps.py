@@ -63,21 +63,16 @@ def heat_map(
         numbers: write each value into its cell, by ``scale.form``; NaN is a dash.
         lines_after: row and column numbers behind which a line separates groups.
 
-    Raises:
-        ValueError: as many names as rows and columns were not given.
+    Raises ``ValueError`` unless there are R and C names.
     """
     if values.shape != (len(row_names), len(column_names)):
         raise ValueError(f"{values.shape} values need as many names, not {len(row_names)} and {len(column_names)}")
     font = ImageFont.load_default(text_size)
-
-    def widest(names: Sequence[str]) -> int:
-        return max((math.ceil(font.getlength(name)) for name in names), default=0)
-
-    long = widest(column_names)
+    long = _widest(column_names, font)
     upwards = long > cell - 2
-    left, top = 2 * GAP + widest(row_names), 2 * GAP + (long if upwards else text_size)
+    left, top = 2 * GAP + _widest(row_names, font), 2 * GAP + (long if upwards else text_size)
     height, width = values.shape[0] * cell, values.shape[1] * cell
-    right = 4 * GAP + BAR_WIDTH + widest([scale.form(tick) for tick in scale.ticks])
+    right = 4 * GAP + BAR_WIDTH + _widest([scale.form(tick) for tick in scale.ticks], font)
     picture = Image.new("RGB", (left + width + right, top + height + 2 * GAP), PAPER)
     draw = ImageDraw.Draw(picture)
     colours = heat_colours(values, scale)
@@ -106,6 +101,10 @@ def heat_map(
             draw.text(foot, name, INK, font, anchor="md")
     _draw_colour_bar(picture, (left + width + GAP, top), height, scale, font)
     return picture
+
+
+def _widest(texts: Sequence[str], font: Font) -> int:
+    return max((math.ceil(font.getlength(text)) for text in texts), default=0)
 
 
 def _write_upwards(picture: Image.Image, foot: tuple[int, int], text: str, font: Font, size: tuple[int, int]) -> None:

@@ -63,6 +63,7 @@ details { margin-top: 1rem; } summary { cursor: pointer; margin-bottom: .5rem; }
 
 WIDTH, HEIGHT = 560, 220  # of a chart
 LEFT, BOTTOM, TOP, RIGHT = 56, 26, 10, 14  # its margins
+TICKS = 5  # on an axis, about
 MARKED = 40  # points that are few enough to be marked
 DASHES = ("", "7 4", "2 3", "9 3 2 3")  # tell the lines of a chart apart without their colours
 
@@ -206,11 +207,11 @@ def chart(title: str, lines: Sequence[Line]) -> str:
     return f"<figure><figcaption><b>{escape(title)}</b>{''.join(names)}</figcaption>{drawing}</figure>"
 
 
-def ticks(low: float, high: float, whole: bool = False, count: int = 5) -> list[float]:
-    """Round numbers about ``count`` steps apart; they enclose low..high, or lie within it if ``whole`` numbers."""
+def ticks(low: float, high: float, whole: bool = False) -> list[float]:
+    """About five round numbers, equally far apart; they enclose low..high, or lie within it if ``whole`` numbers."""
     spread = high - low or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(spread / count))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power * count >= spread * 0.999)
+    power = 10.0 ** math.floor(math.log10(spread / TICKS))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power * TICKS >= spread * 0.999)
     if whole:
         step = max(round(step), 1)
         return [float(x) for x in range(math.ceil(low), math.floor(high) + 1) if x % step == 0 or high - low < step]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lseg_utils.files import write_aside
 from lseg_utils.progress import progress_bar
+from lseg_utils.results import write_json
 from miniature.drawing import draw_single
 from miniature.names import LABELS, with_synonyms, wordings
 from miniature.world import CLIP_STEPS
@@ -70,8 +71,7 @@ def make_clip(folder: Path, settings: ClipSettings) -> tuple[Path, dict[str, flo
     notes.unlink(missing_ok=True)  # a kill between the two files must not leave old notes next to new weights
     with write_aside(target) as aside:
         torch.save(state, aside)
-    with write_aside(notes) as aside:
-        aside.write_text(json.dumps({"settings": wanted, "retrieval": accuracies}, indent=2) + "\n", encoding="utf-8")
+    write_json(notes, {"settings": wanted, "retrieval": accuracies})
     return target, accuracies, True
 
 

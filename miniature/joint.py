@@ -87,16 +87,11 @@ def train(root: Path, name: str, dataset: str, unions: bool, clip: Path, seed: i
     recipe += f" --max_epochs {options.epochs} --check_val_every_n_epoch {options.epochs} --backbone_weights random"
     words = ["--dataset", dataset, "--data_path", str(root), "--backbone", options.backbone, *recipe.split()]
     words += ["--clip_weights", str(clip), "--checkpoint_dir", str(root / "runs"), "--exp_name", name]
-    # Without unions as without: both are trained by the code for several label sets.
-    train_lseg.main([*words, "--label_table", str(TABLE if unions else empty_table(root))])
+    # With an empty table too, the code for several label sets trains.
+    empty = root / "no_unions.yaml"
+    empty.write_text("{}\n", encoding="utf-8")
+    train_lseg.main([*words, "--label_table", str(TABLE if unions else empty)])
     return last
-
-
-def empty_table(root: Path) -> Path:
-    """A label table without entries."""
-    path = root / "no_unions.yaml"
-    path.write_text("{}\n", encoding="utf-8")
-    return path
 
 
 def measure(root: Path, weights: Path) -> dict[str, float]:

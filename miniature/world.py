@@ -66,7 +66,7 @@ def make_second_world(root: str | Path, seed: int, training: int, validation: in
     return folder, make_folder(folder, settings, write)
 
 
-def compose(rng: np.random.Generator, labels: list[str], size: int = SIZE, spacing: float = APART) -> list[Placement]:
+def compose(rng: np.random.Generator, labels: list[str], spacing: float = APART) -> list[Placement]:
     """Place an object for each label; a crowded picture may contain fewer than requested.
 
     spacing: least distance of two objects, in sums of their radii.
@@ -75,7 +75,7 @@ def compose(rng: np.random.Generator, labels: list[str], size: int = SIZE, spaci
     for label in labels:
         for _ in range(PLACING_TRIES):
             radius = rng.uniform(*RADII)
-            x, y = rng.uniform(0.9 * radius, size - 0.9 * radius, 2)
+            x, y = rng.uniform(0.9 * radius, SIZE - 0.9 * radius, 2)
             if all(np.hypot(x - p.x, y - p.y) > spacing * (radius + p.radius) for p in placed):
                 placed.append(Placement(label, float(x), float(y), float(radius), random_angle(rng)))
                 break

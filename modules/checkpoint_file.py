@@ -36,7 +36,7 @@ class CheckpointFile:
         return any(name.startswith("head.block.") for name in self.weights)
 
 
-def read_checkpoint(path: str | Path, trust_checkpoint: bool = False, map_location: str = "cpu") -> CheckpointFile:
+def read_checkpoint(path: str | Path, trust_checkpoint: bool = False) -> CheckpointFile:
     """Read the weights of an official file, a plain state dict or one of ours, running no code from it.
 
     path: also a folder of the hub's kind, or its ``model.safetensors``, which ``config.json`` next to it describes.
@@ -44,7 +44,7 @@ def read_checkpoint(path: str | Path, trust_checkpoint: bool = False, map_locati
     Raises:
         InputError: a missing, damaged or hostile file, one without weights, or one with a wrong description.
     """
-    content = read_content(path, trust_checkpoint, map_location)
+    content = read_content(path, trust_checkpoint)
     state_dict = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state_dict, dict) or not any(isinstance(value, Tensor) for value in state_dict.values()):
         raise InputError(f"{path} contains no weights: it is neither a Lightning checkpoint nor a state dict")
@@ -60,16 +60,16 @@ def read_checkpoint(path: str | Path, trust_checkpoint: bool = False, map_locati
     return CheckpointFile(Path(path), from_official(tensors), metadata, patches[0] if patches else None)
 
 
-def read_content(path: str | Path, trust: bool = False, map_location: str = "cpu") -> Any:
+def read_content(path: str | Path, trust: bool) -> Any:
     """What ``read_torch_file`` reads; a folder of the hub's kind in the layout of our own files."""
     path = check_weights_file(path)
     if path.suffix != ".safetensors":
-        return read_torch_file(path, trust=trust, map_location=map_location)
+        return read_torch_file(path, trust=trust)
     try:
         weights, config = read_folder(path.parent)
     except ValueError as error:
         raise InputError(str(error)) from error
-    tensors = {OFFICIAL_PREFIX + name: tensor.to(map_location) for name, tensor in weights.items()}
+    tensors = {OFFICIAL_PREFIX + name: tensor for name, tensor in weights.items()}
     return {"state_dict": tensors, METADATA_KEY: config}
 
 

@@ -52,7 +52,7 @@ STAND_INS: list[Any] = [(type(name.rsplit(".", 1)[-1], (InertStandIn,), {}), nam
 STAND_INS.append((OrderedDict, "pytorch_lightning.utilities.parsing.AttributeDict"))
 
 
-def read_torch_file(path: str | Path, trust: bool = False, map_location: str = "cpu") -> Any:
+def read_torch_file(path: str | Path, trust: bool = False) -> Any:
     """What ``torch.save`` wrote, read with ``weights_only``: tensors and plain types, old Lightning's classes inert.
 
     Args:
@@ -68,10 +68,10 @@ def read_torch_file(path: str | Path, trust: bool = False, map_location: str = "
         check_archive(path)
     try:
         if trust:
-            return torch.load(path, map_location=map_location, weights_only=False)
+            return torch.load(path, map_location="cpu", weights_only=False)
         with torch.serialization.safe_globals(STAND_INS):
             # Memory-mapped: parts that are dropped later are never copied.
-            return torch.load(path, map_location=map_location, weights_only=True, mmap=is_archive)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except ImportError as error:  # only with trust
         raise InputError(f"{path} needs Python code that is not installed here: {error}") from error
     except Exception as error:  # a broken pickle can make the reader stumble anywhere

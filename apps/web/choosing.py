@@ -19,7 +19,7 @@ from apps.web.link import Link
 from apps.web.places import found_checkpoints, label_lists, name_of, sample_pictures
 from apps.web.work import SharedPredictor, Work
 from lseg_utils.errors import InputError
-from modules.predictor import Segmentation
+from modules.predictor import LSegPredictor, Segmentation
 
 EVERYDAY = ["person", "cat", "grass", "tree", "sky", "other"]
 SUFFIXES = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"]
@@ -81,8 +81,11 @@ class Choice:
 
 @st.cache_resource(max_entries=2, show_spinner="Loading the network ...")
 def shared_predictor(checkpoint: str, modified: float, device: str, backbone: str | None) -> SharedPredictor:
-    """One for all visitors; ``modified`` makes a file that was written anew another one."""
-    return SharedPredictor.load(Path(checkpoint), device, backbone)
+    """One for all visitors; ``modified`` makes a file that was written anew another one.
+
+    backbone: what the file was trained as, where its weights do not tell. ``InputError`` for a file of no use.
+    """
+    return SharedPredictor(LSegPredictor.from_checkpoint(checkpoint, device, backbone=backbone))
 
 
 def settings(start: Start, link: Link) -> tuple[Path, SharedPredictor, str, str]:

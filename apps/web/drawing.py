@@ -95,16 +95,6 @@ def file_name(picture: str, labels: Sequence[str], kind: str) -> str:
     return "_".join(part for part in (picture[:60], "-".join(words)[:60], *more, kind) if part) + ".png"
 
 
-def mask_png(result: Segmentation) -> bytes:
-    """A palette PNG of the picture's own size whose pixel value is label + 1."""
-    return png(result.mask_picture())
-
-
-def overlay_png(result: Segmentation, opacity: float) -> bytes:
-    """The overlay with a legend beneath it."""
-    return png(result.picture(opacity))
-
-
 # ------------------------------------------------------------------------------------------------------------- HTML
 
 

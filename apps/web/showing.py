@@ -56,7 +56,7 @@ def show_pictures(choice: Choice, results: list[Segmentation], view: str, query:
     wanted = wanted_download("files")
     content = None
     if wanted in files:
-        content = drawing.mask_png(results[0]) if wanted == "mask" else drawing.overlay_png(results[0], opacity)
+        content = drawing.png(results[0].mask_picture() if wanted == "mask" else results[0].picture(opacity))
     offers = [Download(kind, title, hint) for kind, (title, hint) in files.items()]
     download_buttons(
         offers,

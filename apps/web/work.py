@@ -9,7 +9,6 @@ import math
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,14 +58,6 @@ class SharedPredictor:
         self._texts: set[str] = set()
         self.labels = predictor.net.labels
         self.backbone = predictor.net.architecture["backbone"]
-
-    @classmethod
-    def load(cls, checkpoint: Path, device: str, backbone: str | None = None) -> SharedPredictor:
-        """From an official or own file; ``InputError`` for one that cannot be used.
-
-        backbone: what the file was trained as, where its weights do not tell.
-        """
-        return cls(LSegPredictor.from_checkpoint(checkpoint, device, backbone=backbone))
 
     def segment(self, picture: np.ndarray | Segmentation, labels: Sequence[str], mode: str = "whole") -> Segmentation:
         """``LSegPredictor.segment``; an earlier result is compared with other labels without the network running."""

@@ -39,27 +39,22 @@ def build_lseg(
         backbone: a key of ``BACKBONES``, or timm:NAME for any network of timm that gives feature maps.
         labels: the network's own label set; None for one that is always called with labels.
         arch_option: 0 no spatial regularisation, 1 bottleneck block, 2 depthwise block (paper, section 3.3).
-        block_depth: how often that block is applied (0 counts as 1).
-        activation: between the applications: "lrelu", "tanh" or "relu".
+        block_depth, activation: how often that block is applied (0 counts as 1); between, "lrelu", "tanh" or "relu".
         features: width of the decoder.
         classes: names of the classes of a plain classifier without text (the paper's DPT baseline); None: LSeg.
         dropout: rate after the ViT's position embedding and in its blocks; 0 in the official networks.
-        text_tower: a key of ``TEXT_TOWERS``, or open_clip:MODEL[/TAG]; None: the one that the backbone is usually
-            trained against.
+        text_tower: a key of ``TEXT_TOWERS``, or open_clip:MODEL[/TAG]; None: the backbone's usual one.
         pretrained: download what a training starts from. Nothing is downloaded otherwise.
 
-    Raises:
-        ValueError: an unknown name or option, an empty label list.
+    Raises ``ValueError`` for an unknown name or option, or an empty label list.
     """
     spec = backbone_spec(backbone)
     if arch_option not in (0, 1, 2):
         raise ValueError(f"arch_option {arch_option!r} is unknown; 0 is none, 1 bottleneck block, 2 depthwise block")
     if block_depth < 0:
         raise ValueError(f"block_depth is {block_depth}; it counts applications and cannot be negative")
-    if classes is not None and arch_option:
-        raise ValueError("a plain classifier has no regularisation block; leave arch_option 0")
-    if text_tower is not None and classes is not None:
-        raise ValueError("a plain classifier has no text tower; leave text_tower out")
+    if classes is not None and (arch_option or text_tower is not None):
+        raise ValueError("a plain classifier has neither block nor text tower; leave out arch_option and text_tower")
     image_encoder = ENCODERS[spec.encoder](spec, dropout)  # publishes out_channels and strides
     block = {"arch_option": arch_option, "block_depth": block_depth, "activation": activation}
     # The order of these three is the order in which a seed's random numbers are drawn; another order gives a seed other

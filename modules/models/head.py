@@ -98,11 +98,6 @@ class RegularisationBlock(nn.Module):
         return logits
 
 
-def scale_of(coarse: Tensor) -> Tensor:
-    """(B, C, h, w) float32 -> (B, 1, 2h, 2w), which turns products with unit vectors into scaled cosines."""
-    return LOGIT_SCALE * upsampled_norm_sq(coarse).clamp_min(TINY_NORM_SQ).rsqrt().unsqueeze(1)
-
-
 def correlate(coarse: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """Scaled cosines at twice the coarse grid, exact: the product with the text is linear and commutes with the x2.
 
@@ -130,8 +125,10 @@ class CorrelationHead(nn.Module):
         self.block, self.cosine = block, cosine
 
     def scale(self, coarse: Tensor) -> Tensor:
-        """The factor on the products of pixels (B, C, h, w) and labels: (B, 1, 2h, 2w), or 1."""
-        return scale_of(coarse) if self.cosine else coarse.new_ones(())
+        """What turns products of pixels (B, C, h, w) float32 and labels into scaled cosines: (B, 1, 2h, 2w), or 1."""
+        if not self.cosine:
+            return coarse.new_ones(())
+        return LOGIT_SCALE * upsampled_norm_sq(coarse).clamp_min(TINY_NORM_SQ).rsqrt().unsqueeze(1)
 
     def forward(self, coarse: Tensor, text: Tensor) -> Tensor:
         """(B, N, 4h, 4w) float32 logits, within +-1/0.07 where there is no block; arguments as ``half_logits``."""

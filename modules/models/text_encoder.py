@@ -149,7 +149,7 @@ class LabelEncoder(nn.Module):
             step = max(CHUNK // len(templates), 1)
             for start in range(0, len(new), step):
                 chunk = new[start : start + step]
-                vectors.update(zip(chunk, self._encode_in(chunk, templates), strict=True))
+                vectors.update(zip(chunk, self._encode(chunk, templates), strict=True))
             if len(self._matrices) >= 64:  # there can be many per-image lists; their vectors stay cached
                 self._matrices.clear()
             # Outside inference mode, so that a matrix first made in validation can serve in training.
@@ -165,18 +165,14 @@ class LabelEncoder(nn.Module):
             return False
         return True
 
-    def _encode_in(self, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
-        sentences = self._encode([template.replace("{}", label) for label in labels for template in templates])
-        if len(templates) == 1:
-            return sentences
-        with torch.inference_mode(False), torch.no_grad():
-            return F.normalize(sentences.unflatten(0, (len(labels), len(templates))).mean(dim=1), dim=-1)
-
-    def _encode(self, labels: Sequence[str]) -> Tensor:
-        device = self.device.type
+    def _encode(self, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
+        sentences = [template.replace("{}", label) for label in labels for template in templates]
         # In this order: leaving inference mode turns gradients on.
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
-            return F.normalize(self._features(self.tokenize(labels)), dim=-1)
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            vectors = F.normalize(self._features(self.tokenize(sentences)), dim=-1)
+            if len(templates) == 1:
+                return vectors
+            return F.normalize(vectors.unflatten(0, (len(labels), len(templates))).mean(dim=1), dim=-1)
 
     def clear_cache(self) -> None:
         """Forget all computed vectors; called whenever weights are loaded or moved."""

@@ -160,14 +160,10 @@ def charts(epochs: Sequence[Row]) -> list[str]:
                 columns[name] = f"{text} {title.split(',')[0].lower()}" if len(curves) > 1 else text
         if lines:
             drawn.append(chart(title, lines))
-    rows = [[f"{row['epoch']:.0f}", *(_shown(row.get(name)) for name in columns)] for row in epochs]
+    rows = [[f"{row['epoch']:.0f}", *(f"{row[name]:.4g}" if name in row else "" for name in columns)] for row in epochs]
     numbers = table(["epoch", *columns.values()], rows, "All epochs; shares from 0 to 1")
     return [
         heading("By epoch"),
         f'<div class="charts">{"".join(drawn)}</div>',
         f"<details><summary>All numbers</summary>{numbers}</details>",
     ]
-
-
-def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

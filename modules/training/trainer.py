@@ -111,16 +111,8 @@ def run_training(training: Training, data: TrainingData, make_module: Callable[[
         module.run_facts = facts | training.network.sources()
         module.settings = asdict(training, dict_factory=plain)
         if last:
-            content = read[last]
-            check_training_checkpoint(last, content)
-            if METADATA_KEY in content:
-                before = checked_metadata(last, content[METADATA_KEY])
-                check_same_run(last, before, module)
-                data.first_epoch = before["epoch"] + 1
-            else:
-                read[last] = official_run(last, content, module)
-                data.first_epoch = content["epoch"]
-                version += 1  # the official run's own files stay
+            version += METADATA_KEY not in read[last]  # the official run's own files stay
+            read[last], data.first_epoch = continued(last, read[last], module)
         what = f"{images} + {validation_images} images, {len(data.labels)} labels"
         pictures = ValidationPictures()
         callbacks = [Together(checkpoint=last, images=images, validation_images=validation_images), pictures]
@@ -144,6 +136,19 @@ def run_training(training: Training, data: TrainingData, make_module: Callable[[
         assert isinstance(best, ModelCheckpoint)  # from checkpoint_callbacks
         print(f"best validation mIoU {100 * float(best.best_model_score or 0):.2f} %: {best.best_model_path}")
         print(f"report: {run.version_folder(version) / PAGE}")
+
+
+def continued(last: Path, content: dict[str, Any], module: LSegModule) -> tuple[dict[str, Any], int]:
+    """What a run resumes from, given the ``content`` of its checkpoint ``last``, and its next epoch.
+
+    A run of the official code becomes one of ours. ``InputError`` for a run that was started differently.
+    """
+    check_training_checkpoint(last, content)
+    if METADATA_KEY not in content:
+        return official_run(last, content, module), content["epoch"]
+    before = checked_metadata(last, content[METADATA_KEY])
+    check_same_run(last, before, module)
+    return content, before["epoch"] + 1
 
 
 def check_same_run(last: Path, before: dict[str, Any], module: LSegModule) -> None:

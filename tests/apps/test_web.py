@@ -112,7 +112,7 @@ def test_nearest_labels_are_the_scores_of_the_result_on_a_coarser_grid_for_large
 def test_files_hold_the_mask_and_the_overlay(shared):
     result = shared.segment(picture(40, 50), ["cat", "dog"])
     result.mask[:20], result.mask[20:] = 0, 1
-    mask = Image.open(io.BytesIO(drawing.mask_png(result)))
+    mask = Image.open(io.BytesIO(drawing.png(result.mask_picture())))
     assert mask.size == (50, 40) and (np.asarray(mask)[[0, 39], 0] == [1, 2]).all()
     colours = result.colours
     assert (np.asarray(mask.convert("RGB"))[39, 0] == colours[1]).all()
@@ -123,7 +123,7 @@ def test_files_hold_the_mask_and_the_overlay(shared):
     assert (grey == grey[..., :1]).all() and grey.shape == page.shape
     heat = np.asarray(drawing.shown_heat(result.image, rising, 1.0)).astype(int)
     assert heat[0, 0, 2] > heat[0, 0, 0] and heat[-1, -1, 0] > heat[-1, -1, 2]  # from blue to red
-    assert Image.open(io.BytesIO(drawing.overlay_png(result, 0.5))).height > 40
+    assert Image.open(io.BytesIO(drawing.png(result.picture(0.5)))).height > 40
 
 
 def test_checkpoints_and_what_belongs_to_them(tmp_path):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from modules.models import build_lseg
-from modules.models.head import scale_of
+from modules.models.head import CorrelationHead
 from modules.models.precision import cast_products, full_precision
 from modules.models.streaming import upsampled_cross_entropy, upsampled_max
 from modules.models.upsampling import upsample_x2
@@ -76,14 +76,14 @@ def test_full_precision_is_float32_in_products_and_convolutions():
     try:
         with full_precision(torch.device("cuda")), torch.inference_mode():
             product, convolved = left.cuda() @ right.cuda(), F.conv2d(image.cuda(), kernel.cuda())
-            scale = scale_of(image.cuda())
+            scale = CorrelationHead().scale(image.cuda())
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
     # TF32's ten bits would be a hundred times further away.
     torch.testing.assert_close(product.cpu(), left @ right, atol=1e-3, rtol=0)
     torch.testing.assert_close(convolved.cpu(), F.conv2d(image, kernel), atol=1e-3, rtol=0)
-    torch.testing.assert_close(scale.cpu(), scale_of(image), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(scale.cpu(), CorrelationHead().scale(image), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("backbone", ["tiny_vit", "tiny_resnet"])
