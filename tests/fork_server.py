@@ -7,6 +7,8 @@ answer, when the script has ended, is its exit code. If the connection is closed
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import random
@@ -15,8 +17,10 @@ import select
 import signal
 import socket
 import sys
+import threading
 import warnings
 from pathlib import Path
+from typing import NoReturn
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -38,6 +42,8 @@ def preload() -> None:
 
         del sys.modules["wandb"]
     sys.path.remove(str(REPOSITORY))
+    gc.collect()
+    gc.freeze()  # a collection in a forked process would write to, and so copy, all memory that it shares
 
 
 def serve(path: str) -> list[str]:
@@ -97,8 +103,28 @@ def run(argv: list[str]) -> None:
         runpy.run_path(argv[0], run_name="__main__")
 
 
+def run_and_end(argv: list[str]) -> NoReturn:
+    """End as Python does after ``run``, but without freeing objects, which takes two seconds of copying memory."""
+    code: object = 0
+    try:
+        run(argv)
+    except SystemExit as error:
+        code = error.code or 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    if not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # waits for threads
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code & 255)
+
+
 if __name__ == "__main__":
     place = sys.argv[1]
     preload()
     sys.path.pop(0)  # this folder
-    run(serve(place))
+    run_and_end(serve(place))
