@@ -41,37 +41,48 @@ class Unions:
     """
 
     def __init__(self, counts: Sequence[int], device: torch.device | str = "cpu") -> None:
-        firsts = [0, *accumulate(counts)][:-1]
-        self.united = [(first, first + count) for first, count in zip(firsts, counts, strict=True) if count > 1]
-        self.label_of = torch.arange(len(counts), device=device).repeat_interleave(torch.tensor(counts, device=device))
-        self.firsts, self.counts = torch.tensor([firsts, list(counts)], device=device)  # (N,) each
+        firsts = torch.tensor([0, *accumulate(counts)][:-1], device=device)  # (N,)
+        sizes, offsets = torch.tensor(counts, device=device), torch.arange(max(counts), device=device)
+        self.label_of = torch.arange(len(counts), device=device).repeat_interleave(sizes)  # (M,)
+        self.absent = offsets >= sizes[:, None]  # (N, K): labels have fewer texts than K, the most that any has
+        self.texts = (firsts[:, None] + offsets).masked_fill(self.absent, 0)  # (N, K)
+        self.united = (sizes > 1).nonzero().flatten()  # (U,)
 
     def cross_entropy(self, logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
-        """``F.cross_entropy(..., reduction="sum")`` of labels: (pixels, M) logits of texts, (pixels,) target.
-
-        About as fast as that of texts: -log p(label) = -log p(text) + log p(text) / p(label), where the text is the
-        label's best one, and the second part is 0 except for the pixels of labels with several texts.
-        """
+        """``F.cross_entropy(..., reduction="sum")`` of labels: (pixels, M) logits of texts, (pixels,) target."""
         counted = target != ignore_index
         labels = torch.where(counted, target, 0)
-        texts = torch.where(counted, self.firsts[labels], -1)
-        united = (counted & (self.counts[labels] > 1)).nonzero()  # (P, 1)
-        offsets = torch.arange(int(self.counts.max()), device=target.device)  # (K,)
-        absent = offsets >= self.counts[labels[united]]  # (P, K)
-        own = (texts[united] + offsets).masked_fill(absent, 0)
-        members = logits[united, own].masked_fill(absent, float("-inf"))  # (P, K)
-        best = members.argmax(dim=-1, keepdim=True)
-        texts[united] = own.gather(1, best)
-        second = members.gather(1, best)[:, 0] - members.logsumexp(dim=-1)
-        return F.cross_entropy(logits, texts, ignore_index=-1, reduction="sum") + second.sum()
+        return _UnionCrossEntropy.apply(logits, self.texts[labels], self.absent[labels], counted)
 
     def strongest(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The score and number of the best label: (..., M) logits of texts, which are overwritten -> (...)."""
-        for first, end in self.united:
-            logits[..., first] = logits[..., first:end].logsumexp(dim=-1)
-            logits[..., first + 1 : end] = float("-inf")
-        scores, texts = strongest(logits)
-        return scores, self.label_of[texts]
+        """The score and number of the best label: (..., M) logits of texts -> (...)."""
+        score, text = strongest(logits)
+        # No text has a higher score than its own label, so that texts and united labels may compete with each other.
+        members = logits[..., self.texts[self.united].T].masked_fill(self.absent[self.united].T, float("-inf"))
+        united, place = members.logsumexp(dim=-2).max(dim=-1)  # (..., K, U) -> (...)
+        better = united > score
+        return torch.where(better, united, score), torch.where(better, self.united[place], self.label_of[text])
+
+
+class _UnionCrossEntropy(torch.autograd.Function):
+    """One pass over all logits in each direction: the texts of a pixel's own label are looked at by themselves."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, texts: Tensor, absent: Tensor, counted: Tensor) -> Tensor:
+        """(pixels, M) logits, (pixels, K) numbers of the texts of each pixel's label -> the sum over all pixels."""
+        log_p = logits.log_softmax(dim=-1)
+        members = log_p.gather(1, texts).masked_fill(absent, float("-inf"))
+        of_label = members.logsumexp(dim=-1, keepdim=True)  # (pixels, 1)
+        ctx.save_for_backward(log_p, texts, (members - of_label).exp(), counted)
+        return -of_label[counted].sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None, None]:
+        """Every text is pushed down by its probability, those of the label up by their shares of the label's."""
+        log_p, texts, shares, counted = ctx.saved_tensors
+        gradient = log_p.exp().scatter_add_(1, texts, -shares)
+        return gradient.mul_((counted * factor)[:, None]), None, None, None
 
 
 def upsampled_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int, unions: Unions | None = None) -> Tensor:
