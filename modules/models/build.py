@@ -54,9 +54,7 @@ def build_lseg(
     if block_depth < 0:
         raise ValueError(f"block_depth is {block_depth}; it counts applications and cannot be negative")
     if classes is not None and (arch_option or text_tower is not None):
-        raise ValueError(
-            "a plain classifier has no regularisation block and no text tower; leave out arch_option, text_tower"
-        )
+        raise ValueError("a plain classifier has no regularisation block and no text tower; leave out their options")
     image_encoder = ENCODERS[spec.encoder](spec, dropout)  # publishes out_channels and strides
     block = {"arch_option": arch_option, "block_depth": block_depth, "activation": activation}
     # The order of these three is the order in which a seed's random numbers are drawn; another order gives a seed other
