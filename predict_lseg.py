@@ -52,19 +52,15 @@ IDLE_ALONE |= {"embedding_layout": "hwc", "embedding_suffix": "", "store_codes":
 def build_parser() -> Parser:
     """The options of this script."""
     parser = Parser(__doc__)
-    parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="segment this: a picture, folder, video, or the number of a camera"
-    )
+    what = "segment this: a picture, folder, video, or the number of a camera"
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=what)
     add_weights_options(parser, default="the quickstart's")
-    parser.add_argument(
-        "--labels", help="use these labels: 'cat, grass, other', or a file with one per line; default: the checkpoint's"
-    )
-    parser.add_argument(
-        "--templates", choices=("imagenet",), help="put the labels into these sentences; default: the labels alone"
-    )
-    parser.add_argument(
-        "--mode", choices=MODES, default="whole", help="process the image as a whole, in windows, or at six sizes"
-    )
+    labels = "use these labels: 'cat, grass, other', or a file with one per line; default: the checkpoint's"
+    parser.add_argument("--labels", help=labels)
+    sentences = "put the labels into these sentences; default: the labels alone"
+    parser.add_argument("--templates", choices=("imagenet",), help=sentences)
+    views = "process the image as a whole, in windows, or at six sizes"
+    parser.add_argument("--mode", choices=MODES, default="whole", help=views)
     parser.add_argument("--long_side", type=int, help="resize the long side to this many pixels for the network")
     parser.add_argument(
         "--batch_size", type=int, default=4, help="send this many pictures through the network together"
