@@ -84,11 +84,10 @@ def on_fake(net: nn.Module) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def networks() -> Callable[[str], LSegNet]:
-    """Makes real networks outside of fake modes; the meta device for those that are large."""
+    """Makes networks outside of fake modes, without numbers: ``on_fake`` and the meta device need none."""
 
     def make(backbone: str, **options: int) -> LSegNet:
-        torch.manual_seed(0)
-        with torch.device("cpu"):
+        with torch.device("meta"):
             return build_lseg(backbone, LABELS, features=32, **options)
 
     return make
@@ -166,7 +165,8 @@ def test_evaluator(networks, request, dtype):
             with autocast(dtype):
                 return net.half_logits(batch, text)
 
-        evaluator = MultiScaleEvaluator(predict, len(LABELS), base_size=64, crop_size=64, window_batch=2)
+        sizes = {"base_size": 64, "crop_size": 64, "scales": (0.5, 1.75)}  # one window, and several
+        evaluator = MultiScaleEvaluator(predict, len(LABELS), **sizes, window_batch=2)
         scores = evaluator(torch.zeros(1, 3, 50, 70, device="cuda"))
     assert scores.shape == (1, len(LABELS), 50, 70) and scores.device.type == "cuda"
 
