@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,5 +29,8 @@ def request(place: str, argv: Sequence[str], env: Mapping[str, str], cwd: str, o
 if __name__ == "__main__":
     with request(sys.argv[1], sys.argv[2:], os.environ, os.getcwd(), 1, 2) as connection:
         code = int(connection.makefile().readline())
-    # Somebody who was killed has a negative code, and the shell reports the signal plus 128.
-    sys.exit(code if code >= 0 else 128 - code)
+    if code < 0:  # it was killed, and so must this be
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code)

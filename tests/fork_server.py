@@ -3,11 +3,14 @@
 Started by ``scripts.fork_server`` with the path of a Unix socket. A request is one JSON object (``argv`` as after
 ``python``, ``cwd``, ``env``) together with the file descriptors for stdout and stderr (see ``fork_client.py``). The
 answer, when the script has ended, is its exit code. If the connection is closed before, the script is killed.
+
+What the script starts with ``sys.executable``, as torchrun and Lightning do, is forked in the same way.
 """
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import json
 import os
@@ -16,9 +19,11 @@ import runpy
 import select
 import signal
 import socket
+import struct
 import sys
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,15 +36,21 @@ def preload() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sys.modules["wandb"] = None  # type: ignore[assignment]  # timm would import it, which takes a second
+        import clip  # noqa: F401
         import cv2  # noqa: F401
+        import PIL.Image
         import pytorch_lightning  # noqa: F401
         import tensorboardX  # noqa: F401
         import timm  # noqa: F401
-        import torchvision  # noqa: F401
+        import torch.distributed.run  # noqa: F401
+        import torchvision.transforms.v2  # noqa: F401
 
-        import data  # noqa: F401
-        import modules.lseg_module_zs  # noqa: F401
+        import data.lightning  # noqa: F401
+        import modules.lseg_module_zs
+        import modules.testing.episodes
+        import modules.training.trainer  # noqa: F401
 
+        PIL.Image.init()  # imports what reads and writes each format
         del sys.modules["wandb"]
     sys.path.remove(str(REPOSITORY))
     gc.collect()
@@ -64,6 +75,7 @@ def serve(path: str) -> list[str]:
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     listener.close()
+    enter_network_of(connection)
     content, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 2)
     if script := os.fork():
         for descriptor in descriptors:
@@ -81,7 +93,16 @@ def serve(path: str) -> list[str]:
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
+    sys.executable = f"{Path(path).parent}/python"
     return request["argv"]
+
+
+def enter_network_of(connection: socket.socket) -> None:
+    """Use the network namespace of the process that asks: tests make hosts of such namespaces."""
+    (asking, *_) = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    with suppress(FileNotFoundError), open(f"/proc/{asking}/ns/net") as theirs:  # it may have been killed
+        if os.fstat(theirs.fileno()).st_ino != os.stat("/proc/self/ns/net").st_ino:
+            assert ctypes.CDLL(None).setns(theirs.fileno(), 0) == 0
 
 
 def run(argv: list[str]) -> None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -81,46 +80,32 @@ def forked(script: str, *arguments: object) -> list[str]:
 
     The script ends when this process is killed. Other signals do not reach it.
     """
-    return [*forked_python(), *command(script, *arguments)[1:]]
+    return [python_file(), *command(script, *arguments)[1:]]
 
 
-def forked_python() -> list[str]:
-    """What stands for ``python`` in a command line, see ``fork_client.py``."""
-    return [sys.executable, "-S", "-E", str(REPOSITORY / "tests" / "fork_client.py"), fork_server()]
-
-
-def python_file(folder: Path) -> Path:
-    """An executable in ``folder`` that stands for ``python``, for scripts that start others."""
-    path = folder / "python"
-    path.write_text(f'#!/bin/sh\nexec {shlex.join(forked_python())} "$@"\n')
-    path.chmod(0o755)
-    return path
+def python_file() -> str:
+    """An executable that stands for ``python``, see ``fork_client.py``."""
+    return f"{Path(fork_server()).parent}/python"
 
 
 @cache
 def fork_server() -> str:
     """Start ``fork_server.py``, once per test process, and return the path of its socket."""
-    folder = tempfile.mkdtemp()
-    place = f"{folder}/socket"
-    line = [sys.executable, str(REPOSITORY / "tests" / "fork_server.py"), place]
+    folder = Path(tempfile.mkdtemp())
+    place, python = folder / "socket", folder / "python"
+    client = [sys.executable, "-S", "-E", str(REPOSITORY / "tests" / "fork_client.py"), str(place)]
+    python.write_text(f'#!/bin/sh\nexec {shlex.join(client)} "$@"\n')
+    python.chmod(0o755)
+    line = [sys.executable, str(REPOSITORY / "tests" / "fork_server.py"), str(place)]
     server = subprocess.Popen(line, env=environment(), stdin=subprocess.PIPE)  # it ends when its input does
     atexit.register(shutil.rmtree, folder)
-    while not Path(place).exists():
+    while not place.exists():
         assert server.poll() is None, "tests/fork_server.py could not start"
         time.sleep(0.05)
-    return place
+    return str(place)
 
 
 def torchrun(processes: int, script: str, *arguments: object, cwd: Path) -> str:
-    """Run a script in several processes joined by torchrun."""
-    launcher: Sequence[str] = (
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc_per_node={processes}",
-    )
-    line = [*launcher, str(REPOSITORY / script), *map(str, arguments)]
-    result = subprocess.run(line, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
-    return result.stdout + result.stderr
+    """``run`` a script in several processes joined by torchrun."""
+    options = ("--standalone", f"--nproc_per_node={processes}", REPOSITORY / script)
+    return run("torch.distributed.run", *options, *arguments, cwd=cwd)

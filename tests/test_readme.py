@@ -13,7 +13,7 @@ from PIL import Image
 from ade_tree import make_tree
 from checkpoint_files import tiny_checkpoint
 from pages import fenced
-from scripts import REPOSITORY, environment
+from scripts import REPOSITORY, environment, python_file
 
 README = REPOSITORY / "README.md"
 
@@ -52,10 +52,11 @@ def test_train_sh_and_test_sh_run_from_anywhere(tmp_path):
         "train.sh": ["--dry-run", "--num_features", "16", "--accelerator", "cpu", "--checkpoint_dir", "runs"],
         "test.sh": ["--weights", str(weights), "--device", "cpu", "--output_dir", "out", "--log_dir", "logs"],
     }
-    for script, options in recipes.items():
+    pythons = sys.executable, python_file()  # one as a user runs it
+    for python, (script, options) in zip(pythons, recipes.items(), strict=True):
         line = ["bash", str(REPOSITORY / script), *tiny, "--data_path", str(root), *options]
         result = subprocess.run(
-            line, cwd=tmp_path, env=environment(PYTHON=sys.executable), capture_output=True, text=True, timeout=200
+            line, cwd=tmp_path, env=environment(PYTHON=python), capture_output=True, text=True, timeout=200
         )
         assert result.returncode == 0, (result.stdout + result.stderr)[-2000:]
     assert (tmp_path / "out" / "results.json").is_file()

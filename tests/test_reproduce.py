@@ -75,7 +75,7 @@ def test_figures_begin_with_a_photograph_or_ask_for_one(tmp_path, monkeypatch):
 def test_a_dry_run_of_every_entry_trains_tests_reports_and_resumes(tmp_path, capsys, monkeypatch):
     """One row of each table: all that differ in what they train or test."""
     out = tmp_path / "out"
-    monkeypatch.setattr(reproduce.sys, "executable", str(python_file(tmp_path)))
+    monkeypatch.setattr(reproduce.sys, "executable", python_file())
     rows = ["resnet101", "bottleneck_2", "text_rn50x4", "dpt", "demo_e200"]
     command = ["--dry-run", "all", "--fold", "0", "--row", *rows, "--output_dir", str(out)]
     reproduce.main(command)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from modules.lseg_module_joint import LSegModuleJoint
 from modules.safe_load import read_torch_file
 from modules.training.label_texts import TrainingTexts
 from modules.zoo import identify
-from scripts import REPOSITORY, TINY, command, environment
+from scripts import TINY, environment, forked, run, torchrun
 from tiny import tiny_net
 
 ALL_AT_ONCE = ("--label_sampling", 2, "--synonyms", "known", "--templates", "imagenet")
@@ -121,7 +121,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path, datasets):
     train_lseg.main(list(map(str, [*options, "--exp_name", "undisturbed"])))
     last = last_checkpoint(tmp_path, "killed")
     with subprocess.Popen(
-        command("train_lseg.py", *options, "--exp_name", "killed"),
+        forked("train_lseg.py", *options, "--exp_name", "killed"),
         cwd=tmp_path,
         env=environment(),
         stderr=subprocess.DEVNULL,
@@ -138,7 +138,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path, datasets):
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns_from_the_double_batch(tmp_path):
+def test_two_processes_learn_what_one_learns_from_the_double_batch(tmp_path, monkeypatch):
     # Every pixel has a label, and no crop has a margin, as above. The rate is per images of a process.
     datasets, losses = make_two(tmp_path, gaps=False), {}
     for processes, batch, rate in ((1, 4, 0.02), (2, 2, 0.04)):
@@ -146,15 +146,9 @@ def test_two_processes_learn_what_one_learns_from_the_double_batch(tmp_path):
         folder.mkdir()
         sizes = ("--backbone", "tiny_resnet", "--max_epochs", 3, "--check_val_every_n_epoch", 3, "--base_size", 256)
         options = arguments(tmp_path, datasets, *sizes, "--batch_size", batch, "--base_lr", rate, *ALL_AT_ONCE)
-        options += ["--exp_name", processes]
-        launcher = [sys.executable]
-        if processes == 2:
-            launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        line = [*launcher, str(REPOSITORY / "tests" / "altered_training.py"), *map(str, options)]
-        result = subprocess.run(
-            line, env=environment(ALTER=f"freeze:{folder}"), capture_output=True, text=True, timeout=200
-        )
-        assert result.returncode == 0, result.stderr[-3000:]
+        monkeypatch.setenv("ALTER", f"freeze:{folder}")
+        start = run if processes == 1 else partial(torchrun, processes)
+        start("tests/altered_training.py", *options, "--exp_name", processes, cwd=tmp_path)
         losses[processes] = np.mean([np.loadtxt(folder / f"losses{rank}") for rank in range(processes)], axis=0)
     assert len(losses[1]) == 9
     np.testing.assert_allclose(losses[2], losses[1], atol=1e-4)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,16 +17,20 @@ from PIL import Image
 
 import test_lseg_zs as test_script
 import train_lseg_zs as train_script
+from data.episodes import splits_in
 from data.episodes import test_episodes as official_episodes
 from fewshot_trees import few_pairs, make_coco, make_pascal, make_tree, replace
 from lseg_utils.errors import InputError
+from miniature.clip import ClipSettings, make_clip
+from miniature.dataset_zs import make_fewshot_world
+from miniature.world import make_world
 from modules.checkpoints import to_official
 from modules.models import build_lseg
 from modules.safe_load import read_torch_file
+from paper.stand_in import write_small_splits
 from scripts import REPOSITORY, TINY, environment, python_file, run, run_light, torchrun
 
 README = "--module clipseg_DPT_test_v2 --widehead --no-scaleinv --arch_option 0 --ignore_index 255 --nshot 0".split()
-WORLD = ("--training", 2, "--validation", 2, "--clip_steps", 2, "--zs_training", 4, "--zs_test", 2)
 
 
 @pytest.fixture(scope="module")
@@ -64,40 +69,58 @@ def test_readme_commands_run_on_every_benchmark(dataset, official, tmp_path):
     assert (tmp_path / "out" / "sheet.png").is_file() and not list((tmp_path / "out").glob(".unfinished*"))
 
 
+@pytest.fixture
+def few_episodes(tmp_path: Path) -> Iterator[Path]:
+    """Pascal's lists with two images of each class, in force in this process, and a tree for them; their folder."""
+    write_small_splits(tmp_path / "splits")
+    with splits_in(tmp_path / "splits"):
+        make_pascal(tmp_path / "data", fold=0)
+        yield tmp_path / "splits"
+
+
+def measure(*options: object) -> None:
+    """The script's ``main`` in this process."""
+    test_script.main(list(map(str, options)))
+
+
 @pytest.mark.slow
-def test_batches_workers_and_processes_do_not_change_the_result(official, tmp_path):
-    root = make_pascal(tmp_path / "data", fold=0)
+@pytest.mark.usefixtures("one_thread")
+def test_batches_workers_and_processes_do_not_change_the_result(few_episodes, official, tmp_path):
+    root = tmp_path / "data"
     options = options_of_a_test(root, official, "pascal", "--fold", 0)
     found = {}
     for bsz, workers in ((1, 0), (7, 2)):
-        run("test_lseg_zs.py", *options, "--bsz", bsz, "--nworker", workers, cwd=tmp_path)
+        measure(*options, "--bsz", bsz, "--nworker", workers)
         found[bsz, workers] = results(root)
-    torchrun(2, "test_lseg_zs.py", *options, "--bsz", 7, cwd=tmp_path)
+    torchrun(2, "tests/small_zero_shot_test.py", few_episodes, *options, "--bsz", 3, cwd=tmp_path)
     found["two processes"] = results(root)
     first = found[1, 0]
-    assert first["distinct_pairs"] == len(set(official_episodes("pascal", 0)))
+    assert first["distinct_pairs"] == len(set(official_episodes("pascal", 0))) > 7 and first["miou"] > 0
     for name, other in found.items():
         assert other["miou"] == pytest.approx(first["miou"], abs=1e-4), name  # percent: 1e-6 of the mIoU
         assert other["fb_iou"] == pytest.approx(first["fb_iou"], abs=1e-4), name
 
 
 @pytest.mark.slow
-def test_a_corrupt_image_ends_the_test_and_what_is_done_is_resumed(official, tmp_path):
-    root = make_pascal(tmp_path / "data", fold=0)
-    options = options_of_a_test(root, official, "pascal", "--fold", 0, "--bsz", 8)
-    run("test_lseg_zs.py", *options, cwd=tmp_path)
+@pytest.mark.usefixtures("one_thread", "few_episodes")
+def test_a_corrupt_image_ends_the_test_and_what_is_done_is_resumed(official, tmp_path, capsys):
+    root = tmp_path / "data"
+    options = options_of_a_test(root, official, "pascal", "--fold", 0, "--bsz", 4)
+    measure(*options)
     undisturbed, pages = results(root), root.parent / "out" / "report.html"
     page = pages.read_text()
     assert "The 5 best episodes" in page and page.count("data:image/jpeg") == 2
-    name = official_episodes("pascal", 0)[200][1]
+    *_, (_, name) = dict.fromkeys(official_episodes("pascal", 0))
     bad = replace(root / "VOC2012" / "JPEGImages" / f"{name}.jpg")
     content = bad.read_bytes()
     bad.write_bytes(content[:-20])  # the header is whole, so only decoding finds it
-    output = run("test_lseg_zs.py", *options, cwd=tmp_path, code=2)
-    assert str(bad) in output and "Traceback" not in output
+    with pytest.raises(InputError) as caught:
+        measure(*options)
+    assert str(bad) in str(caught.value)
     bad.write_bytes(content)
-    output = run("test_lseg_zs.py", *options, cwd=tmp_path)
-    assert "resuming an unfinished test" in output
+    capsys.readouterr()
+    measure(*options)
+    assert "resuming an unfinished test" in capsys.readouterr().out
     assert results(root) == undisturbed and pages.read_text() == page
 
 
@@ -203,21 +226,21 @@ def test_data_that_cannot_be_trained_on_are_refused_before_training(tmp_path, mo
     assert "coco, fold 0, train: there are no images of class 1 (bicycle)" in checked("coco", root, "--nshot", 0)
 
 
-@pytest.fixture(scope="module")
-def whole_fold(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All images of fold 0, training and test."""
-    root = make_pascal(tmp_path_factory.mktemp("fold") / "data", fold=0, role="train")
-    return make_pascal(root, fold=0)
-
-
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     "options", [["--nshot", 1], ["--nshot", 5, "--finetune_mode"], ["--nshot", 0, "--select", "official"]]
 )
-@pytest.mark.xdist_group("whole fold")
-def test_trains_on_support_images_too_and_says_what_chose_the_epoch(options, whole_fold, tmp_path):
-    output = run(
-        "train_lseg_zs.py", *train_arguments(whole_fold, "--dry_run", "--batch_size", 4, *options), cwd=tmp_path
+def test_trains_on_support_images_too_and_says_what_chose_the_epoch(options, tmp_path, monkeypatch, capsys):
+    pairs = {role: few_pairs("pascal", 0, role, each=6) for role in ("train", "val")}
+    for own in pairs.values():
+        make_pascal(tmp_path / "data", pairs=own)
+    monkeypatch.setattr(
+        "data.episodes.official_pairs", lambda _, fold, role: pairs["train" if role == "train" else "val"]
     )
+    monkeypatch.setattr("data.episodes.evaluation_sequence", lambda *_: pairs["val"])
+    more = ["--dry_run", "--batch_size", 4, *options]
+    train_script.main(list(map(str, train_arguments(tmp_path / "data", *more))))
+    output = "".join(capsys.readouterr())
     assert "train_loss" in output and "val_miou_epoch" in output
 
 
@@ -225,7 +248,8 @@ def test_trains_on_support_images_too_and_says_what_chose_the_epoch(options, who
 def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The miniature's four folds with few pictures, and its CLIP, made once."""
     folder = tmp_path_factory.mktemp("world")
-    run("miniature.prepare", "--data_path", folder, *WORLD, cwd=folder)
+    make_clip(make_world(folder, 0, 2, 2)[0], ClipSettings(0, steps=2, renderings=2))
+    make_fewshot_world(folder, 0, 4, 2)  # a texture is in half of the pictures
     return folder
 
 
@@ -260,7 +284,7 @@ def start(folder: Path, line: list[str]) -> subprocess.Popen:
     return subprocess.Popen(
         line,
         cwd=folder,
-        env=environment(PYTHON=str(python_file(folder))),
+        env=environment(PYTHON=python_file()),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -15,9 +15,10 @@ from PIL import Image
 
 import data
 import fewshot_trees as trees
-from data.episodes import FOLDS, class_ids, official_pairs, test_episodes
+from data.episodes import FOLDS, class_ids, official_pairs, splits_in, test_episodes
 from data.loading import SeededDataset, make_loader
 from lseg_utils.errors import InputError
+from paper.stand_in import write_small_splits
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "zero_shot_training.json").read_text())
 
@@ -112,10 +113,12 @@ def test_fss_counts_with_and_without_a_shot(lists_only: None, tmp_path: Path) ->
     assert {one.pairs[i][1].endswith("/1.jpg") for i in range(len(one))} == {False}
 
 
-@pytest.mark.slow
 def test_all_files_of_fss_are_found(tmp_path: Path) -> None:
-    root = trees.make_fss(tmp_path, ("train", "val", "test"))
-    assert data.problems("fss", root, ("train", "val", "test"), nshot=5) == []
+    roles = ("train", "val", "test")
+    write_small_splits(tmp_path / "splits")
+    with splits_in(tmp_path / "splits"):
+        assert data.problems("fss", trees.make_fss(tmp_path, roles), roles, nshot=5) == []
+        assert len(list(tmp_path.rglob("*.jpg"))) == 60  # of two categories in each role
 
 
 def test_the_only_support_of_fss_is_image_1(tmp_path: Path) -> None:

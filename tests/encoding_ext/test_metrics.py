@@ -10,7 +10,7 @@ import torch
 
 from encoding_ext import EpisodeMetric, SegmentationMetric
 from lseg_utils.errors import InputError
-from scripts import REPOSITORY, environment, forked_python
+from scripts import REPOSITORY, environment, python_file
 
 GOLDEN = REPOSITORY / "tests" / "golden" / "metrics.npz"
 
@@ -111,7 +111,7 @@ dist.destroy_process_group()
 @pytest.mark.slow
 def test_two_processes_end_with_the_counts_of_one(tmp_path):
     torch.save([(TRUTH, GUESS)] * 3, tmp_path / "pairs.pt")  # an odd number: process 0 counts two, process 1 one
-    commands = [[*forked_python(), "-c", ONE_OF_TWO, str(rank), str(tmp_path)] for rank in (0, 1)]
+    commands = [[python_file(), "-c", ONE_OF_TWO, str(rank), str(tmp_path)] for rank in (0, 1)]
     processes = [subprocess.Popen(command, env=environment(PYTHONPATH=str(REPOSITORY))) for command in commands]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     for rank in (0, 1):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from scripts import REPOSITORY, environment, forked_python
+from scripts import REPOSITORY, environment, python_file
 
 SCRIPT = """
 import os, sys, time
@@ -50,7 +50,7 @@ def start(kind: str) -> list[subprocess.Popen]:
     common["PYTHONPATH"] = str(REPOSITORY)
     return [
         subprocess.Popen(
-            [*forked_python(), "-c", SCRIPT, kind],
+            [python_file(), "-c", SCRIPT, kind],
             env=environment(RANK=str(rank), **common),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
