@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import subprocess
+import sys
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from benchmarks import plain, table
+from benchmarks import measuring, plain, table
 from encoding_ext.evaluator import MultiScaleEvaluator
 from modules.lseg_module import LSegModule
 from predict_script import tiny_weights
@@ -33,6 +37,7 @@ SCRIPTS = {
     "dropin": (5, ["--labels", "3"]),
     "scaling": (2, ["--batch", "2"]),
 }
+IN_PROCESSES = "scaling"  # its processes also work together
 
 
 @pytest.mark.parametrize("backbone", TINY)
@@ -73,20 +78,35 @@ def test_its_multi_scale_scores_are_the_evaluators():
     torch.testing.assert_close(evaluator(image), theirs, atol=1e-4, rtol=1e-5)
 
 
+class Here:
+    """A ``measuring.Process`` that is none: the same work answers the same questions in the process of the test."""
+
+    def __init__(self, maker: measuring.Maker, options: argparse.Namespace) -> None:
+        self._server = measuring._Server(maker, deepcopy(options))  # a process has options of its own too
+
+    def __call__(self, question: str) -> Any:
+        """The answer, at once."""
+        return getattr(self._server, question)()
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.slow
-def test_a_quick_run_writes_what_it_promises(name, tmp_path):
+def test_a_quick_run_writes_what_it_promises(name, tmp_path, monkeypatch, capsys, one_thread):
+    """All but one in the process of the test: what makes and ends processes is the same code for all."""
     rows, arguments = SCRIPTS[name]
-    output = run(
-        f"benchmarks/bench_{name}.py",
-        "--quick",
-        "--device",
-        "cpu",
-        "--output",
-        tmp_path / "out",
-        *arguments,
-        cwd=tmp_path,
-    )
+    script = f"benchmarks/bench_{name}.py"
+    options = ["--quick", "--device", "cpu", "--output", str(tmp_path / "out"), *arguments]
+    if name == IN_PROCESSES:
+        output = run(script, *options, cwd=tmp_path)
+    else:
+        module = importlib.import_module(f"benchmarks.bench_{name}")
+        monkeypatch.setattr(module, "Process", Here)
+        monkeypatch.setattr(sys, "argv", [script, *options])
+        module.main()
+        output = capsys.readouterr().out
     text = (tmp_path / "out" / f"{name}_cpu.json").read_text()
     result = json.loads(text)
     assert len(result["rows"]) == rows
@@ -132,18 +152,8 @@ def test_each_machine_has_a_table_of_its_own(tmp_path):
 
 
 def test_numbers_that_do_not_fit_are_refused_together(tmp_path):
-    output = run(
-        "benchmarks/bench_forward.py",
-        "--quick",
-        "--size",
-        "50",
-        "--batch",
-        "0",
-        "--output",
-        tmp_path,
-        cwd=tmp_path,
-        code=2,
-    )
+    wrong = ["--size", "50", "--batch", "0"]
+    output = run("benchmarks/bench_forward.py", "--quick", *wrong, "--output", tmp_path, cwd=tmp_path, code=2)
     assert "--size is 50" in output and "--batch is 0" in output and "Traceback" not in output
 
 
