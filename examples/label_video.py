@@ -19,7 +19,7 @@ from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError, raise_all, run_script
 from lseg_utils.files import unwritable
 from lseg_utils.heatmaps import HeatScale, heat_map
-from lseg_utils.label_list import split_labels
+from lseg_utils.label_list import word_list
 from lseg_utils.pictures import save_picture, sheet, stack
 from lseg_utils.results import text_table, write_csv
 from modules.weights_file import check_weights_file
@@ -62,10 +62,12 @@ def build_parser() -> Parser:
     parser.add_argument("video", nargs="?", type=Path, help="read this video; default: a camera turns in a drawn room")
     parser.add_argument("--weights", required=True, help="use this checkpoint, such as the quickstart's")
     parser.add_argument(
-        "--words", help="look for these words, separated by commas; default: everything in the drawn room"
+        "--words",
+        type=word_list,
+        help="look for these words, separated by commas; needed for a video; default: everything in the drawn room",
     )
     parser.add_argument("--every", type=float, default=1.0, help="look at a frame at this interval, in seconds")
-    parser.add_argument("--output_dir", type=Path, default=Path("labelled_video"), help="write to this folder")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/labelled_video"), help="write to this folder")
     return parser
 
 
@@ -78,15 +80,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.video and not options.words:
         problems.append("give the words to look for: --words 'cat, grass, other'")
     (weights,) = raise_all(problems, lambda: check_weights_file(options.weights))
+    from lseg_utils.progress import progress_bar
     from modules.predictor import LSegPredictor
 
-    labels = split_labels(options.words) if options.words else synthetic.words()
+    labels = options.words or synthetic.words()
     if options.video:
         frames = read_video(options.video, options.every)
     else:
         frames = ((float(number), frame[0]) for number, frame in enumerate(synthetic.frames()))
     predictor, times, shares, pictures = LSegPredictor.from_checkpoint(weights), [], [], []
-    for time, picture in frames:
+    for time, picture in progress_bar(frames, desc="labelling", unit="frame"):
         areas = predictor.segment(picture, labels).areas()
         times.append(round(time, 3))
         shares.append([areas.get(label, 0.0) for label in labels])
@@ -99,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     best = areas.argmax(0)
     rows = [(label, f"{areas[at, n]:.1%}", f"{times[at]:.1f}") for n, (label, at) in enumerate(zip(labels, best))]
     print(text_table(("word", "largest share", "at second"), rows))
+    print(f"{len(times)} frames; see {options.output_dir}")
 
 
 if __name__ == "__main__":

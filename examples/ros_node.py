@@ -2,7 +2,8 @@
 
 Subscribes to /image (sensor_msgs/Image) and /words (std_msgs/String, "cat, grass, other"); publishes /mask (Image,
 mono8: the number of each pixel's word, counted from 0) with the header of its image. It always takes the newest image:
-an image that arrives while the network is busy replaces the waiting one.
+an image that arrives while the network is busy replaces the waiting one. Options of ROS 2, such as other names of
+topics, follow --ros-args.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lseg_utils.cli import Parser
 from lseg_utils.errors import InputError, raise_all, run_script
-from lseg_utils.label_list import split_labels
+from lseg_utils.label_list import split_labels, word_list
 from modules.weights_file import check_weights_file
 
 CHANNELS = {"rgb8": (3, [0, 1, 2]), "bgr8": (3, [2, 1, 0]), "rgba8": (4, [0, 1, 2]), "bgra8": (4, [2, 1, 0])}
@@ -44,6 +45,11 @@ def to_array(message: Any) -> np.ndarray:
     if message.encoding not in CHANNELS:
         raise InputError(f"images are {message.encoding}; this node takes {', '.join(CHANNELS)}")
     channels, order = CHANNELS[message.encoding]
+    if message.step < message.width * channels or len(message.data) != message.height * message.step:
+        raise InputError(
+            f"an image of {message.width} x {message.height} pixels ({message.encoding}) has {len(message.data)} bytes "
+            f"in rows of {message.step}; the camera's driver fills in Image wrongly"
+        )
     rows = np.frombuffer(bytes(message.data), np.uint8).reshape(message.height, message.step)  # rows may be padded
     return rows[:, : message.width * channels].reshape(message.height, message.width, channels)[..., order]
 
@@ -92,19 +98,22 @@ class Segmenter:
         return True
 
 
-def run_in_ros(predictor: Any, words: Sequence[str]) -> None:
-    """Spin until ROS shuts down."""
+def run_in_ros(predictor: Any, words: Sequence[str], arguments: Sequence[str]) -> None:
+    """Spin until ROS shuts down. ``arguments`` are those of ROS, from --ros-args on."""
     try:
         import rclpy
+        from rclpy.qos import QoSProfile, ReliabilityPolicy
         from sensor_msgs.msg import Image as RosImage
         from std_msgs.msg import String
     except ImportError as error:
         raise InputError(f"{error}: source the setup file of your ROS 2 first, or try --demo FOLDER") from error
-    rclpy.init()
+    rclpy.init(args=list(arguments))
     node = rclpy.create_node("lseg")
     publisher = node.create_publisher(RosImage, "mask", 1)
     segmenter = Segmenter(predictor, words, publisher.publish, RosImage)
-    node.create_subscription(RosImage, "image", segmenter.on_image, 1)  # depth 1: the newest
+    # Cameras often publish without acknowledgement; a subscription that asks for it would get nothing from them.
+    newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    node.create_subscription(RosImage, "image", segmenter.on_image, newest)
     node.create_subscription(String, "words", segmenter.on_words, 1)
     node.create_timer(0.01, segmenter.work)
     rclpy.spin(node)
@@ -133,7 +142,9 @@ def build_parser() -> Parser:
     """The options."""
     parser = Parser(__doc__ or "")
     parser.add_argument("--weights", required=True, help="use this checkpoint")
-    parser.add_argument("--words", help="begin with these words, separated by commas; default: the checkpoint's own")
+    parser.add_argument(
+        "--words", type=word_list, help="begin with these words, separated by commas; default: the checkpoint's own"
+    )
     parser.add_argument(
         "--demo", type=Path, metavar="FOLDER", help="use a drawn room instead of ROS, and write a picture here"
     )
@@ -142,18 +153,20 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The node, or the demonstration."""
-    options = build_parser().parse(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    end = arguments.index("--ros-args") if "--ros-args" in arguments else len(arguments)
+    options = build_parser().parse(arguments[:end])
     (weights,) = raise_all([], lambda: check_weights_file(options.weights))
     from modules.predictor import LSegPredictor
 
     predictor = LSegPredictor.from_checkpoint(weights)
-    words = split_labels(options.words) if options.words else predictor.net.labels
+    words = options.words or predictor.net.labels
     if not words:
         raise InputError(f"{weights} has no labels of its own; give --words 'cat, grass, other'")
     if options.demo:
         demo(predictor, words, options.demo)
     else:
-        run_in_ros(predictor, words)
+        run_in_ros(predictor, words, arguments[end:])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Iterable
 
@@ -10,6 +11,14 @@ def split_labels(text: str) -> list[str]:
     """The labels between commas or on separate lines, with single spaces inside and none around them; maybe none."""
     parts = (" ".join(part.split()) for part in re.split(r"[\n,]", text))
     return [part for part in parts if part]
+
+
+def word_list(text: str) -> list[str]:
+    """The type of an option that needs at least one label."""
+    labels = split_labels(text)
+    if not labels:
+        raise argparse.ArgumentTypeError(f"{text!r} contains no word; give words such as 'cat, grass, other'")
+    return labels
 
 
 def duplicates(labels: Iterable[str]) -> dict[str, list[int]]:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from examples import label_video, ros_node, synthetic_room, voxel_map
 from examples.ros_node import Segmenter, to_array, to_message
+from examples.scan_folder import read_scan
 from examples.voxel_map import VoxelMap
 from lseg_utils.errors import InputError
 from miniature.names import LABELS
@@ -60,6 +61,56 @@ def test_a_frame_lands_where_a_hand_calculation_puts_it(tmp_path):
         assert file["grid_rgb"][0].tolist() == [7, 7, 7] and file["grid_feat"][order[0]].tolist() == [0, 1]
 
 
+def test_a_saved_map_can_be_searched(tmp_path):
+    room = VoxelMap(side=0.5)
+    room.add_points(np.array([[0, 0, 0], [1, 0, -0.5]]), np.full((2, 3), 9), np.eye(2))
+    room.save(str(tmp_path / "map.npz"))
+    again = VoxelMap.load(tmp_path / "map.npz")
+    assert again.side == 0.5 and again.centres.tolist() == [[0, 0, 0], [1, 0, -0.5]]
+    assert again.similarity(np.eye(2)).tolist() == np.eye(2).tolist() and (again.colours == 9).all()
+    with pytest.raises(InputError, match="3 dimensions"):
+        again.add_points(np.zeros((1, 3)), np.zeros((1, 3)), np.eye(3)[:1])
+    with pytest.raises(InputError, match="2 dimensions"):
+        again.similarity(np.eye(3))
+    with pytest.raises(InputError, match="empty"):
+        VoxelMap().similarity(np.eye(3))
+
+
+def test_frames_that_do_not_fit_are_refused_with_every_reason():
+    image, embedding = np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6, 2))
+    with pytest.raises(InputError) as caught:
+        VoxelMap().add(image, np.ones((2, 3), np.uint16), np.full((4, 4), np.nan), np.eye(4), embedding)
+    for fact in ("depth 2 x 3", "uint16", "pose contains NaN", "intrinsics must be a matrix (3, 3), not (4, 4)"):
+        assert fact in str(caught.value)
+
+
+def test_a_folder_of_frames_is_read(tmp_path):
+    """Three frames, of which one has no finite pose; the pictures are twice as large as the depth."""
+    for kind in ("color", "depth", "pose", "intrinsic"):
+        (tmp_path / kind).mkdir()
+    for name, translation in (("0", 1.0), ("1", -np.inf), ("2", 3.0)):
+        Image.new("RGB", (8, 4), (9, 8, 7)).save(tmp_path / "color" / f"{name}.png")
+        Image.fromarray(np.full((2, 4), 1500, np.uint16)).save(tmp_path / "depth" / f"{name}.png")
+        np.savetxt(tmp_path / "pose" / f"{name}.txt", np.full((4, 4), translation))
+    with pytest.raises(InputError, match="intrinsic_depth"):
+        read_scan(tmp_path)
+    np.savetxt(tmp_path / "intrinsic" / "intrinsic_depth.txt", 5 * np.eye(4))
+    frames, intrinsics = read_scan(tmp_path)
+    images, depths, poses = zip(*frames, strict=True)
+    assert intrinsics.tolist() == (5 * np.eye(3)).tolist() and [pose[0, 0] for pose in poses] == [1, 3]
+    assert images[0].shape == (2, 4, 3) and images[0][0, 0].tolist() == [9, 8, 7] and (depths[1] == 1.5).all()
+    (tmp_path / "pose" / "2.txt").unlink()
+    with pytest.raises(InputError, match="pose lacks the .txt files of 2"):
+        read_scan(tmp_path)
+
+
+@pytest.mark.parametrize("script", [voxel_map, label_video, ros_node])
+def test_a_list_without_words_is_refused_at_once(script, capsys):
+    with pytest.raises(SystemExit):
+        script.main(["--weights", "none.ckpt", "--words", " , "])
+    assert "--words" in capsys.readouterr().err
+
+
 def test_the_map_of_the_room_is_written(weights, tmp_path, capsys):
     voxel_map.main(
         ["--weights", str(weights), "--frames", "2", "--words", "red circle, fog", "--output_dir", str(tmp_path)]
@@ -70,8 +121,8 @@ def test_the_map_of_the_room_is_written(weights, tmp_path, capsys):
     assert len(made["centres"]) == len(made["embeddings"]) == answers["cubes"] > 1000
     np.testing.assert_allclose(np.linalg.norm(made["embeddings"].astype(float), axis=1), 1, atol=0.01)
     assert Image.open(tmp_path / "map.png").width > 300
-    with pytest.raises(InputError, match=r"none\.ckpt"):
-        voxel_map.main(["--weights", "none.ckpt", "--output_dir", str(tmp_path)])
+    with pytest.raises(InputError, match=r"--frames 0.*\n.*none\.ckpt"):
+        voxel_map.main(["--weights", "none.ckpt", "--frames", "0", "--output_dir", str(tmp_path)])
 
 
 def test_a_video_is_labelled(weights, tmp_path):
@@ -121,6 +172,8 @@ def test_messages_of_every_encoding_become_the_same_picture():
     assert (to_array(message(image[..., :1], "mono8")) == image[..., :1]).all()
     with pytest.raises(InputError, match="16UC1"):
         to_array(message(image, "16UC1"))
+    with pytest.raises(InputError, match="45 bytes"):
+        to_array(ros_node.Image(4, 5, "rgb8", 15, image.tobytes()))
     mask = image[..., 0]
     assert (to_array(to_message(mask, "header", ros_node.Image))[..., 0] == mask).all()
 
@@ -157,15 +210,20 @@ def test_the_node_runs_in_something_like_ros(weights, monkeypatch, capsys):
         subscribed["timer"]()
 
     rclpy = ModuleType("rclpy")
-    rclpy.init, rclpy.create_node, rclpy.spin = lambda: None, lambda name: node, spin
+    started: list = []
+    rclpy.init, rclpy.create_node, rclpy.spin = lambda args: started.extend(args), lambda name: node, spin
     kinds = {"sensor_msgs.msg": {"Image": ros_node.Image}, "std_msgs.msg": {"String": SimpleNamespace}}
-    monkeypatch.setitem(sys.modules, "rclpy", rclpy)
+    reliability = SimpleNamespace(BEST_EFFORT="best effort")
+    kinds["rclpy.qos"] = {"QoSProfile": SimpleNamespace, "ReliabilityPolicy": reliability}
     for name, content in kinds.items():
         module = ModuleType(name)
         vars(module).update(content)
         monkeypatch.setitem(sys.modules, name.split(".")[0], ModuleType(name.split(".")[0]))
         monkeypatch.setitem(sys.modules, name, module)
-    ros_node.main(["--weights", str(weights), "--words", "dog, grass"])
+    monkeypatch.setitem(sys.modules, "rclpy", rclpy)
+    remapped = ["--ros-args", "-r", "image:=/camera/color/image_raw"]
+    ros_node.main(["--weights", str(weights), "--words", "dog, grass", *remapped])
+    assert started == remapped
     assert (published[0].header, published[0].height) == ("h", 40) and "words" in subscribed
     monkeypatch.setitem(sys.modules, "rclpy", None)
     with pytest.raises(InputError, match="--demo"):
