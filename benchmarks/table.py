@@ -25,7 +25,8 @@ def markdown(folder: Path = RESULTS) -> str:
     for path in (folder / f"{name}_{kind}.json" for kind in ("cpu", "cuda") for name in ORDER):
         if path.is_file():
             result = json.loads(path.read_text(encoding="utf-8"))
-            machines.setdefault(json.dumps(result["machine"], sort_keys=True), []).append(result)
+            machine = {name: value for name, value in result["machine"].items() if name != "load_before"}
+            machines.setdefault(json.dumps(machine, sort_keys=True), []).append(result)
     parts = []
     for results in machines.values():
         lines = ["| " + " | ".join(HEADER) + " |", "| --- " * len(HEADER) + "|"]

@@ -144,7 +144,7 @@ def test_each_machine_has_a_table_of_its_own(tmp_path):
     }
     row |= {"per_second": 1.0, "unit": "images", "peak_bytes": 1, "flop": 1, "flop_per_s": 1.0, "share": 1.0}
     for name, processor in (("forward", "first"), ("labels", "second"), ("joint", "first")):
-        machine = {"processor": processor, "threads": 1, "cores": 2, "torch": "2.9"}
+        machine = {"processor": processor, "threads": 1, "cores": 2, "torch": "2.9", "load_before": len(name) / 10}
         (tmp_path / f"{name}_cpu.json").write_text(json.dumps({"machine": machine, "rows": [row | {"what": name}]}))
     first, second = table.markdown(tmp_path).split("second, ")
     assert "forward" in first and "joint" in first and "labels" not in first
