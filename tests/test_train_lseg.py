@@ -27,7 +27,7 @@ from modules.options import training_settings
 from modules.safe_load import read_torch_file
 from modules.training.trainer import CheckpointFiles, build_trainer
 from modules.zoo import identify
-from scripts import REPOSITORY, TINY, command, environment, forked, run
+from scripts import REPOSITORY, TINY, environment, forked, run
 
 
 @pytest.fixture
@@ -96,8 +96,7 @@ def test_wandb_has_numbers_and_pictures_and_goes_on_as_the_same_run(root, tmp_pa
     monkeypatch.setenv("WANDB_MODE", "offline")
     for epochs in (1, 2):
         options = arguments(root, "--exp_name", "run", "--logger", "wandb", "--max_epochs", epochs)
-        # Not forked: wandb deletes its temporary folder when the first process that imported it ends.
-        subprocess.run(command("train_lseg.py", *options), cwd=tmp_path, env=environment(), check=True, timeout=300)
+        run("train_lseg.py", *options, cwd=tmp_path)
     files = sorted((tmp_path / "runs" / "run" / "wandb").glob("offline-run-*/run-run_v0.wandb"))
     assert len(files) == 2  # two parts of one run, by their names
     for file in files:
