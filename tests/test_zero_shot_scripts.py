@@ -271,11 +271,14 @@ def test_a_run_of_one_fold_is_not_taken_up_for_another(world, tmp_path):
     assert "started differently" in output and "fold" in output and "--exp_name" in output
 
 
+SMALL = ("--batch_size", "16", "--crop_size", "32")
+
+
 def recipe(folder: Path, runs: str, *more: str) -> list[str]:
     """train_zs.sh on the small world in ``folder``."""
     places = ["--data_path", "world", "--clip_weights", "world/miniature/clip_tiny.pt", "--checkpoint_dir", runs]
     tiny = ["--num_features", "16", "--backbone_weights", "random", "--workers", "0", "--accelerator", "cpu"]
-    line = ["bash", str(REPOSITORY / "train_zs.sh"), "miniature_zs", "tiny_resnet", *places, *tiny, "--batch_size", "8"]
+    line = ["bash", str(REPOSITORY / "train_zs.sh"), "miniature_zs", "tiny_resnet", *places, *tiny, *SMALL]
     return [*line, *more]
 
 
