@@ -47,7 +47,7 @@ def test_the_table_has_a_row_for_each_gpu(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backbone", "batch", "side"), [("clip_vitb32_384", 2, 256), ("clip_resnet101", 2, 192)])
+@pytest.mark.parametrize(("backbone", "batch", "side"), [("tiny_vit", 4, 256), ("tiny_resnet", 4, 256)])
 def test_the_estimate_is_near_a_real_step(backbone, batch, side, tmp_path):
     options = ("--backbone", backbone, "--batch", batch, "--side", side, "--check")
     output = run("benchmarks/estimate_step.py", *options, cwd=tmp_path)

@@ -78,7 +78,8 @@ def test_the_wheel_next_to_a_foreign_modules_and_data(project, tmp_path):
     build = [*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path / "wheels", sources]
     subprocess.run(build, check=True, timeout=300)
     (wheel,) = (tmp_path / "wheels").glob("lseg-*.whl")
-    subprocess.run([*pip, "install", "-q", "--no-deps", "--target", target, wheel], check=True, timeout=300)
+    install = [*pip, "install", "-q", "--no-deps", "--no-compile", "--target", target, wheel]
+    subprocess.run(install, check=True, timeout=300)
     assert {path.name for path in target.iterdir() if path.is_dir() and not path.name.endswith(".dist-info")} == {
         *("lseg", "encoding_ext", "lseg_utils", "bin")
     }
@@ -93,10 +94,9 @@ def test_the_wheel_next_to_a_foreign_modules_and_data(project, tmp_path):
     assert use("lseg", project, target) == str(target / "lseg" / "__init__.py")
     shutil.copy(REPOSITORY / "docs" / "sample.png", project / "cat.png")
     variables = {**environment(), "PYTHONPATH": str(target)}
-    for command in (["segment", "--labels", "cat, grass"], ["embed"]):
-        line = [target / "bin" / "lseg", *command, "cat.png", "--weights", "lseg.ckpt", "--device", "cpu"]
-        subprocess.run(line, cwd=project, env=variables, check=True, timeout=300)
-    assert (project / "lseg_output" / "cat" / "mask.png").exists() and (project / "lseg_output" / "cat.npy").exists()
+    line = [target / "bin" / "lseg", "segment", "--labels", "cat, grass", "cat.png", "--weights", "lseg.ckpt"]
+    subprocess.run([*line, "--device", "cpu"], cwd=project, env=variables, check=True, timeout=300)
+    assert (project / "lseg_output" / "cat" / "mask.png").exists()
 
 
 def test_an_editable_install_next_to_foreign_packages(project, tmp_path):
@@ -105,7 +105,7 @@ def test_an_editable_install_next_to_foreign_packages(project, tmp_path):
     (site,) = venv.glob("lib/python*/site-packages")
     (site / "others.pth").write_text(f"{Path(pytest.__file__).resolve().parent.parent}\n")  # torch and the like
     pip = [sys.executable, "-m", "pip", "--python", venv / "bin" / "python", "--disable-pip-version-check"]
-    install = [*pip, "install", "-q", "--no-deps", "--no-build-isolation", "-e", sources]
+    install = [*pip, "install", "-q", "--no-deps", "--no-compile", "--no-build-isolation", "-e", sources]
     subprocess.run(install, check=True, timeout=300)
     assert use("lseg", project, python=venv / "bin" / "python") == str(sources / "modules" / "__init__.py")
 

@@ -24,7 +24,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "vit_small_patch16_dinov3.lvd1689m": VIT,
     "vit_base_patch16_siglip_224.v2_webli": VIT,
     "vit_so400m_patch14_siglip_378.v2_webli": VIT,
-    "vit_pe_core_tiny_patch16_384.fb": VIT,
+    "vit_pe_core_large_patch14_336.fb": VIT,
     "vit_pe_spatial_tiny_patch16_512.fb": VIT,
     "vit_base_patch14_reg1_tipsv2.webli": VIT,
     "eva02_base_patch16_clip_224.merged2b": VIT,

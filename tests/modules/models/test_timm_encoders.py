@@ -28,11 +28,8 @@ from tiny import LABELS, pictures
 from tiny_timm import FAMILIES, PATCH, make_small
 
 NO_CLASS_TOKEN = ("siglip", "gap_")
-EXPORTED = (
-    "vit_small_patch14_reg4_dinov2",
-    "vit_pe_core_tiny",
-    "convnext_atto",
-)
+# Patches of 14 pixels, which do not divide an image, with positions that are added and that rotate; a pyramid.
+EXPORTED = ("vit_pe_core_large_patch14_336", "convnext_atto")
 
 
 @pytest.fixture(autouse=True, scope="module")
