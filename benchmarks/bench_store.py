@@ -147,7 +147,9 @@ def main() -> None:
     options = parser.parse(None)
     for path in (options.weights, options.world):
         if not path.exists():
-            raise InputError(f"there is no {path}; `bash quickstart.sh` creates it, or give --weights and --world")
+            raise InputError(
+                f"{path} does not exist; create it with `bash quickstart.sh`, or give --weights and --world"
+            )
     rows, times = measure_agreement(options), measure_times(options)
     write_json(options.output / "store.json", {"machine": machine(), "agreement": rows, "seconds": times})
     full = FRAMES * (HEIGHT // 2) * (WIDTH // 2) * DIMENSIONS * 2 / 1e9

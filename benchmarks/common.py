@@ -22,7 +22,7 @@ from lseg_utils.files import unwritable
 from lseg_utils.git import git_state
 from lseg_utils.results import text_table, write_json
 from modules.device import resolve_device
-from modules.hardware import cpu_features, processor_name, product_rate
+from modules.hardware import cpu_features, processor_name, product_rate, slowdown
 from modules.models import BACKBONES, LSegNet, build_lseg
 from modules.models.backbones import MULTIPLE
 
@@ -30,6 +30,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 BACKBONE = {"cpu": "clip_vitb32_384", "cuda": "clip_vitl16_384"}
 QUICK = {"backbone": "tiny_vit", "size": 64, "batch": 1, "labels": 5, "rounds": 1, "threads": 1}
 SEED = 0
+EMULATED = 4  # a precision that is this many times slower than float32 is not the processor's own
 HEADER = ("what", "procedure", "seconds", "ratio", "throughput", "peak memory", "GFLOP/s", "share", "agreement")
 
 
@@ -112,7 +113,11 @@ def matrix_rates(device: str, quick: bool) -> dict[str, float]:
     on_gpu, place = device != "cpu", torch.device(device)
     side = 256 if quick else 8192 if on_gpu else 2048
     dtypes = [torch.float32, torch.bfloat16] + [torch.float16] * on_gpu
-    rates = {precision_name(dtype): product_rate(place, dtype, side) for dtype in dtypes}
+    rates = {}
+    for dtype in dtypes:
+        # A CPU that emulates a precision would take minutes for large matrices.
+        emulated = not on_gpu and slowdown(dtype, place, torch.get_num_threads()) > EMULATED
+        rates[precision_name(dtype)] = product_rate(place, dtype, 256 if emulated else side)
     if on_gpu:
         torch.set_float32_matmul_precision("high")
         rates["tf32"] = product_rate(place, torch.float32, side)

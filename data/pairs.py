@@ -202,7 +202,7 @@ def missing_files(wanted: Iterable[Path]) -> list[str]:
         elif missing := sorted(names - set(os.listdir(folder))):
             lacking.append(f"{folder} lacks {len(missing)} of {len(names)} files: {few(missing)}")
     sentences = [
-        f"in {existing}, which contains {_content(existing)}, there is no folder {few(folders)}"
+        f"{existing} has no folder {few(folders)}; it contains {_content(existing)}"
         for existing, folders in absent.items()
     ]
     sentences += lacking

@@ -64,7 +64,7 @@ class YamlFile:
         for key in strange:
             self.fail(
                 (*place, key),
-                f"there is no key {key!r}{did_you_mean(key, known)}; the keys here are {', '.join(known)}",
+                f"unknown key {key!r}{did_you_mean(key, known)}; the keys here are {', '.join(known)}",
             )
         for key in required:
             if key not in value:

@@ -30,7 +30,7 @@ def read_scan(folder: str | Path, every: int = 1, per_metre: float = 1000.0) -> 
     intrinsics = folder / "intrinsic" / "intrinsic_depth.txt"
     pictures = sorted(path for path in folder.glob("color/*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     problems = [] if pictures else [f"{folder / 'color'} has no .jpg or .png pictures"]
-    problems += [] if intrinsics.is_file() else [f"there is no file {intrinsics}; write the camera's matrix to it"]
+    problems += [] if intrinsics.is_file() else [f"{intrinsics} is missing; write the camera's matrix to it"]
     for kind, suffix in (("depth", ".png"), ("pose", ".txt")):
         missing = [path.stem for path in pictures if not (folder / kind / f"{path.stem}{suffix}").is_file()]
         if missing:

@@ -62,7 +62,7 @@ def test_a_missing_dataset_is_one_message_with_the_way_out(
 ) -> None:
     (tmp_path / "something").mkdir()
     (problem,) = data.problems(name, tmp_path, ("test",))
-    for piece in (f"{name}, fold 0, test", f"{tmp_path}, which contains something", *looked_for, *remedy):
+    for piece in (f"{name}, fold 0, test", str(tmp_path), "it contains something", *looked_for, *remedy):
         assert piece in problem
     with pytest.raises(InputError) as caught:
         dataset(name, tmp_path)
@@ -75,8 +75,8 @@ def test_half_an_unpacked_dataset_says_what_lacks(own: Path) -> None:
     masks = own / "VOC2012" / "SegmentationClassAug"
     shutil.move(masks, own / "VOC2012" / "SegmentationClass")
     (problem,) = data.problems("pascal", own, ("test",))
-    there = f"in {own / 'VOC2012'}, which contains JPEGImages, SegmentationClass"
-    assert f"{there}, there is no folder SegmentationClassAug" in problem
+    there = f"{own / 'VOC2012'} has no folder SegmentationClassAug"
+    assert f"{there}; it contains JPEGImages, SegmentationClass" in problem
     shutil.move(own / "VOC2012" / "SegmentationClass", masks)
     for name in ("2007_000033.png", "2007_000061.png"):
         (masks / name).unlink()
